@@ -1,0 +1,94 @@
+"""Every setting, in one place, read from the environment or `.env` (see `.env.example`).
+
+A field's name in upper case is its environment variable: `scheduler_engine` is `SCHEDULER_ENGINE`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one process. Times are seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore")
+
+    database_url: str = "sqlite:///data/contenthub.db"
+    """SQLAlchemy URL: a SQLite file, or `postgresql://…` (extra `[postgres]`, psycopg 3)."""
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """FULL survives a power cut; NORMAL survives a crash of the process and is faster."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    allow_anonymous_loopback: bool = True
+    """While no API token exists, answer requests from this machine without one."""
+
+    scheduler_enabled: bool = True
+    """False: this process serves the API but neither fires schedules nor runs executions."""
+    scheduler_timezone: str = "UTC"
+    """IANA zone of tasks that name none."""
+    scheduler_concurrency: int = Field(default=16, ge=1, le=1000)
+    """Attempts on worker threads at the same time."""
+    scheduler_loop_concurrency: int = Field(default=100, ge=1, le=100_000)
+    """Attempts of `lane = "loop"` executors at the same time."""
+    scheduler_timeout_seconds: float | None = Field(default=None, gt=0)
+    """Time limit of an attempt where neither task nor executor sets one."""
+    scheduler_grace_seconds: float = Field(default=10, ge=0)
+    """How long a shutdown waits for running attempts before it hands them back."""
+    scheduler_lease_seconds: float = Field(default=15, ge=1)
+    """A node silent for this long is dead; its executions are rescued."""
+    scheduler_max_rescues: int = Field(default=3, ge=0)
+    """An execution whose node died more often than this ends `failed`, reason `node_lost`."""
+    scheduler_retention_days: float = Field(default=30, gt=0)
+    """Finished executions older than this are pruned."""
+    scheduler_log_lines: int = Field(default=1000, ge=0)
+    """Log lines kept for each attempt; what comes after is counted, not kept."""
+
+    generator: Literal["feed", "command", "openai"] = "feed"
+    """Generator of `content_generation` where the params name none."""
+    generator_feed: str | None = None
+    """Feed (file or URL) of the `feed` generator where the params name none; None: the sample we ship."""
+    generator_command: list[str] = []
+    """argv of the `command` generator, as a JSON list; never passed to a shell."""
+    generator_openai_url: str = "http://127.0.0.1:11434/v1"
+    """Base URL of an OpenAI-compatible API."""
+    generator_openai_model: str = "default"
+    generator_openai_key: SecretStr | None = None
+
+    publish_directory: Path = Path("data/site")
+    """Where the `directory` publisher writes its pages."""
+    publish_base_url: str = "http://127.0.0.1:8000/site"
+    """Public address of `publish_directory`, for links in the Atom feed."""
+    publish_webhook_url: str | None = None
+    publish_webhook_secret: SecretStr | None = None
+    """HMAC-SHA256 key of the `X-ContentHub-Signature` header."""
+
+    http_allow_private: bool = False
+    """Let `http_request`, feeds and webhooks reach loopback, link-local and private addresses."""
+
+    @field_validator("scheduler_timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no IANA time zone; write one such as Asia/Shanghai") from error
+        return value
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite")
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once. Tests build `Settings(...)` and hand it in."""
+    return Settings()

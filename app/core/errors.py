@@ -1,0 +1,96 @@
+"""The error tree: every refusal of the scheduler, drawn once.
+
+```
+SchedulerError
+├── InvalidRequest          a value is wrong: names the field and the remedy
+│   └── InvalidParameters   an executor refused its params
+├── ExecutorNotFound        no executor is registered under that type
+├── NotFound                no such task, execution, account …
+├── Conflict                the thing is there, but not in that state or version
+└── SchedulerUnavailable    the scheduler is stopped, or its database is out of reach
+```
+
+API problems (RFC 9457), CLI messages and `TaskExecutionResult.error` are made from the same object:
+`code` never changes, `str(error)` says what was wrong and what to do, `errors` names the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One wrong field: its dotted path (`schedule.expression`), what is wrong, and a stable kind."""
+
+    field: str
+    message: str
+    kind: str = "invalid"
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+class SchedulerError(Exception):
+    """Base of every error the scheduler raises on purpose."""
+
+    code = "scheduler_error"
+    errors: tuple[FieldError, ...] = ()
+
+
+class InvalidRequest(SchedulerError):
+    """A value is wrong. `errors` holds one entry a field; nothing was stored."""
+
+    code = "invalid_request"
+
+    def __init__(self, errors: Iterable[FieldError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in self.errors))
+
+    @classmethod
+    def of(cls, field: str, message: str, kind: str = "invalid") -> InvalidRequest:
+        """The common case of a single wrong field."""
+        return cls([FieldError(field, message, kind)])
+
+
+class InvalidParameters(InvalidRequest):
+    """The executor refused its params; as `TaskExecutionResult.error` it reads `InvalidParameters`."""
+
+    code = "invalid_params"
+
+
+class ExecutorNotFound(SchedulerError):
+    """No executor is registered under `task_type`."""
+
+    code = "unknown_executor"
+
+    def __init__(self, task_type: str, registered: Iterable[str] = ()) -> None:
+        self.task_type = task_type
+        known = ", ".join(sorted(registered)) or "none"
+        message = f"no executor is registered for {task_type!r}; registered: {known}"
+        self.errors = (FieldError("task_type", message, self.code),)
+        super().__init__(message)
+
+
+class NotFound(SchedulerError):
+    """No row of that kind under that key."""
+
+    code = "not_found"
+
+    def __init__(self, kind: str, key: object) -> None:
+        self.kind = kind
+        self.key = key
+        super().__init__(f"{kind} {key} does not exist")
+
+
+class Conflict(SchedulerError):
+    """The thing exists but is in another state or version than the request assumes."""
+
+    code = "conflict"
+
+
+class SchedulerUnavailable(SchedulerError):
+    """The scheduler cannot serve now: not started, shutting down, or its database is out of reach."""
+
+    code = "unavailable"

@@ -1,0 +1,20 @@
+"""What may go into a JSON column: plain JSON, made from what Python code returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+
+def to_plain_json(value: Any) -> Any:
+    """`value` as JSON reads it back: datetime, Decimal, UUID, Enum, Path, dataclass, pydantic model and
+    bytes become strings or objects; NaN and infinities become the strings "NaN", "Infinity", "-Infinity".
+
+    Raises:
+        ValueError: some part of `value` has no JSON form; the message names its type.
+    """
+    try:
+        return from_json(to_json(value, inf_nan_mode="strings"))
+    except (PydanticSerializationError, UnicodeEncodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,102 @@
+"""The engine and `SessionLocal`, and the few things SQLite must be told.
+
+SQLite runs in WAL mode. Its connections read outside a transaction and take the write lock at the first
+write (`BEGIN IMMEDIATE`), so a Session that read something long ago can still write: a deferred transaction
+would fail at once with "database is locked" (SQLITE_BUSY_SNAPSHOT, which no timeout waits for).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+from app.core.config import Settings, get_settings
+
+LOCK_TIMEOUT_SECONDS = 30.0
+
+
+class Base(DeclarativeBase):
+    """Declarative base. Constraint names are fixed, so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def make_engine(settings: Settings) -> Engine:
+    """An engine for `settings.database_url`, with room for every lane and the scheduler's own threads.
+
+    Raises:
+        ValueError: the URL names an in-memory SQLite database, which threads cannot share.
+    """
+    url = make_url(settings.database_url)
+    pool_size = settings.scheduler_concurrency + 8
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True)
+    if not url.database or url.database == ":memory:":
+        raise ValueError("DATABASE_URL: name a SQLite file; threads cannot share a database in memory")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=20,
+        connect_args={"timeout": LOCK_TIMEOUT_SECONDS, "isolation_level": "IMMEDIATE"},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: DBAPIConnection, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "savepoint")
+    def _begin_before_savepoint(connection: Connection, _name: str) -> None:
+        # A SAVEPOINT outside a transaction would open one that its RELEASE commits.
+        begin_write(connection)
+
+    return engine
+
+
+def begin_write(connection: Connection) -> None:
+    """Take the write lock now, where the database has one: what is read next stays true until commit."""
+    if connection.dialect.name == "sqlite":
+        driver = connection.connection.driver_connection
+        if driver is not None and not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+SessionLocal: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
+"""Sessions on the process's database. Bound by `configure()`, or at first use to the default settings."""
+
+
+def configure(settings: Settings) -> Engine:
+    """Bind `SessionLocal` to the database of `settings` and return its engine."""
+    engine = make_engine(settings)
+    SessionLocal.configure(bind=engine)
+    return engine
+
+
+@lru_cache
+def default_engine() -> Engine:
+    """The engine of the process's own settings."""
+    return configure(get_settings())
+
+
+def get_db() -> Iterator[Session]:
+    """FastAPI dependency: a Session that is always closed, and rolled back unless committed."""
+    with SessionLocal() as session:
+        yield session
