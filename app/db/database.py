@@ -8,7 +8,6 @@ would fail at once with "database is locked" (SQLITE_BUSY_SNAPSHOT, which no tim
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,18 @@ def make_engine(settings: Settings) -> Engine:
         return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True)
     if not url.database or url.database == ":memory:":
         raise ValueError("DATABASE_URL: name a SQLite file; threads cannot share a database in memory")
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=20,
         connect_args={"timeout": LOCK_TIMEOUT_SECONDS, "isolation_level": "IMMEDIATE"},
     )
+
+    folder = Path(url.database).parent
+
+    @event.listens_for(engine, "do_connect")
+    def _make_folder(*_: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: DBAPIConnection, _record: Any) -> None:
@@ -79,8 +83,8 @@ def begin_write(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-SessionLocal: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
-"""Sessions on the process's database. Bound by `configure()`, or at first use to the default settings."""
+SessionLocal: sessionmaker[Session] = sessionmaker(make_engine(get_settings()), expire_on_commit=False)
+"""Sessions on this process's database. `configure()` points it at another one."""
 
 
 def configure(settings: Settings) -> Engine:
@@ -88,12 +92,6 @@ def configure(settings: Settings) -> Engine:
     engine = make_engine(settings)
     SessionLocal.configure(bind=engine)
     return engine
-
-
-@lru_cache
-def default_engine() -> Engine:
-    """The engine of the process's own settings."""
-    return configure(get_settings())
 
 
 def get_db() -> Iterator[Session]:

@@ -1,0 +1,48 @@
+"""Secrets never leave in the clear: not in logs, API answers, exports or CLI output."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import SecretBytes, SecretStr
+
+MASK = "******"
+
+_SECRET_KEY = re.compile(
+    r"pass(word|wd|phrase)?$|passw|secret|token|api[-_]?key|apikey|authorization|credential"
+    r"|private[-_]?key|access[-_]?key|cookie|^pwd$",
+    re.IGNORECASE,
+)
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether a value under `key` is to be hidden."""
+    return _SECRET_KEY.search(key) is not None
+
+
+def redact(value: Any) -> Any:
+    """A copy of `value` in which secrets, at any depth, read `******`; None and "" stay, they hide nothing."""
+    if isinstance(value, (SecretStr, SecretBytes)):
+        return MASK
+    if isinstance(value, Mapping):
+        return {
+            key: MASK if item not in (None, "") and is_secret_key(str(key)) else redact(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [redact(item) for item in value]
+    return value
+
+
+def restore(value: Any, stored: Any) -> Any:
+    """`value` as sent back by a client that had read it redacted: each mask becomes what is stored there."""
+    if value == MASK and stored is not None:
+        return stored
+    if isinstance(value, Mapping) and isinstance(stored, Mapping):
+        return {key: restore(item, stored.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(stored, list):
+        padded = [*stored, *[None] * len(value)]
+        return [restore(item, old) for item, old in zip(value, padded, strict=False)]
+    return value

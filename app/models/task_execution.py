@@ -1,0 +1,203 @@
+"""`task_executions`: every request to run something once, and every fire, with how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Float,
+    Index,
+    Integer,
+    Row,
+    String,
+    UniqueConstraint,
+    false,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.database import Base
+from app.db.types import Json, SafeText, UtcDateTime
+
+
+class ExecutionState(StrEnum):
+    """The life of an execution, around its attempts; `app/scheduler/states.py` draws the moves."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    PARKED = "parked"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+WAITING_STATES = (ExecutionState.PENDING, ExecutionState.RETRYING)
+ACTIVE_STATES = (*WAITING_STATES, ExecutionState.RUNNING)
+FINAL_STATES = (
+    ExecutionState.SUCCESS,
+    ExecutionState.FAILED,
+    ExecutionState.CANCELLED,
+    ExecutionState.SKIPPED,
+)
+
+
+def _sql_list(states: tuple[ExecutionState, ...]) -> str:
+    return ", ".join(f"'{state.value}'" for state in states)
+
+
+_WAITING = f"state IN ({_sql_list(WAITING_STATES)})"
+_ACTIVE = f"state IN ({_sql_list(ACTIVE_STATES)})"
+
+
+class TaskExecution(Base):
+    """One execution. A fire has `task_id` and `scheduled_for`; together they are unique (the fire ledger)."""
+
+    __tablename__ = "task_executions"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    task_id: Mapped[int | None] = mapped_column(Integer)
+    """The stored task, or NULL. No foreign key: history outlives its task."""
+    task_name: Mapped[str | None] = mapped_column(String(200))
+    task_type: Mapped[str] = mapped_column(String(100))
+    params: Mapped[dict[str, Any]] = mapped_column(Json, server_default="{}")
+    state: Mapped[str] = mapped_column(String(10), server_default="pending")
+    reason: Mapped[str | None] = mapped_column(String(30))
+    """Why it is in this state, in one word: overlap, misfire, coalesced, timeout, node_lost …"""
+
+    trigger: Mapped[str] = mapped_column(String(20), server_default="api")
+    """What asked for it: schedule, catch_up, manual, api, code."""
+    triggered_by: Mapped[str | None] = mapped_column(String(200))
+    scheduled_for: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """The fire's moment. A skipped row may stand for several: `fire_count`, from `first_fire_at` to here."""
+    first_fire_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    fire_count: Mapped[int] = mapped_column(Integer, server_default="1")
+    run_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
+    """Not before this moment."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Number of the latest attempt; with `owner` it is the fence of every write."""
+    failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Attempts that failed and count against the retry policy."""
+    rescues: Mapped[int] = mapped_column(Integer, server_default="0")
+    """How often a dead node left it behind."""
+    owner: Mapped[str | None] = mapped_column(String(64))
+    """Id of the node that holds it; NULL: anyone may claim it."""
+    retry: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    timeout_seconds: Mapped[float | None] = mapped_column(Float)
+    priority: Mapped[int] = mapped_column(Integer, server_default="0")
+    concurrency_key: Mapped[str | None] = mapped_column(String(200))
+    concurrency_limit: Mapped[int | None] = mapped_column(Integer)
+    exclusive: Mapped[bool] = mapped_column(server_default=false())
+    """Waits until no other execution of its task runs (overlap policy `queue`)."""
+    idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    message: Mapped[str | None] = mapped_column(SafeText)
+    error: Mapped[str | None] = mapped_column(SafeText)
+    result: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """The last `TaskExecutionResult.to_dict()`."""
+    duration_seconds: Mapped[float | None] = mapped_column(Float)
+    progress: Mapped[float | None] = mapped_column(Float)
+    progress_message: Mapped[str | None] = mapped_column(SafeText)
+
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
+        UniqueConstraint("task_id", "scheduled_for", name="uq_task_executions_fire"),
+        Index(
+            "ix_task_executions_claimable",
+            "run_at",
+            sqlite_where=text(f"owner IS NULL AND {_WAITING}"),
+            postgresql_where=text(f"owner IS NULL AND {_WAITING}"),
+        ),
+        Index(
+            "ix_task_executions_owned",
+            "owner",
+            sqlite_where=text(f"owner IS NOT NULL AND {_ACTIVE}"),
+            postgresql_where=text(f"owner IS NOT NULL AND {_ACTIVE}"),
+        ),
+        Index(
+            "ix_task_executions_active_task",
+            "task_id",
+            sqlite_where=text(_ACTIVE),
+            postgresql_where=text(_ACTIVE),
+        ),
+        Index(
+            "ix_task_executions_running_key",
+            "concurrency_key",
+            sqlite_where=text("concurrency_key IS NOT NULL AND state = 'running'"),
+            postgresql_where=text("concurrency_key IS NOT NULL AND state = 'running'"),
+        ),
+        Index("ix_task_executions_state", "state", "id"),
+        Index("ix_task_executions_task", "task_id", "id"),
+        Index(
+            "ix_task_executions_finished",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL"),
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """An execution as it was recorded: the row's values, detached from any Session."""
+
+    id: int
+    task_id: int | None = None
+    task_name: str | None = None
+    task_type: str
+    params: dict[str, Any]
+    state: ExecutionState
+    reason: str | None = None
+    trigger: str
+    triggered_by: str | None = None
+    scheduled_for: datetime | None = None
+    first_fire_at: datetime | None = None
+    fire_count: int = 1
+    run_at: datetime
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempt: int = 0
+    failures: int = 0
+    rescues: int = 0
+    owner: str | None = None
+    retry: dict[str, Any] | None = None
+    timeout_seconds: float | None = None
+    priority: int = 0
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    exclusive: bool = False
+    idempotency_key: str | None = None
+    cancel_requested_at: datetime | None = None
+    message: str | None = None
+    error: str | None = None
+    result: dict[str, Any] | None = None
+    duration_seconds: float | None = None
+    progress: float | None = None
+    progress_message: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Execution:
+        """From a row of `select(TaskExecution.__table__)`."""
+        values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+        values["state"] = ExecutionState(values["state"])
+        return cls(**values)
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+EXECUTION_FIELDS = tuple(field.name for field in fields(Execution))

@@ -1,0 +1,471 @@
+"""The contract: `TaskStatus`, `TaskExecutionResult`, `TaskExecutor`, `SchedulerService`.
+
+A backend team subclasses `TaskExecutor`, registers an instance, and from then on the scheduler runs it.
+`execute_task()` is the primitive: look up, validate, execute, time, log; it stores nothing. Everything durable
+(`enqueue`, schedules, retries, history) lives in `app/scheduler/` behind the small `SchedulerRuntime` protocol.
+"""
+
+from __future__ import annotations
+
+import traceback
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from time import perf_counter
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, get_args
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from loguru import logger
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest
+from app.core.jsonable import to_plain_json
+from app.core.redaction import redact
+from app.models.task_execution import Execution
+
+Lane = Literal["thread", "loop"]
+
+
+class TaskStatus(str, Enum):  # noqa: UP042 - as the seed has it
+    """Status of one attempt. There is no fourth: the life of a request is `ExecutionState`."""
+
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+@dataclass
+class TaskExecutionResult:
+    """What an attempt came to. `duration` is in seconds."""
+
+    success: bool
+    message: str
+    data: dict[str, Any] | None = None
+    error: str | None = None
+    duration: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def success_result(
+        cls,
+        message: str,
+        data: dict[str, Any] | None = None,
+        duration: float | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> TaskExecutionResult:
+        return cls(success=True, message=message, data=data, duration=duration, metadata=metadata or {})
+
+    @classmethod
+    def failure_result(
+        cls,
+        message: str,
+        error: str | None = None,
+        duration: float | None = None,
+        metadata: dict[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> TaskExecutionResult:
+        return cls(
+            success=False, message=message, data=data, error=error, duration=duration, metadata=metadata or {}
+        )
+
+    @property
+    def status(self) -> TaskStatus:
+        return TaskStatus.SUCCESS if self.success else TaskStatus.FAILED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, fit for a JSON column: datetime, Decimal, UUID … become strings.
+
+        Raises:
+            ValueError: `data` or `metadata` holds something that has no JSON form.
+        """
+        return {
+            "success": self.success,
+            "message": self.message,
+            "data": self.data if self.data is None else to_plain_json(self.data),
+            "error": self.error,
+            "duration": self.duration,
+            "metadata": to_plain_json(self.metadata) if self.metadata else {},
+        }
+
+
+class TaskExecutor(ABC):
+    """What a team writes: one kind of work.
+
+    Optional class attributes: `params_model` (params are validated against it, and its JSON Schema is
+    published), `lane` ("thread": each attempt on a worker thread with an event loop of its own, so that
+    blocking calls harm nobody; "loop": on the application's loop, for executors that only await), and defaults
+    for `timeout_seconds` and `max_attempts` where a task sets none.
+    """
+
+    params_model: ClassVar[type[BaseModel] | None] = None
+    lane: ClassVar[Lane] = "thread"
+    timeout_seconds: ClassVar[float | None] = None
+    max_attempts: ClassVar[int] = 1
+
+    @property
+    @abstractmethod
+    def executor_type(self) -> str:
+        """返回执行器类型标识（如 'content_generation', 'publishing'）"""
+
+    @abstractmethod
+    async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
+        """执行任务的核心逻辑
+
+        `task_id` is 0 when the execution belongs to no stored task. `db` is this attempt's own Session: it is
+        committed together with the recorded success, and rolled back on anything else.
+        """
+
+    def validate_params(self, task_params: dict[str, Any]) -> bool:
+        """验证任务参数（默认返回 True）"""
+        return True
+
+    def get_executor_info(self) -> dict[str, Any]:
+        """获取执行器元信息"""
+        info: dict[str, Any] = {
+            "type": self.executor_type,
+            "class": self.__class__.__name__,
+            "module": self.__class__.__module__,
+        }
+        if self.params_model is not None:
+            info["params_schema"] = self.params_model.model_json_schema()
+        return info
+
+
+class SchedulerRuntime(Protocol):
+    """What stands behind the durable half of `SchedulerService`; `app.scheduler.runtime.Runtime` is it."""
+
+    @property
+    def scheduler(self) -> AsyncIOScheduler: ...
+    @property
+    def is_running(self) -> bool: ...
+    def start(self) -> None: ...
+    def shutdown(self, *, wait: bool) -> None: ...
+    async def drain(self, timeout: float | None) -> None: ...
+    async def enqueue(
+        self,
+        task_type: str,
+        params: dict[str, Any],
+        *,
+        db: Session | AsyncSession | None,
+        task_id: int | None,
+        run_at: datetime | None,
+        priority: int,
+        idempotency_key: str | None,
+        max_attempts: int | None,
+        timeout_seconds: float | None,
+        concurrency_key: str | None,
+        concurrency_limit: int | None,
+        trigger: str,
+        triggered_by: str | None,
+    ) -> Execution: ...
+    async def run_now(
+        self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
+    ) -> Execution: ...
+    async def cancel(self, execution_id: int) -> Execution: ...
+    async def retry(self, execution_id: int) -> Execution: ...
+    async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult: ...
+    def explain(self, task_id: int, at: datetime | None) -> str: ...
+    def define_task(self, definition: dict[str, Any]) -> None: ...
+
+
+class SchedulerService:
+    """Registers executors, runs them, and speaks for the scheduler behind it."""
+
+    def __init__(self, runtime: SchedulerRuntime | None = None) -> None:
+        self._executors: dict[str, TaskExecutor] = {}
+        self._runtime = runtime
+
+    # ---------------------------------------------------------------- registry
+
+    def register_executor(self, executor: TaskExecutor) -> None:
+        """Make `executor` run tasks of its type; a second one of the same type replaces the first.
+
+        Raises:
+            InvalidRequest: `executor` is no TaskExecutor instance, or its type is empty or too long.
+        """
+        candidate: object = executor
+        if not isinstance(candidate, TaskExecutor):
+            hint = "; pass an instance, not the class" if isinstance(executor, type) else ""
+            raise InvalidRequest.of("executor", f"{executor!r} is no TaskExecutor{hint}")
+        task_type: object = executor.executor_type
+        if not isinstance(task_type, str) or not task_type.strip() or len(task_type) > 100:
+            raise InvalidRequest.of(
+                "executor_type",
+                f"{type(executor).__name__}.executor_type must be a text of 1 to 100 characters, "
+                f"not {task_type!r}",
+            )
+        if executor.lane not in get_args(Lane):
+            raise InvalidRequest.of("lane", f"lane must be 'thread' or 'loop', not {executor.lane!r}")
+        if task_type in self._executors:
+            logger.warning("执行器 {} 已注册，将被 {} 替换", task_type, type(executor).__name__)
+        self._executors[task_type] = executor
+        logger.debug("已注册执行器: {} ({})", task_type, type(executor).__name__)
+
+    def get_executor(self, task_type: str) -> TaskExecutor | None:
+        """The executor of that type, or None."""
+        return self._executors.get(task_type)
+
+    def get_registered_executors(self) -> dict[str, dict[str, Any]]:
+        """Every registered type with its `get_executor_info()`."""
+        return {task_type: executor.get_executor_info() for task_type, executor in self._executors.items()}
+
+    def check(self, task_type: str, task_params: dict[str, Any]) -> TaskExecutor:
+        """The executor that would run these params.
+
+        Raises:
+            ExecutorNotFound: none is registered under `task_type`.
+            InvalidParameters: it refuses the params; `errors` names the fields.
+        """
+        executor = self._executors.get(task_type)
+        if executor is None:
+            raise ExecutorNotFound(task_type, self._executors)
+        if executor.params_model is not None:
+            try:
+                executor.params_model.model_validate(task_params)
+            except ValidationError as error:
+                raise InvalidParameters(_field_errors(error)) from None
+        try:
+            accepted = executor.validate_params(task_params)
+        except Exception as error:  # noqa: BLE001 - the executor's code, whatever it raises
+            raise InvalidParameters([FieldError("params", describe_error(error))]) from error
+        if not accepted:
+            raise InvalidParameters([FieldError("params", f"refused by {type(executor).__name__}")])
+        return executor
+
+    # ---------------------------------------------------------------- the primitive
+
+    async def execute_task(
+        self, task_id: int, task_type: str, task_params: dict[str, Any], db: Session
+    ) -> TaskExecutionResult:
+        """Run one executor here and now and tell what came of it.
+
+        Never raises for an executor's fault: that is a failed result, its `error` reading `TypeName: message`.
+        `asyncio.CancelledError` passes through. `db` belongs to the caller and is left alone.
+        """
+        started = perf_counter()
+        logger.info("开始执行任务 {} (类型: {})", task_id, task_type)
+        logger.opt(lazy=True).debug("任务参数: {}", lambda: redact(task_params))
+        try:
+            executor = self.check(task_type, task_params)
+            result = _checked(await executor.execute(task_id, task_params, db), executor)
+        except ExecutorNotFound as error:
+            result = _refusal(f"未找到执行器: {task_type}", f"ExecutorNotFound: {task_type}", error)
+        except InvalidParameters as error:
+            result = _refusal("任务参数验证失败", "InvalidParameters", error)
+        except (Exception, SystemExit) as error:  # an executor's fault is a result
+            logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
+            result = TaskExecutionResult.failure_result(
+                message=f"任务执行异常: {describe_error(error)}",
+                error=describe_error(error),
+                metadata={"traceback": "".join(traceback.format_exception(error))},
+            )
+        elapsed = perf_counter() - started
+        if result.duration is None:
+            result = replace(result, duration=elapsed)
+        _log_outcome(task_id, result, elapsed)
+        return result
+
+    # ---------------------------------------------------------------- scheduler control
+
+    @property
+    def runtime(self) -> SchedulerRuntime:
+        """The durable half, made from the process's settings unless the factory handed one in."""
+        if self._runtime is None:
+            # Lazy, and the only import that points up: `SchedulerService().start()` must work without a factory.
+            from app.scheduler.runtime import Runtime
+
+            self._runtime = Runtime(self)
+        return self._runtime
+
+    def attach(self, runtime: SchedulerRuntime) -> None:
+        """Put `runtime` behind this service (the factory does)."""
+        self._runtime = runtime
+
+    @property
+    def scheduler(self) -> AsyncIOScheduler:
+        """The APScheduler underneath, for ad hoc `add_job` of your own."""
+        return self.runtime.scheduler
+
+    @property
+    def is_running(self) -> bool:
+        return self._runtime is not None and self._runtime.is_running
+
+    def start(self) -> None:
+        """Start firing schedules and running executions, in the running event loop. Idempotent.
+
+        Raises:
+            SchedulerUnavailable: no event loop runs here; the message says what to do.
+        """
+        self.runtime.start()
+
+    def shutdown(self, wait: bool = True) -> None:  # noqa: FBT001, FBT002 - the seed's signature
+        """Stop claiming, give running attempts the grace period, hand back the rest. Idempotent.
+
+        Called on the scheduler's own loop it returns at once and the drain goes on in the background (blocking
+        the loop would keep attempts from finishing); `await drain()` waits. `wait=False` hands back at once.
+        """
+        if self._runtime is not None:
+            self._runtime.shutdown(wait=wait)
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Shut down and wait until it is done; `timeout` seconds of grace (None: the setting)."""
+        if self._runtime is not None:
+            await self._runtime.drain(timeout)
+
+    # ---------------------------------------------------------------- durable work
+
+    async def enqueue(
+        self,
+        task_type: str,
+        params: dict[str, Any] | None = None,
+        *,
+        db: Session | AsyncSession | None = None,
+        task_id: int | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        max_attempts: int | None = None,
+        timeout_seconds: float | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
+        trigger: str = "code",
+        triggered_by: str | None = None,
+    ) -> Execution:
+        """Record a request to run `task_type` once; it is durable when this returns.
+
+        With `db` the row is part of the caller's transaction: nothing happens unless that commits.
+        `idempotency_key`: a repeated request returns the first execution. A higher `priority` goes first.
+        At most `concurrency_limit` (1 if only the key is given) executions of one `concurrency_key` run at once.
+
+        Raises:
+            ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
+            SchedulerUnavailable: the database is out of reach, nothing stored.
+        """
+        return await self.runtime.enqueue(
+            task_type,
+            {} if params is None else params,
+            db=db,
+            task_id=task_id,
+            run_at=run_at,
+            priority=priority,
+            idempotency_key=idempotency_key,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+            trigger=trigger,
+            triggered_by=triggered_by,
+        )
+
+    async def run_now(
+        self,
+        task_id: int,
+        params: dict[str, Any] | None = None,
+        *,
+        trigger: str = "manual",
+        triggered_by: str | None = None,
+    ) -> Execution:
+        """Fire a stored task now, under its own policies; `params` replaces the stored ones for this run.
+
+        Raises:
+            NotFound: no such task. ExecutorNotFound, InvalidParameters: refused, nothing stored.
+        """
+        return await self.runtime.run_now(task_id, params=params, trigger=trigger, triggered_by=triggered_by)
+
+    async def cancel(self, execution_id: int) -> Execution:
+        """Cancel an execution: a waiting one at once, a running one as soon as its code lets go.
+
+        Raises:
+            NotFound: no such execution. Conflict: it is over already.
+        """
+        return await self.runtime.cancel(execution_id)
+
+    async def retry(self, execution_id: int) -> Execution:
+        """Run a failed, cancelled or parked execution again, as a further attempt of the same execution.
+
+        Raises:
+            NotFound: no such execution. Conflict: it succeeded, was skipped, or is still under way.
+        """
+        return await self.runtime.retry(execution_id)
+
+    async def wait(self, execution_id: int, timeout: float | None = None) -> TaskExecutionResult:
+        """The outcome of an execution, wherever it runs; `timeout` in seconds, None waits for ever.
+
+        Raises:
+            TimeoutError: not over in time. NotFound: no such execution.
+        """
+        return await self.runtime.wait(execution_id, timeout)
+
+    def explain(self, task_id: int, at: datetime | None = None) -> str:
+        """In a sentence: why did the task run, or not, at that moment (None: what will it do next)."""
+        return self.runtime.explain(task_id, at)
+
+    def define_task(self, name: str, task_type: str, **definition: Any) -> None:
+        """Declare a task in code; start reconciles it by name. Fields as in `TaskDefinition`.
+
+        Raises:
+            InvalidRequest: the definition is wrong; `errors` names the fields.
+        """
+        self.runtime.define_task({"name": name, "task_type": task_type, **definition})
+
+
+def describe_error(error: BaseException) -> str:
+    """`TypeName: message`; an exception without text still gives its name."""
+    text = str(error).strip()
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _field_errors(error: ValidationError) -> list[FieldError]:
+    return [
+        FieldError(".".join(["params", *map(str, item["loc"])]), item["msg"], item["type"])
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _checked(result: object, executor: TaskExecutor) -> TaskExecutionResult:
+    """`result` if the contract allows it; what breaks it is the executor's fault and raises."""
+    name = type(executor).__name__
+    if not isinstance(result, TaskExecutionResult):
+        _break_contract(f"{name}.execute() returned {type(result).__name__}, not TaskExecutionResult")
+    success: object = result.success
+    message: object = result.message
+    if not isinstance(success, bool) or not isinstance(message, str):
+        _break_contract(f"{name}.execute() returned a result whose success is no bool or message no str")
+    try:
+        result.to_dict()
+    except ValueError as error:
+        _break_contract(f"the result of {name}.execute() is no JSON: {error}")
+    if not result.success and not result.error:
+        return replace(result, error=result.message or name)
+    return result
+
+
+def _break_contract(sentence: str) -> NoReturn:
+    raise TypeError(sentence)
+
+
+def _refusal(message: str, error_text: str, error: InvalidRequest | ExecutorNotFound) -> TaskExecutionResult:
+    return TaskExecutionResult.failure_result(
+        message=message,
+        error=error_text,
+        metadata={"code": error.code, "errors": [item.as_dict() for item in error.errors]},
+    )
+
+
+def _log_outcome(task_id: int, result: TaskExecutionResult, elapsed: float) -> None:
+    if result.success:
+        logger.info("任务 {} 执行成功，耗时 {:.2f}秒", task_id, elapsed)
+        logger.debug("执行结果: {}", result.message)
+        return
+    logger.info("任务 {} 执行失败，耗时 {:.2f}秒", task_id, elapsed)
+    logger.debug("执行结果: {}", result.message)
+    logger.error("任务 {} 失败原因: {}", task_id, result.error)
+    if "errors" in result.metadata:
+        logger.error("任务 {} 错误详情: {}", task_id, result.metadata["errors"])
+
+
+scheduler_service = SchedulerService()
