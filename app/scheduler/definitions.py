@@ -1,0 +1,137 @@
+"""`TaskDefinition`: what a person or a program says a task shall be, checked field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from app.core.errors import FieldError, InvalidRequest
+from app.models.scheduled_task import ScheduledTask
+from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
+from app.scheduler.schedules import DstPolicy, Schedule, from_columns, to_columns
+
+_PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+_UNLIMITED_DAYS = 366 * 86_400
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no IANA time zone; write one such as Asia/Shanghai or UTC") from None
+    return name
+
+
+def _cron_shorthand(value: object) -> object:
+    return {"type": "cron", "expression": value} if isinstance(value, str) else value
+
+
+ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
+ShortText = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_PRINTABLE)
+]
+
+
+class TaskDefinition(BaseModel):
+    """A task as it is asked for. Times are in seconds, moments carry their zone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ShortText
+    description: str = Field(default="", max_length=2000)
+    task_type: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_PRINTABLE)]
+    params: dict[str, JsonValue] = {}
+    schedule: Annotated[Schedule | None, BeforeValidator(_cron_shorthand)] = None
+    """`{"type": "cron", "expression": "0 9 * * 1-5"}` (or just the expression),
+    `{"type": "interval", "seconds": 300}`, `{"type": "at", "at": "2030-01-01T09:00:00+08:00"}`, or none."""
+    timezone: ZoneName = "UTC"
+    dst_policy: DstPolicy = DstPolicy.CRON
+    start_at: AwareDatetime | None = None
+    end_at: AwareDatetime | None = None
+    jitter_seconds: float = Field(default=0, ge=0, le=86_400, allow_inf_nan=False, strict=True)
+    """Each run starts up to this much later than its fire, by a draw that is the same on every node."""
+    is_active: bool = Field(default=True, strict=True)
+    priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, allow_inf_nan=False, strict=True)
+    retry: RetryPolicy | None = None
+    misfire_policy: MisfirePolicy = MisfirePolicy.LATEST
+    misfire_grace_seconds: float = Field(default=60, ge=0, le=_UNLIMITED_DAYS, allow_inf_nan=False, strict=True)
+    overlap_policy: OverlapPolicy = OverlapPolicy.SKIP
+    concurrency_key: ShortText | None = None
+    concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskDefinition:
+        if self.start_at and self.end_at and self.end_at <= self.start_at:
+            raise ValueError("end_at must be later than start_at")
+        if self.concurrency_limit is not None and self.concurrency_key is None:
+            raise ValueError("concurrency_limit needs a concurrency_key")
+        return self
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> TaskDefinition:
+        """A definition from plain values.
+
+        Raises:
+            InvalidRequest: `errors` names every wrong field.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InvalidRequest(field_errors(error)) from None
+
+    @classmethod
+    def of(cls, task: ScheduledTask) -> TaskDefinition:
+        """The definition a stored task has now.
+
+        Raises:
+            InvalidRequest: the stored columns (plain SQL may have written them) make no definition.
+        """
+        values = {name: getattr(task, name) for name in _PLAIN_FIELDS}
+        if task.schedule_type is not None and task.schedule_expression is not None:
+            values["schedule"] = from_columns(task.schedule_type, task.schedule_expression)
+        return cls.parse(values)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of `scheduled_tasks` that hold this definition."""
+        values = {name: getattr(self, name) for name in _PLAIN_FIELDS}
+        schedule_type, expression = to_columns(self.schedule) if self.schedule else (None, None)
+        return {
+            **values,
+            "retry": self.retry.model_dump(mode="json") if self.retry else None,
+            "schedule_type": schedule_type,
+            "schedule_expression": expression,
+        }
+
+
+_PLAIN_FIELDS = tuple(name for name in TaskDefinition.model_fields if name != "schedule")
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """pydantic's findings as field errors: the dotted path, the sentence, pydantic's stable kind."""
+    return [
+        FieldError(
+            ".".join(str(part) for part in item["loc"]) or _field_in(item["msg"]), item["msg"], item["type"]
+        )
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _field_in(message: str) -> str:
+    """The field that a rule about several fields names first."""
+    words = message.removeprefix("Value error, ").split()
+    return next((word for word in words if word in TaskDefinition.model_fields), "task")

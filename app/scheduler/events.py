@@ -1,0 +1,44 @@
+"""What happened, told after the commit that made it true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loguru import logger
+
+from app.models.task_execution import ExecutionState
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionChanged:
+    """An execution has moved to another state."""
+
+    execution_id: int
+    state: ExecutionState
+
+
+Subscriber = Callable[[ExecutionChanged], None]
+
+
+class EventBus:
+    """Calls every subscriber in the publisher's thread; one that raises is logged and harms nobody."""
+
+    def __init__(self) -> None:
+        self._subscribers: tuple[Subscriber, ...] = ()
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with every event from now on; the returned function ends that."""
+        self._subscribers = (*self._subscribers, subscriber)
+
+        def unsubscribe() -> None:
+            self._subscribers = tuple(item for item in self._subscribers if item is not subscriber)
+
+        return unsubscribe
+
+    def publish(self, event: ExecutionChanged) -> None:
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception as error:  # noqa: BLE001 - a subscriber's fault must not stop the writer
+                logger.opt(exception=error).error("event subscriber {!r} failed", subscriber)

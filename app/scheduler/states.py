@@ -1,0 +1,71 @@
+"""The life of an execution: one table of moves.
+
+```
+            ┌────────────── hand_back ◄─────────────┐
+            ▼                                       │
+ (new) ► pending ──start──► running ──succeed──► success
+            │  ▲               │ │
+            │  └─unpark─ parked◄┘ ├──fail──► failed ──reopen──► pending
+            │              ▲      ├──retry─► retrying ──start──► running
+            ├─────park─────┘      └──cancel► cancelled ─reopen─► pending
+            └─────cancel───────────────────► cancelled
+ (new) ► skipped
+```
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from app.core.errors import Conflict
+from app.models.task_execution import ExecutionState as S
+
+
+class Move(StrEnum):
+    """What can happen to an execution."""
+
+    START = "start"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    RETRY = "retry"
+    CANCEL = "cancel"
+    PARK = "park"
+    UNPARK = "unpark"
+    HAND_BACK = "hand_back"
+    REOPEN = "reopen"
+
+
+MOVES: dict[tuple[S, Move], S] = {
+    (S.PENDING, Move.START): S.RUNNING,
+    (S.RETRYING, Move.START): S.RUNNING,
+    (S.RUNNING, Move.SUCCEED): S.SUCCESS,
+    (S.RUNNING, Move.FAIL): S.FAILED,
+    (S.RUNNING, Move.RETRY): S.RETRYING,
+    (S.RUNNING, Move.CANCEL): S.CANCELLED,
+    (S.PENDING, Move.CANCEL): S.CANCELLED,
+    (S.RETRYING, Move.CANCEL): S.CANCELLED,
+    (S.PARKED, Move.CANCEL): S.CANCELLED,
+    (S.RUNNING, Move.PARK): S.PARKED,
+    (S.PARKED, Move.UNPARK): S.PENDING,
+    (S.RUNNING, Move.HAND_BACK): S.PENDING,
+    (S.FAILED, Move.REOPEN): S.PENDING,
+    (S.CANCELLED, Move.REOPEN): S.PENDING,
+    (S.PARKED, Move.REOPEN): S.PENDING,
+}
+
+
+def moved(state: S, move: Move) -> S:
+    """The state after `move`.
+
+    Raises:
+        Conflict: the move is not allowed from `state`.
+    """
+    try:
+        return MOVES[state, move]
+    except KeyError:
+        raise Conflict(f"an execution that is {state.value} cannot {move.value.replace('_', ' ')}") from None
+
+
+def sources(move: Move) -> tuple[S, ...]:
+    """The states `move` is allowed from, for the guard of an UPDATE."""
+    return tuple(state for state, allowed in MOVES if allowed is move)

@@ -1,0 +1,251 @@
+"""The store of task definitions: create, read, change, pause, resume, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.clock import Clock
+from app.core.errors import Conflict, FieldError, InvalidRequest, NotFound
+from app.core.redaction import MASK, restore
+from app.db.database import begin_write
+from app.models.scheduled_task import ScheduledTask
+from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution
+from app.scheduler.definitions import TaskDefinition
+from app.scheduler.schedules import AtSchedule
+from app.scheduler.triggers import Trigger, make_trigger
+from app.services.scheduler_service import SchedulerService
+
+_SCHEDULE_FIELDS = frozenset({"schedule", "timezone", "dst_policy", "start_at", "end_at", "is_active"})
+
+
+def trigger_of(definition: TaskDefinition, created_at: datetime) -> Trigger | None:
+    """The trigger of a definition whose task was made at `created_at`; None without a schedule."""
+    if definition.schedule is None:
+        return None
+    return make_trigger(
+        definition.schedule,
+        zone=definition.timezone,
+        dst_policy=definition.dst_policy,
+        anchor=created_at,
+        start_at=definition.start_at,
+        end_at=definition.end_at,
+    )
+
+
+def first_fire(definition: TaskDefinition, created_at: datetime, now: datetime) -> datetime | None:
+    """The fire an armed task waits for. A one-off moment counts even when it has just passed: whether it is
+    too late is for the misfire policy to say."""
+    trigger = trigger_of(definition, created_at)
+    if trigger is None:
+        return None
+    after = min(created_at, now) if isinstance(definition.schedule, AtSchedule) else now
+    return trigger.next_after(after)
+
+
+class TaskStore:
+    """Every guarded write and read of `scheduled_tasks` outside the fire transaction.
+
+    Each method is one transaction. Changes are guarded by `version`: with `expected_version` a change made by
+    somebody else in between is a Conflict instead of being overwritten.
+    """
+
+    def __init__(
+        self,
+        service: SchedulerService,
+        sessions: sessionmaker[Session],
+        clock: Clock,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._sessions = sessions
+        self._clock = clock
+        self._on_change = on_change
+
+    def create(
+        self, definition: TaskDefinition, *, declared: Mapping[str, Any] | None = None
+    ) -> ScheduledTask:
+        """Store a task and arm its schedule.
+
+        Raises:
+            ExecutorNotFound, InvalidParameters, InvalidRequest: the field is named, nothing is stored.
+            Conflict: the name is taken.
+        """
+        now = self._clock.now()
+        self._check(definition)
+        task = ScheduledTask(**definition.columns(), created_at=now, updated_at=now, version=1)
+        task.declared = dict(declared) if declared is not None else None
+        _arm(task, definition, now)
+        if task.exhausted_at is not None:
+            field = "schedule.at" if isinstance(definition.schedule, AtSchedule) else "schedule"
+            raise InvalidRequest.of(field, "never fires from now on; choose a moment to come", "never_fires")
+        with self._sessions() as session:
+            begin_write(session.connection())
+            session.add(task)
+            try:
+                session.commit()
+            except IntegrityError as error:
+                raise Conflict(f"name: a task named {definition.name!r} exists; choose another name") from error
+        self._on_change()
+        return task
+
+    def get(self, task_id: int) -> ScheduledTask:
+        """Raises NotFound."""
+        with self._sessions() as session:
+            return _require(session, task_id)
+
+    def find(self, name_or_id: str) -> ScheduledTask:
+        """By name, or by id where no task has that name. Raises NotFound."""
+        with self._sessions() as session:
+            task = session.scalar(select(ScheduledTask).where(ScheduledTask.name == name_or_id))
+            if task is None and name_or_id.isdecimal() and len(name_or_id) < 19:
+                task = session.get(ScheduledTask, int(name_or_id))
+        if task is None:
+            raise NotFound("task", name_or_id)
+        return task
+
+    def page(
+        self,
+        *,
+        after_id: int = 0,
+        limit: int = 50,
+        task_type: str | None = None,
+        is_active: bool | None = None,
+        search: str | None = None,
+    ) -> list[ScheduledTask]:
+        """Up to `limit` tasks with ids above `after_id`, in order of id. `search` matches part of the name."""
+        query = select(ScheduledTask).where(ScheduledTask.id > after_id).order_by(ScheduledTask.id).limit(limit)
+        if task_type is not None:
+            query = query.where(ScheduledTask.task_type == task_type)
+        if is_active is not None:
+            query = query.where(ScheduledTask.is_active == is_active)
+        if search:
+            query = query.where(ScheduledTask.name.icontains(search, autoescape=True))
+        with self._sessions() as session:
+            return list(session.scalars(query))
+
+    def count(self) -> dict[str, int]:
+        """How many tasks there are: `total` and `active`."""
+        with self._sessions() as session:
+            total = session.scalar(select(func.count()).select_from(ScheduledTask)) or 0
+            active = session.scalar(
+                select(func.count()).select_from(ScheduledTask).where(ScheduledTask.is_active)
+            )
+        return {"total": total, "active": active or 0}
+
+    def update(
+        self,
+        task_id: int,
+        changes: Mapping[str, Any],
+        *,
+        expected_version: int | None = None,
+        declared: Mapping[str, Any] | None = None,
+    ) -> ScheduledTask:
+        """Change the named fields; the rest stays. Secrets sent back redacted stay what they are.
+
+        Raises:
+            NotFound, Conflict (another version), InvalidRequest, ExecutorNotFound, InvalidParameters.
+        """
+        now = self._clock.now()
+        with self._sessions() as session:
+            begin_write(session.connection())
+            task = _require(session, task_id, lock=True)
+            if expected_version is not None and task.version != expected_version:
+                raise Conflict(
+                    f"version: task {task_id} is at version {task.version}, not {expected_version}; read it again"
+                )
+            values = {**_plain_values(task), **changes}
+            if isinstance(changes.get("params"), Mapping):
+                values["params"] = restore(changes["params"], task.params)
+            definition = TaskDefinition.parse(values)
+            self._check(definition)
+            for column, value in definition.columns().items():
+                setattr(task, column, value)
+            task.version += 1
+            task.updated_at = now
+            if declared is not None:
+                task.declared = dict(declared)
+                task.declaration_missing = False
+            if _SCHEDULE_FIELDS & changes.keys():
+                _arm(task, definition, now)
+            try:
+                session.commit()
+            except IntegrityError as error:
+                raise Conflict(f"name: a task named {definition.name!r} exists; choose another name") from error
+        self._on_change()
+        return task
+
+    def pause(self, task_id: int, *, expected_version: int | None = None) -> ScheduledTask:
+        """Stop firing; what is under way goes on. Raises NotFound, Conflict."""
+        return self.update(task_id, {"is_active": False}, expected_version=expected_version)
+
+    def resume(self, task_id: int, *, expected_version: int | None = None) -> ScheduledTask:
+        """Fire again from now on; fires that fell into the pause are not made up. Raises NotFound, Conflict."""
+        return self.update(task_id, {"is_active": True}, expected_version=expected_version)
+
+    def delete(self, task_id: int, *, expected_version: int | None = None) -> None:
+        """Delete the task and cancel what waits; history and running executions stay.
+
+        Raises:
+            NotFound, Conflict (another version).
+        """
+        with self._sessions() as session:
+            begin_write(session.connection())
+            task = _require(session, task_id, lock=True)
+            if expected_version is not None and task.version != expected_version:
+                raise Conflict(f"version: task {task_id} is at version {task.version}, not {expected_version}")
+            session.execute(
+                update(TaskExecution)
+                .where(
+                    TaskExecution.task_id == task_id,
+                    TaskExecution.state.in_([*WAITING_STATES, ExecutionState.PARKED]),
+                    TaskExecution.owner.is_(None),
+                )
+                .values(
+                    state=ExecutionState.CANCELLED.value, reason="task_deleted", finished_at=self._clock.now()
+                )
+            )
+            session.execute(delete(ScheduledTask).where(ScheduledTask.id == task_id))
+            session.commit()
+        self._on_change()
+
+    def _check(self, definition: TaskDefinition) -> None:
+        if MASK in str(definition.params):
+            raise InvalidRequest([FieldError("params", f"{MASK} stands for a secret that is not stored here")])
+        self._service.check(definition.task_type, dict(definition.params))
+
+
+def _require(session: Session, task_id: int, *, lock: bool = False) -> ScheduledTask:
+    task = session.get(ScheduledTask, task_id, with_for_update=lock)
+    if task is None:
+        raise NotFound("task", task_id)
+    return task
+
+
+def _plain_values(task: ScheduledTask) -> dict[str, Any]:
+    """The stored columns as `TaskDefinition` takes them, not yet checked: a change may be what mends them."""
+    values: dict[str, Any] = {
+        name: getattr(task, name) for name in TaskDefinition.model_fields if name != "schedule"
+    }
+    if task.schedule_type == "cron":
+        values["schedule"] = {"type": "cron", "expression": task.schedule_expression}
+    elif task.schedule_type == "interval":
+        values["schedule"] = {"type": "interval", "seconds": float(task.schedule_expression or 0)}
+    elif task.schedule_type == "at":
+        values["schedule"] = {"type": "at", "at": task.schedule_expression}
+    return values
+
+
+def _arm(task: ScheduledTask, definition: TaskDefinition, now: datetime) -> None:
+    """Set the next fire of a task from its definition."""
+    task.schedule_error = None
+    task.exhausted_at = None
+    task.next_run_at = None
+    if definition.is_active and definition.schedule is not None:
+        task.next_run_at = first_fire(definition, task.created_at, now)
+        task.exhausted_at = now if task.next_run_at is None else None
