@@ -115,6 +115,7 @@ class TaskExecution(Base):
         UniqueConstraint("task_id", "scheduled_for", name="uq_task_executions_fire"),
         Index(
             "ix_task_executions_claimable",
+            "priority",
             "run_at",
             sqlite_where=text(f"owner IS NULL AND {_WAITING}"),
             postgresql_where=text(f"owner IS NULL AND {_WAITING}"),

@@ -109,7 +109,9 @@ class TaskDefinition(BaseModel):
     def columns(self) -> dict[str, Any]:
         """The columns of `scheduled_tasks` that hold this definition."""
         values = {name: getattr(self, name) for name in _PLAIN_FIELDS}
-        schedule_type, expression = to_columns(self.schedule) if self.schedule else (None, None)
+        schedule_type, expression = (
+            to_columns(self.schedule, zone=self.timezone) if self.schedule else (None, None)
+        )
         return {
             **values,
             "retry": self.retry.model_dump(mode="json") if self.retry else None,

@@ -16,36 +16,12 @@ from app.core.redaction import MASK, restore
 from app.db.database import begin_write
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution
+from app.scheduler.arming import first_fire
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.schedules import AtSchedule
-from app.scheduler.triggers import Trigger, make_trigger
 from app.services.scheduler_service import SchedulerService
 
 _SCHEDULE_FIELDS = frozenset({"schedule", "timezone", "dst_policy", "start_at", "end_at", "is_active"})
-
-
-def trigger_of(definition: TaskDefinition, created_at: datetime) -> Trigger | None:
-    """The trigger of a definition whose task was made at `created_at`; None without a schedule."""
-    if definition.schedule is None:
-        return None
-    return make_trigger(
-        definition.schedule,
-        zone=definition.timezone,
-        dst_policy=definition.dst_policy,
-        anchor=created_at,
-        start_at=definition.start_at,
-        end_at=definition.end_at,
-    )
-
-
-def first_fire(definition: TaskDefinition, created_at: datetime, now: datetime) -> datetime | None:
-    """The fire an armed task waits for. A one-off moment counts even when it has just passed: whether it is
-    too late is for the misfire policy to say."""
-    trigger = trigger_of(definition, created_at)
-    if trigger is None:
-        return None
-    after = min(created_at, now) if isinstance(definition.schedule, AtSchedule) else now
-    return trigger.next_after(after)
 
 
 class TaskStore:
@@ -67,9 +43,7 @@ class TaskStore:
         self._clock = clock
         self._on_change = on_change
 
-    def create(
-        self, definition: TaskDefinition, *, declared: Mapping[str, Any] | None = None
-    ) -> ScheduledTask:
+    def create(self, definition: TaskDefinition, *, declared: Mapping[str, Any] | None = None) -> ScheduledTask:
         """Store a task and arm its schedule.
 
         Raises:
@@ -133,9 +107,7 @@ class TaskStore:
         """How many tasks there are: `total` and `active`."""
         with self._sessions() as session:
             total = session.scalar(select(func.count()).select_from(ScheduledTask)) or 0
-            active = session.scalar(
-                select(func.count()).select_from(ScheduledTask).where(ScheduledTask.is_active)
-            )
+            active = session.scalar(select(func.count()).select_from(ScheduledTask).where(ScheduledTask.is_active))
         return {"total": total, "active": active or 0}
 
     def update(
@@ -206,9 +178,7 @@ class TaskStore:
                     TaskExecution.state.in_([*WAITING_STATES, ExecutionState.PARKED]),
                     TaskExecution.owner.is_(None),
                 )
-                .values(
-                    state=ExecutionState.CANCELLED.value, reason="task_deleted", finished_at=self._clock.now()
-                )
+                .values(state=ExecutionState.CANCELLED.value, reason="task_deleted", finished_at=self._clock.now())
             )
             session.execute(delete(ScheduledTask).where(ScheduledTask.id == task_id))
             session.commit()
@@ -247,5 +217,5 @@ def _arm(task: ScheduledTask, definition: TaskDefinition, now: datetime) -> None
     task.exhausted_at = None
     task.next_run_at = None
     if definition.is_active and definition.schedule is not None:
-        task.next_run_at = first_fire(definition, task.created_at, now)
+        task.next_run_at = first_fire(task, now)
         task.exhausted_at = now if task.next_run_at is None else None

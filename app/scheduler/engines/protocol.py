@@ -1,0 +1,48 @@
+"""What the rest of the scheduler knows of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from app.models.task_execution import Execution
+from app.scheduler.runner import Attempt
+
+
+class Engine(Protocol):
+    """Carries a recorded execution to a running attempt."""
+
+    name: str
+
+    def owner_of(self, values: dict[str, Any]) -> str | None:
+        """Who shall own a row about to be inserted: this node, to start it from memory, or nobody (None)."""
+
+    def offer(self, executions: Sequence[Execution]) -> None:
+        """These rows are committed: start what this node owns, look for the others when they are due."""
+
+    def wake(self, at: datetime | None = None) -> None:
+        """Look for work soon, or at that moment. Safe from any thread."""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to run executions; `loop` is the application's."""
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Claim nothing more, give running attempts the grace period, hand back the rest."""
+
+    def end(self, execution_ids: Sequence[int]) -> None:
+        """End executions this node holds: those that wait are cancelled, those that run are asked to let go.
+        Blocks until the waiting ones are recorded."""
+
+    def unstarted(self, attempt: Attempt) -> None:
+        """An attempt the runner would not start."""
+
+    def attempt_ended(self) -> None:
+        """An attempt has ended; there is room for another."""
+
+    def lose_everything(self) -> None:
+        """This node has been declared dead: end what runs, forget what waits."""
+
+    def status(self) -> dict[str, Any]:
+        """What runs and waits here."""

@@ -1,0 +1,712 @@
+"""Every guarded write of executions and attempts, in SQL.
+
+The fence: a row belongs to its `owner`, at its `attempt`. Every write of a running attempt names both and the
+state it expects; where that matches no row, somebody else has taken over and the write does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, cast
+
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.elements import ColumnElement
+
+from app.core.errors import NotFound
+from app.models.scheduled_task import ScheduledTask
+from app.models.task_attempt import ExecutionLog, TaskAttempt
+from app.models.task_execution import (
+    WAITING_STATES,
+    Execution,
+    ExecutionState,
+    TaskExecution,
+)
+from app.scheduler.context import LogLine
+from app.scheduler.states import Move, moved, sources
+from app.services.scheduler_service import TaskStatus
+
+executions = cast("Table", TaskExecution.__table__)
+attempts = cast("Table", TaskAttempt.__table__)
+logs = cast("Table", ExecutionLog.__table__)
+tasks = cast("Table", ScheduledTask.__table__)
+
+_CLAIM_LOCK = 0x434F4E54
+"""Key of the advisory lock that makes claims one after the other on PostgreSQL ("CONT")."""
+
+
+# -------------------------------------------------------------------- record
+
+
+def allocate_ids(connection: Connection, count: int) -> range | list[int]:
+    """Ids for `count` new executions, so that a bulk insert knows them without asking row by row.
+
+    Call it inside a write transaction: SQLite's next id is read under the write lock, PostgreSQL's come from the
+    sequence. Ids are never used twice, also not after the newest rows were pruned.
+    """
+    if connection.dialect.name == "sqlite":
+        last = connection.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'task_executions'")) or 0
+        return range(last + 1, last + 1 + count)
+    return list(
+        connection.scalars(
+            text(
+                "SELECT nextval(pg_get_serial_sequence('task_executions', 'id')) FROM generate_series(1, :count)"
+            ),
+            {"count": count},
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recorded execution; `is_new` is False where the idempotency key had been used before."""
+
+    execution: Execution
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecordExecution:
+    """A new execution."""
+
+    rank: ClassVar[int | None] = 0
+    must_land: ClassVar[bool] = False
+    values: dict[str, Any]
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[RecordExecution]) -> Sequence[Recorded]:
+        plain = [write.values for write in writes if write.values["idempotency_key"] is None]
+        insert_executions(connection, plain)
+        return [
+            Recorded(execution_of(write.values), is_new=True)
+            if write.values["idempotency_key"] is None
+            else insert_once(connection, write.values)
+            for write in writes
+        ]
+
+
+def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    """Insert rows of one shape in bulk, giving each its id."""
+    if not rows:
+        return
+    for row, execution_id in zip(rows, allocate_ids(connection, len(rows)), strict=True):
+        row["id"] = execution_id
+    connection.execute(insert(executions), rows)
+
+
+def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
+    """Insert a row with an idempotency key, or find the one that has it."""
+    inserted = connection.execute(once(connection.dialect.name, values)).scalar()
+    if inserted is not None:
+        return Recorded(execution_of(values | {"id": inserted}), is_new=True)
+    return Recorded(Execution.from_row(connection.execute(under_key(values)).one()), is_new=False)
+
+
+def once(dialect_name: str, values: dict[str, Any]) -> Executable:
+    """INSERT that does nothing where the idempotency key is taken; returns the new id, if any."""
+    dialect = sqlite if dialect_name == "sqlite" else postgresql
+    statement: sqlite.Insert | postgresql.Insert = dialect.insert(executions).values(values)
+    return statement.on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(executions.c.id)
+
+
+def under_key(values: dict[str, Any]) -> Select[Any]:
+    """SELECT of the execution that has this idempotency key."""
+    return select(executions).where(executions.c.idempotency_key == values["idempotency_key"])
+
+
+def execution_of(values: dict[str, Any]) -> Execution:
+    """The recorded execution, from the values it was inserted with."""
+    return Execution(**{**values, "state": ExecutionState(values["state"])})
+
+
+# -------------------------------------------------------------------- attempts
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """An attempt that starts from memory. Outcome: False where the fence refused it."""
+
+    rank: ClassVar[int | None] = 1
+    must_land: ClassVar[bool] = True
+    execution_id: int
+    attempt: int
+    owner: str
+    started_at: datetime
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> Sequence[bool]:
+        return record_attempts(connection, writes)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishAttempt:
+    """How an attempt ended and what becomes of its execution. Outcome: False where the fence refused it."""
+
+    rank: ClassVar[int | None] = 1
+    must_land: ClassVar[bool] = True
+    execution_id: int
+    task_id: int | None
+    attempt: int
+    owner: str
+    started_at: datetime
+    finished_at: datetime
+    duration_seconds: float
+    status: TaskStatus
+    state: ExecutionState
+    reason: str | None
+    message: str | None
+    error: str | None
+    result: dict[str, Any] | None
+    failures: int
+    run_at: datetime
+    """When to try again; where the execution is over, as it was."""
+    traceback: str | None = None
+    progress: float | None = None
+    progress_message: str | None = None
+    lines: tuple[LogLine, ...] = field(default=(), repr=False)
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in (ExecutionState.RETRYING, ExecutionState.PENDING, ExecutionState.PARKED)
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> Sequence[bool]:
+        return record_attempts(connection, writes)
+
+
+_STARTABLE = [state.value for state in sources(Move.START)]
+
+_START = (
+    update(executions)
+    .where(
+        executions.c.id == bindparam("x_id"),
+        executions.c.owner == bindparam("x_owner"),
+        executions.c.attempt == bindparam("x_attempt") - 1,
+        executions.c.state.in_(_STARTABLE),
+    )
+    .values(
+        state=ExecutionState.RUNNING.value, attempt=bindparam("x_attempt"), started_at=bindparam("x_started_at")
+    )
+)
+_OUTCOME: dict[str, Any] = {
+    "state": bindparam("x_state"),
+    "reason": bindparam("x_reason"),
+    "attempt": bindparam("x_attempt"),
+    "failures": bindparam("x_failures"),
+    "started_at": bindparam("x_started_at"),
+    "finished_at": bindparam("x_over_at"),
+    "run_at": bindparam("x_run_at"),
+    "owner": None,
+    "message": bindparam("x_message"),
+    "error": bindparam("x_error"),
+    "result": bindparam("x_result"),
+    "duration_seconds": bindparam("x_duration"),
+    "progress": bindparam("x_progress"),
+    "progress_message": bindparam("x_progress_message"),
+}
+_FINISH = (
+    update(executions)
+    .where(
+        executions.c.id == bindparam("x_id"),
+        executions.c.owner == bindparam("x_owner"),
+        executions.c.attempt == bindparam("x_attempt"),
+        executions.c.state == ExecutionState.RUNNING.value,
+    )
+    .values(_OUTCOME)
+)
+_START_AND_FINISH = (
+    update(executions)
+    .where(
+        executions.c.id == bindparam("x_id"),
+        executions.c.owner == bindparam("x_owner"),
+        executions.c.attempt == bindparam("x_attempt") - 1,
+        executions.c.state.in_(_STARTABLE),
+    )
+    .values(_OUTCOME)
+)
+_FINISH_ATTEMPT = (
+    update(attempts)
+    .where(attempts.c.execution_id == bindparam("x_id"), attempts.c.number == bindparam("x_attempt"))
+    .values(
+        status=bindparam("x_status"),
+        reason=bindparam("x_reason"),
+        finished_at=bindparam("x_finished_at"),
+        duration_seconds=bindparam("x_duration"),
+        message=bindparam("x_message"),
+        error=bindparam("x_error"),
+        traceback=bindparam("x_traceback"),
+    )
+)
+_LAST_RUN = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("x_task_id"))
+    .values(last_run_at=bindparam("x_finished_at"), last_state=bindparam("x_state"))
+)
+
+
+class _Fenced(Exception):
+    pass
+
+
+def record_attempts(connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> list[bool]:
+    """Store starts and finishes. An attempt whose start and finish meet here is stored as one.
+
+    In bulk first; if a guard matched fewer rows than it was given, one by one, to learn which.
+    """
+    if len(writes) == 1:
+        return [_record_one(connection, writes[0])]
+    try:
+        with connection.begin_nested():
+            _record_bulk(connection, writes)
+    except _Fenced:
+        return [_record_one(connection, write) for write in writes]
+    return [True] * len(writes)
+
+
+def _record_bulk(connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> None:
+    starts = {(write.execution_id, write.attempt): write for write in writes if isinstance(write, StartAttempt)}
+    finishes: list[FinishAttempt] = []
+    whole: list[FinishAttempt] = []
+    for write in writes:
+        if isinstance(write, FinishAttempt):
+            met = starts.pop((write.execution_id, write.attempt), None)
+            (finishes if met is None else whole).append(write)
+    _expect(connection.execute(_START, _start_rows(starts.values())) if starts else None, len(starts))
+    _expect(
+        connection.execute(_START_AND_FINISH, [_outcome_row(write) for write in whole]) if whole else None,
+        len(whole),
+    )
+    _expect(
+        connection.execute(_FINISH, [_outcome_row(write) for write in finishes]) if finishes else None,
+        len(finishes),
+    )
+    fresh = [_running_attempt(write) for write in starts.values()] + [_ended_attempt(write) for write in whole]
+    if fresh:
+        connection.execute(insert(attempts), fresh)
+    if finishes:
+        connection.execute(_FINISH_ATTEMPT, [_attempt_row(write) for write in finishes])
+    _after_finish(connection, whole + finishes)
+
+
+def _record_one(connection: Connection, write: StartAttempt | FinishAttempt) -> bool:
+    if isinstance(write, StartAttempt):
+        if connection.execute(_START, _start_rows([write])[0]).rowcount != 1:
+            return False
+        connection.execute(insert(attempts), _running_attempt(write))
+        return True
+    return finish_attempt(connection, write)
+
+
+def finish_attempt(connection: Connection, write: FinishAttempt) -> bool:
+    """Store the end of one running attempt under its fence; False, and nothing written, if it was refused."""
+    if connection.execute(_FINISH, _outcome_row(write)).rowcount == 1:
+        connection.execute(_FINISH_ATTEMPT, _attempt_row(write))
+    elif connection.execute(_START_AND_FINISH, _outcome_row(write)).rowcount == 1:
+        # The executor's own transaction overtook the start, which still waits in the journal.
+        connection.execute(insert(attempts), _ended_attempt(write))
+    else:
+        return False
+    _after_finish(connection, [write])
+    return True
+
+
+def _after_finish(connection: Connection, writes: Sequence[FinishAttempt]) -> None:
+    insert_lines(connection, [(write.execution_id, write.attempt, write.lines) for write in writes])
+    last = {write.task_id: write for write in writes if write.task_id is not None and write.is_over}
+    if last:
+        connection.execute(
+            _LAST_RUN,
+            [
+                {"x_task_id": task_id, "x_finished_at": write.finished_at, "x_state": write.state.value}
+                for task_id, write in sorted(last.items())
+            ],
+        )
+
+
+def insert_lines(connection: Connection, kept: Iterable[tuple[int, int, Iterable[LogLine]]]) -> None:
+    """Store log lines, given as (execution id, attempt, lines)."""
+    rows = [
+        {
+            "execution_id": execution_id,
+            "attempt": attempt,
+            "logged_at": line.logged_at,
+            "level": line.level,
+            "message": line.message,
+        }
+        for execution_id, attempt, lines in kept
+        for line in lines
+    ]
+    if rows:
+        connection.execute(insert(logs), rows)
+
+
+def _expect(outcome: Any, count: int) -> None:
+    if outcome is not None and outcome.rowcount != count:
+        raise _Fenced
+
+
+def _start_rows(writes: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "x_id": write.execution_id,
+            "x_owner": write.owner,
+            "x_attempt": write.attempt,
+            "x_started_at": write.started_at,
+        }
+        for write in writes
+    ]
+
+
+def _outcome_row(write: FinishAttempt) -> dict[str, Any]:
+    return {
+        "x_id": write.execution_id,
+        "x_owner": write.owner,
+        "x_attempt": write.attempt,
+        "x_state": write.state.value,
+        "x_reason": write.reason,
+        "x_failures": write.failures,
+        "x_started_at": write.started_at,
+        "x_over_at": write.finished_at if write.is_over else None,
+        "x_run_at": write.run_at,
+        "x_message": write.message,
+        "x_error": write.error,
+        "x_result": write.result,
+        "x_duration": write.duration_seconds,
+        "x_progress": write.progress,
+        "x_progress_message": write.progress_message,
+    }
+
+
+def _running_attempt(write: StartAttempt) -> dict[str, Any]:
+    return {
+        "execution_id": write.execution_id,
+        "number": write.attempt,
+        "node": write.owner,
+        "status": TaskStatus.RUNNING.value,
+        "reason": None,
+        "started_at": write.started_at,
+        "finished_at": None,
+        "duration_seconds": None,
+        "message": None,
+        "error": None,
+        "traceback": None,
+    }
+
+
+def _ended_attempt(write: FinishAttempt) -> dict[str, Any]:
+    return {
+        "execution_id": write.execution_id,
+        "number": write.attempt,
+        "node": write.owner,
+        "status": write.status.value,
+        "reason": write.reason,
+        "started_at": write.started_at,
+        "finished_at": write.finished_at,
+        "duration_seconds": write.duration_seconds,
+        "message": write.message,
+        "error": write.error,
+        "traceback": write.traceback,
+    }
+
+
+def _attempt_row(write: FinishAttempt) -> dict[str, Any]:
+    return {
+        "x_id": write.execution_id,
+        "x_attempt": write.attempt,
+        "x_status": write.status.value,
+        "x_reason": write.reason,
+        "x_finished_at": write.finished_at,
+        "x_duration": write.duration_seconds,
+        "x_message": write.message,
+        "x_error": write.error,
+        "x_traceback": write.traceback,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakUp:
+    """What running attempts said since the last time: log lines and how far they are."""
+
+    rank: ClassVar[int | None] = 2
+    must_land: ClassVar[bool] = False
+    execution_id: int
+    attempt: int
+    owner: str
+    progress: float | None
+    progress_message: str | None
+    lines: tuple[LogLine, ...]
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[SpeakUp]) -> Sequence[None]:
+        connection.execute(
+            _PROGRESS,
+            [
+                {
+                    "x_id": write.execution_id,
+                    "x_attempt": write.attempt,
+                    "x_owner": write.owner,
+                    "x_progress": write.progress,
+                    "x_message": write.progress_message,
+                }
+                for write in writes
+            ],
+        )
+        insert_lines(connection, [(write.execution_id, write.attempt, write.lines) for write in writes])
+        return [None] * len(writes)
+
+
+_PROGRESS = (
+    update(executions)
+    .where(
+        executions.c.id == bindparam("x_id"),
+        executions.c.owner == bindparam("x_owner"),
+        executions.c.attempt == bindparam("x_attempt"),
+        executions.c.state == ExecutionState.RUNNING.value,
+    )
+    .values(progress=bindparam("x_progress"), progress_message=bindparam("x_message"))
+)
+
+
+# -------------------------------------------------------------------- claim
+
+
+def claim(
+    connection: Connection,
+    *,
+    node: str,
+    now: datetime,
+    limit: int,
+    only: Sequence[int] | None = None,
+) -> list[Execution]:
+    """Take up to `limit` waiting executions for `node` and start an attempt of each, highest priority first.
+
+    Concurrency keys and exclusive executions are decided here, in the one transaction that also starts them;
+    claims are one after the other (SQLite's write lock, an advisory lock on PostgreSQL), so no two nodes can
+    take the last place of a key. `only` restricts the claim to these ids.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+    taken: list[Execution] = []
+    priority: int | None = None
+    while len(taken) < limit:
+        priority = _next_priority(connection, below=priority)
+        if priority is None:
+            break
+        taken += _claim_priority(connection, priority, node, now, limit - len(taken), only)
+    return taken
+
+
+def _claimable() -> ColumnElement[bool]:
+    return and_(executions.c.owner.is_(None), executions.c.state.in_([state.value for state in WAITING_STATES]))
+
+
+def _next_priority(connection: Connection, below: int | None) -> int | None:
+    """The highest priority that waits, below the last one: a walk down the index, one seek a step."""
+    query = select(executions.c.priority).where(_claimable()).order_by(executions.c.priority.desc()).limit(1)
+    if below is not None:
+        query = query.where(executions.c.priority < below)
+    return connection.execute(query).scalar()
+
+
+def _claim_priority(
+    connection: Connection, priority: int, node: str, now: datetime, limit: int, only: Sequence[int] | None
+) -> list[Execution]:
+    """Claim at one priority, the longest due first."""
+    other = executions.alias("other")
+    same_key = (
+        select(func.count())
+        .select_from(other)
+        .where(other.c.concurrency_key == executions.c.concurrency_key, other.c.state == "running")
+        .scalar_subquery()
+    )
+    same_task = select(other.c.id).where(other.c.task_id == executions.c.task_id, other.c.state == "running")
+    free = and_(
+        or_(
+            executions.c.concurrency_key.is_(None),
+            same_key < func.coalesce(executions.c.concurrency_limit, 1),
+        ),
+        or_(executions.c.exclusive.is_(False), ~same_task.exists()),
+    )
+    query = (
+        select(executions)
+        .where(_claimable(), executions.c.priority == priority, executions.c.run_at <= now, free)
+        .order_by(executions.c.run_at, executions.c.id)
+        .limit(limit)
+    )
+    if only is not None:
+        query = query.where(executions.c.id.in_(only))
+    candidates = [Execution.from_row(row) for row in connection.execute(query)]
+    return _start_claimed(connection, _within_limits(connection, candidates), node, now)
+
+
+def _within_limits(connection: Connection, candidates: list[Execution]) -> list[Execution]:
+    """The candidates that may start together: those of one key or task also exclude each other."""
+    running: dict[str, int] = {}
+    exclusive: set[int] = set()
+    accepted = []
+    for execution in candidates:
+        key = execution.concurrency_key
+        if key is not None:
+            if key not in running:
+                running[key] = _running_under(connection, key)
+            if running[key] >= (execution.concurrency_limit or 1):
+                continue
+        if execution.exclusive and execution.task_id is not None:
+            if execution.task_id in exclusive:
+                continue
+            exclusive.add(execution.task_id)
+        if key is not None:
+            running[key] += 1
+        accepted.append(execution)
+    return accepted
+
+
+def _running_under(connection: Connection, key: str) -> int:
+    return (
+        connection.scalar(
+            select(func.count())
+            .select_from(executions)
+            .where(executions.c.concurrency_key == key, executions.c.state == "running")
+        )
+        or 0
+    )
+
+
+def _start_claimed(connection: Connection, accepted: list[Execution], node: str, now: datetime) -> list[Execution]:
+    if not accepted:
+        return []
+    connection.execute(
+        update(executions)
+        .where(executions.c.id == bindparam("x_id"))
+        .values(
+            state=ExecutionState.RUNNING.value,
+            attempt=bindparam("x_attempt"),
+            owner=node,
+            started_at=now,
+        ),
+        [{"x_id": execution.id, "x_attempt": execution.attempt + 1} for execution in accepted],
+    )
+    starts = [StartAttempt(execution.id, execution.attempt + 1, node, now) for execution in accepted]
+    connection.execute(insert(attempts), [_running_attempt(start) for start in starts])
+    return accepted
+
+
+def release(connection: Connection, *, node: str, execution_ids: Sequence[int]) -> int:
+    """Let go of waiting executions that `node` owns, so that any node may claim them."""
+    if not execution_ids:
+        return 0
+    return connection.execute(
+        update(executions)
+        .where(
+            executions.c.id.in_(execution_ids),
+            executions.c.owner == node,
+            executions.c.state.in_([state.value for state in WAITING_STATES]),
+        )
+        .values(owner=None)
+    ).rowcount
+
+
+# -------------------------------------------------------------------- cancel, retry, park
+
+
+def request_cancel(
+    connection: Connection, execution_id: int, now: datetime, *, mine: str | None = None
+) -> Execution:
+    """Cancel what waits; ask for the end of what another node holds or what runs.
+
+    `mine` names a node that has just let the execution go from memory: owned by it counts as waiting.
+
+    Raises:
+        NotFound; Conflict: it is over already.
+    """
+    row = connection.execute(select(executions).where(executions.c.id == execution_id).with_for_update()).first()
+    if row is None:
+        raise NotFound("execution", execution_id)
+    execution = Execution.from_row(row)
+    target = moved(execution.state, Move.CANCEL)
+    held = execution.state is ExecutionState.RUNNING or execution.owner not in (None, mine)
+    values: dict[str, Any] = {"cancel_requested_at": now}
+    if not held:
+        values |= {"state": target.value, "finished_at": now, "owner": None, "reason": None}
+    connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
+    return Execution.from_row(connection.execute(select(executions).where(executions.c.id == execution_id)).one())
+
+
+def reopen(connection: Connection, execution_id: int, now: datetime) -> Execution:
+    """Put an execution that failed, was cancelled or is parked back in line, its failures forgiven.
+
+    Raises:
+        NotFound; Conflict: it succeeded, was skipped, or is still under way.
+    """
+    row = connection.execute(select(executions).where(executions.c.id == execution_id).with_for_update()).first()
+    if row is None:
+        raise NotFound("execution", execution_id)
+    target = moved(ExecutionState(row.state), Move.REOPEN)
+    connection.execute(
+        update(executions)
+        .where(executions.c.id == execution_id)
+        .values(
+            state=target.value,
+            reason=None,
+            owner=None,
+            run_at=now,
+            finished_at=None,
+            cancel_requested_at=None,
+            failures=0,
+            rescues=0,
+            progress=None,
+            progress_message=None,
+        )
+    )
+    return Execution.from_row(connection.execute(select(executions).where(executions.c.id == execution_id)).one())
+
+
+def cancel_requests(connection: Connection, node: str) -> list[int]:
+    """The executions of `node` that somebody wants ended."""
+    return list(
+        connection.scalars(
+            select(executions.c.id).where(
+                executions.c.owner == node,
+                executions.c.state.in_(["pending", "retrying", "running"]),
+                executions.c.cancel_requested_at.is_not(None),
+            )
+        )
+    )
+
+
+def parked(connection: Connection, reason: str, limit: int = 500) -> list[Execution]:
+    """Parked executions with that reason, oldest first."""
+    query = (
+        select(executions)
+        .where(executions.c.state == ExecutionState.PARKED.value, executions.c.reason == reason)
+        .order_by(executions.c.id)
+        .limit(limit)
+    )
+    return [Execution.from_row(row) for row in connection.execute(query)]
+
+
+def unpark(connection: Connection, execution_ids: Sequence[int], now: datetime) -> int:
+    """Put parked executions back in line."""
+    if not execution_ids:
+        return 0
+    target = moved(ExecutionState.PARKED, Move.UNPARK)
+    return connection.execute(
+        update(executions)
+        .where(executions.c.id.in_(execution_ids), executions.c.state == ExecutionState.PARKED.value)
+        .values(state=target.value, reason=None, run_at=now, error=None, message=None)
+    ).rowcount

@@ -1,0 +1,314 @@
+"""Fires: due tasks become rows of the ledger, in one transaction.
+
+Invariant (guarantee 1): claiming a due task, inserting its execution rows and advancing its `next_run_at` commit
+together or not at all, and (task, scheduled fire time) is unique. Every due fire ends in a row with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from loguru import logger
+from sqlalchemy import Connection, Row, Table, bindparam, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from app.core.errors import InvalidRequest, NotFound
+from app.models.scheduled_task import ScheduledTask
+from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState
+from app.scheduler.arming import first_fire, trigger_of
+from app.scheduler.executions import allocate_ids, execution_of, executions, insert_executions
+from app.scheduler.policies import (
+    FirePlan,
+    MisfirePolicy,
+    OverlapPolicy,
+    OverlapVerdict,
+    overlap_verdict,
+    plan_fires,
+)
+from app.scheduler.triggers import fires_between, jitter_of
+
+tasks = cast("Table", ScheduledTask.__table__)
+
+CATCH_UP_LIMIT = 100
+"""Under misfire policy `all`, at most this many missed fires of a task run; older ones are coalesced."""
+
+OwnerOf = Callable[[dict[str, Any]], str | None]
+
+_FIRE_COLUMNS = (
+    "id",
+    "name",
+    "task_type",
+    "params",
+    "schedule_type",
+    "schedule_expression",
+    "timezone",
+    "dst_policy",
+    "start_at",
+    "end_at",
+    "jitter_seconds",
+    "created_at",
+    "priority",
+    "timeout_seconds",
+    "retry",
+    "misfire_policy",
+    "misfire_grace_seconds",
+    "overlap_policy",
+    "concurrency_key",
+    "concurrency_limit",
+    "next_run_at",
+)
+
+
+@dataclass(slots=True)
+class Fired:
+    """What one fire transaction did."""
+
+    tasks: int = 0
+    executions: list[Execution] = field(default_factory=list)
+    cancel: list[int] = field(default_factory=list)
+    """Executions that overlap policy `cancel_running` wants ended."""
+
+
+def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf) -> Fired:
+    """Fire up to `limit` due tasks, the longest due first. One transaction, the caller's."""
+    due = connection.execute(
+        select(*(tasks.c[name] for name in _FIRE_COLUMNS))
+        .where(tasks.c.is_active.is_(True), tasks.c.next_run_at.is_not(None), tasks.c.next_run_at <= now)
+        .order_by(tasks.c.next_run_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not due:
+        return Fired()
+    active = _active_executions(connection, [task.id for task in due if task.overlap_policy != "allow"])
+    fired = Fired(tasks=len(due))
+    rows: list[dict[str, Any]] = []
+    advances: list[dict[str, Any]] = []
+    for task in due:
+        try:
+            plan, next_fire = _plan(task, now)
+        except InvalidRequest as error:
+            logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, error)
+            advances.append(_advance(task, None, now, error=str(error)))
+            continue
+        rows += _rows_of(task, plan, active.get(task.id, []), now, owner_of, fired.cancel)
+        advances.append(_advance(task, next_fire, now))
+    recorded = _insert_fires(connection, rows)
+    connection.execute(_ADVANCE, advances)
+    _request_ends(connection, fired.cancel, now)
+    fired.executions = [execution_of(row) for row in recorded]
+    return fired
+
+
+_ADVANCE = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("x_id"))
+    .values(
+        next_run_at=bindparam("x_next"), exhausted_at=bindparam("x_exhausted"), schedule_error=bindparam("x_error")
+    )
+)
+
+
+def _advance(
+    task: Row[Any], next_fire: datetime | None, now: datetime, error: str | None = None
+) -> dict[str, Any]:
+    exhausted = now if next_fire is None and error is None else None
+    return {"x_id": task.id, "x_next": next_fire, "x_exhausted": exhausted, "x_error": error}
+
+
+def _plan(task: Row[Any], now: datetime) -> tuple[FirePlan, datetime | None]:
+    """Which of the task's due fires run, and the fire it waits for next."""
+    trigger = trigger_of(task)
+    if trigger is None:
+        return FirePlan(run=()), None
+    policy = MisfirePolicy(task.misfire_policy)
+    due = fires_between(trigger, task.next_run_at, now, limit=CATCH_UP_LIMIT if policy is MisfirePolicy.ALL else 2)
+    plan = plan_fires(
+        policy,
+        first=task.next_run_at,
+        newest=due.newest,
+        count=due.count,
+        now=now,
+        grace_seconds=task.misfire_grace_seconds,
+    )
+    return plan, due.next_fire
+
+
+def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
+    """The executions of those tasks that are not over."""
+    if not task_ids:
+        return {}
+    found: dict[int, list[int]] = {}
+    for task_id, execution_id in connection.execute(
+        select(executions.c.task_id, executions.c.id).where(
+            executions.c.task_id.in_(task_ids),
+            executions.c.state.in_([state.value for state in ACTIVE_STATES]),
+        )
+    ):
+        found.setdefault(task_id, []).append(execution_id)
+    return found
+
+
+def _rows_of(
+    task: Row[Any],
+    plan: FirePlan,
+    active: list[int],
+    now: datetime,
+    owner_of: OwnerOf,
+    cancel: list[int],
+) -> list[dict[str, Any]]:
+    rows = []
+    if plan.skipped is not None:
+        skipped = plan.skipped
+        rows.append(
+            _row(task, now, scheduled_for=skipped.last, trigger="schedule")
+            | _skip(skipped.reason, now)
+            | {"first_fire_at": skipped.first, "fire_count": skipped.count}
+        )
+    verdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active))
+    if verdict.cancel and plan.run:
+        cancel += active
+    for position, fire in enumerate(plan.run):
+        row = _row(task, now, scheduled_for=fire, trigger="catch_up" if plan.catch_up else "schedule")
+        # Several fires made up at once go one after the other; they do not overlap-skip each other.
+        if verdict.run or (position and not active):
+            row["exclusive"] = verdict.exclusive or (position > 0 and task.overlap_policy != "allow")
+            row["run_at"] = max(now, fire + jitter_of(task.id, fire, task.jitter_seconds))
+            row["owner"] = owner_of(row)
+        else:
+            row |= _skip("overlap", now)
+        rows.append(row)
+    return rows
+
+
+def _skip(reason: str, now: datetime) -> dict[str, Any]:
+    return {"state": ExecutionState.SKIPPED.value, "reason": reason, "finished_at": now}
+
+
+def _row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: str) -> dict[str, Any]:
+    return {
+        "task_id": task.id,
+        "task_name": task.name,
+        "task_type": task.task_type,
+        "params": task.params,
+        "state": ExecutionState.PENDING.value,
+        "reason": None,
+        "trigger": trigger,
+        "triggered_by": None,
+        "scheduled_for": scheduled_for,
+        "first_fire_at": None,
+        "fire_count": 1,
+        "run_at": now,
+        "created_at": now,
+        "finished_at": None,
+        "owner": None,
+        "retry": task.retry,
+        "timeout_seconds": task.timeout_seconds,
+        "priority": task.priority,
+        "concurrency_key": task.concurrency_key,
+        "concurrency_limit": task.concurrency_limit,
+        "exclusive": False,
+        "idempotency_key": None,
+    }
+
+
+def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Insert ledger rows; a fire that is in the ledger already (its task was set back by hand) is left out."""
+    try:
+        with connection.begin_nested():
+            insert_executions(connection, rows)
+    except IntegrityError:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        once = dialect.insert(executions).on_conflict_do_nothing(index_elements=["task_id", "scheduled_for"])
+        inserted = []
+        for row in rows:
+            row["id"] = next(iter(allocate_ids(connection, 1)))
+            if connection.execute(once.values(row)).rowcount:
+                inserted.append(row)
+        return inserted
+    return rows
+
+
+def _request_ends(connection: Connection, execution_ids: Sequence[int], now: datetime) -> None:
+    if execution_ids:
+        connection.execute(
+            update(executions)
+            .where(executions.c.id.in_(execution_ids), executions.c.cancel_requested_at.is_(None))
+            .values(cancel_requested_at=now)
+        )
+
+
+def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:
+    """Compute the first fire of tasks that have none yet: those that plain SQL inserted. Returns how many."""
+    unarmed = connection.execute(
+        select(*(tasks.c[name] for name in _FIRE_COLUMNS))
+        .where(
+            tasks.c.is_active.is_(True),
+            tasks.c.next_run_at.is_(None),
+            tasks.c.exhausted_at.is_(None),
+            tasks.c.schedule_error.is_(None),
+            tasks.c.schedule_type.is_not(None),
+        )
+        .order_by(tasks.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    advances = []
+    for task in unarmed:
+        try:
+            advances.append(_advance(task, first_fire(task, now), now))
+        except InvalidRequest as error:
+            logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, error)
+            advances.append(_advance(task, None, now, error=str(error)))
+    if advances:
+        connection.execute(_ADVANCE, advances)
+    return len(advances)
+
+
+def next_fire_at(connection: Connection) -> datetime | None:
+    """When the next task is due; None: none is."""
+    return connection.scalar(
+        select(func.min(tasks.c.next_run_at)).where(tasks.c.is_active.is_(True), tasks.c.next_run_at.is_not(None))
+    )
+
+
+def fire_now(
+    connection: Connection,
+    task_id: int,
+    *,
+    now: datetime,
+    params: dict[str, Any] | None,
+    trigger: str,
+    triggered_by: str | None,
+    owner_of: OwnerOf,
+) -> Fired:
+    """Fire a stored task by hand: it enters where a scheduled fire enters, under the same overlap policy.
+
+    Raises:
+        NotFound: no such task.
+    """
+    task = connection.execute(
+        select(*(tasks.c[name] for name in _FIRE_COLUMNS)).where(tasks.c.id == task_id).with_for_update()
+    ).first()
+    if task is None:
+        raise NotFound("task", task_id)
+    active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
+    verdict: OverlapVerdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active.get(task_id, [])))
+    row = _row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
+    if params is not None:
+        row["params"] = params
+    fired = Fired(tasks=1)
+    if verdict.run:
+        row["exclusive"] = verdict.exclusive
+        row["owner"] = owner_of(row)
+        fired.cancel = active.get(task_id, []) if verdict.cancel else []
+    else:
+        row |= _skip("overlap", now)
+    insert_executions(connection, [row])
+    _request_ends(connection, fired.cancel, now)
+    fired.executions = [execution_of(row)]
+    return fired

@@ -1,0 +1,268 @@
+"""The one writer of a process: every change of an execution goes through here, committed in groups.
+
+Callers hand in a `Write` and are answered when it is on disk. While one group is being committed the next one
+gathers, so throughput is that of batches and latency that of one commit. One writer also means that the threads
+of a process never fight each other for SQLite's write lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+from loguru import logger
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from app.core.errors import SchedulerUnavailable
+from app.db.database import begin_write
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+MAX_GROUP = 1000
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+class Write(Protocol[T_co]):
+    """Something to store. Writes of one `rank` are applied together, by one call of `apply_all`."""
+
+    rank: ClassVar[int | None]
+    """Between two steps, lower ranks are applied first, whatever order they came in; None: a step by itself."""
+    must_land: ClassVar[bool]
+    """True: an outage delays it; False: an outage fails it, and its caller is told."""
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[Any]) -> Sequence[T_co]:
+        """Store `writes` and return one outcome for each; raises if any cannot be stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[T]):
+    """A write of its own, in its place among the others: one function in one savepoint (fire, claim, rescue)."""
+
+    rank: ClassVar[int | None] = None
+    must_land: ClassVar[bool] = False
+    run: Callable[[Connection], T]
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[Step[T]]) -> Sequence[T]:
+        return [write.run(connection) for write in writes]
+
+
+@dataclass(slots=True)
+class _Entry:
+    write: Write[Any]
+    answer: Callable[[Any, BaseException | None], None] | None
+    loop: asyncio.AbstractEventLoop | None = None
+    future: asyncio.Future[Any] | None = None
+    outcome: Any = None
+    error: BaseException | None = None
+
+
+class Journal:
+    """Groups writes, commits them, answers. The writer thread starts with the first write."""
+
+    def __init__(self, engine: Engine, *, max_group: int = MAX_GROUP) -> None:
+        self._engine = engine
+        self._max_group = max_group
+        self._waiting: deque[_Entry] = deque()
+        self._signal = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self.groups_committed = 0
+        self.writes_committed = 0
+
+    # ------------------------------------------------------------ hand in
+
+    async def commit(self, write: Write[T], on_stored: Callable[[T], None] | None = None) -> T:
+        """Store `write`; returns its outcome once it is durable.
+
+        `on_stored` is called with it in the writer's thread, also if the caller has gone meanwhile.
+
+        Raises:
+            SchedulerUnavailable: the database is out of reach; nothing was stored.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def answer(outcome: T, error: BaseException | None) -> None:
+            if error is None and on_stored is not None:
+                on_stored(outcome)
+
+        self._put(_Entry(write, answer if on_stored else None, loop, future))
+        return await future
+
+    async def step(self, run: Callable[[Connection], T], on_stored: Callable[[T], None] | None = None) -> T:
+        """Run one function in the writer's transaction, in a savepoint of its own; what it raises is raised here."""
+        return cast(T, await self.commit(Step(run), on_stored))
+
+    def step_blocking(self, run: Callable[[Connection], T]) -> T:
+        """The same for a thread without an event loop."""
+        future: Future[T] = Future()
+
+        def answer(outcome: T, error: BaseException | None) -> None:
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(outcome)
+
+        self._put(_Entry(Step(run), answer))
+        return future.result()
+
+    def submit(self, write: Write[T], answer: Callable[[T, BaseException | None], None] | None = None) -> None:
+        """Store `write` soon; `answer(outcome, error)` is called in the writer's thread after the commit."""
+        self._put(_Entry(write, answer))
+
+    def close(self) -> None:
+        """Commit what waits and end the writer thread. A later write starts a new one."""
+        with self._signal:
+            thread = self._thread
+            self._closing = True
+            self._signal.notify()
+        if thread is not None:
+            thread.join()
+        with self._signal:
+            self._closing = False
+
+    def _put(self, entry: _Entry) -> None:
+        with self._signal:
+            self._waiting.append(entry)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="contenthub-journal", daemon=True)
+                self._thread.start()
+            elif len(self._waiting) == 1:
+                self._signal.notify()
+
+    # ------------------------------------------------------------ the writer's thread
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        kept: list[_Entry] = []
+        while True:
+            group = self._next_group(kept)
+            if not group:
+                with self._signal:
+                    if self._thread is threading.current_thread():
+                        self._thread = None
+                return
+            try:
+                self._store(group)
+            except (SQLAlchemyError, OSError) as error:
+                kept = self._outage(group, error, closing=self._closing)
+                threading.Event().wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                continue
+            kept, pause = [], _FIRST_PAUSE_SECONDS
+            self.groups_committed += 1
+            self.writes_committed += len(group)
+            _answer(group)
+
+    def _next_group(self, kept: list[_Entry]) -> list[_Entry]:
+        with self._signal:
+            while not self._waiting and not kept and not self._closing:
+                self._signal.wait()
+            room = max(self._max_group - len(kept), 0)
+            fresh = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        return [*kept, *fresh]
+
+    def _store(self, group: list[_Entry]) -> None:
+        with self._engine.connect() as connection:
+            begin_write(connection)
+            for entries in _in_order(group):
+                _apply(connection, entries)
+            connection.commit()
+
+    def _outage(self, group: list[_Entry], error: Exception, *, closing: bool) -> list[_Entry]:
+        """The database did not take the group: what must land is kept for later, the rest is refused."""
+        kept = [entry for entry in group if entry.write.must_land and not closing]
+        refused = [entry for entry in group if not entry.write.must_land or closing]
+        logger.error("数据库不可用，{} 条写入待重试，{} 条被拒绝: {}", len(kept), len(refused), error)
+        for entry in refused:
+            entry.error = SchedulerUnavailable(f"the database did not take the write; try again later: {error}")
+        _answer(refused)
+        for entry in kept:
+            entry.error = None
+        return kept
+
+
+def _in_order(group: list[_Entry]) -> Iterator[list[_Entry]]:
+    """The group as runs that are applied together: by rank between the steps, each step alone."""
+    for is_step, stretch in groupby(group, key=lambda entry: entry.write.rank is None):
+        if is_step:
+            yield from ([entry] for entry in stretch)
+            continue
+        by_rank = sorted(stretch, key=_rank)
+        yield from (list(entries) for _, entries in groupby(by_rank, key=_rank))
+
+
+def _rank(entry: _Entry) -> int:
+    return entry.write.rank or 0
+
+
+def _apply(connection: Connection, entries: list[_Entry]) -> None:
+    """Apply neighbours of one kind together; if that fails, each by itself, so that only the culprit fails."""
+    writes = [entry.write for entry in entries]
+    try:
+        with connection.begin_nested():
+            outcomes = type(writes[0]).apply_all(connection, writes)
+    except Exception as error:
+        if _is_outage(error):
+            raise
+        if len(entries) == 1:
+            entries[0].error = error
+            return
+        for entry in entries:
+            _apply(connection, [entry])
+        return
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        entry.outcome = outcome
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the database, not the write, is to blame: connection lost, locked, disk full, I/O error."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    name = type(error.orig).__name__
+    text = str(error.orig).lower()
+    return name in ("OperationalError", "InterfaceError", "AdminShutdown", "DiskFull") and not text.startswith(
+        ("no such", "near ")
+    )
+
+
+def _answer(entries: list[_Entry]) -> None:
+    """Tell every caller; those on one event loop are woken by a single call."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Entry]] = {}
+    for entry in entries:
+        if entry.answer is not None:
+            try:
+                entry.answer(entry.outcome, entry.error)
+            except Exception as error:  # noqa: BLE001 - one caller's fault must not stop the writer
+                logger.opt(exception=error).error("answering a write failed")
+        if entry.loop is not None:
+            by_loop.setdefault(entry.loop, []).append(entry)
+    for loop, answered in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, answered)
+        except RuntimeError:
+            logger.debug("{} writes were stored, but the event loop that asked is closed", len(answered))
+
+
+def _resolve(entries: list[_Entry]) -> None:
+    for entry in entries:
+        future = cast("asyncio.Future[Any]", entry.future)
+        if future.done():
+            continue
+        if entry.error is not None:
+            future.set_exception(entry.error)
+        else:
+            future.set_result(entry.outcome)

@@ -1,0 +1,225 @@
+"""Lanes: where attempts run.
+
+The contract gives executors a synchronous Session inside a coroutine, so blocking calls are certain. On the
+thread lane each attempt has a worker thread with an event loop of its own; on the loop lane attempts share the
+application's loop. Both take the waiting attempt with the highest priority first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from loguru import logger
+
+
+class Prioritised(Protocol):
+    """What a lane needs to know of its items."""
+
+    @property
+    def execution_id(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+
+
+I = TypeVar("I", bound=Prioritised)  # noqa: E741 - item
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[I]):
+    item: I
+    since: float
+
+
+class _Line(Generic[I]):
+    """A priority queue from which one item can be taken back. Not locked: each lane has its own lock."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, int]] = []
+        self._items: dict[int, _Waiting[I]] = {}
+        self._sequence = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: I, now: float) -> None:
+        self._items[item.execution_id] = _Waiting(item, now)
+        heapq.heappush(self._heap, (-item.priority, next(self._sequence), item.execution_id))
+
+    def get(self) -> I | None:
+        while self._heap:
+            waiting = self._items.pop(heapq.heappop(self._heap)[2], None)
+            if waiting is not None:
+                return waiting.item
+        return None
+
+    def drop(self, execution_id: int) -> I | None:
+        waiting = self._items.pop(execution_id, None)
+        return waiting.item if waiting is not None else None
+
+    def drop_older(self, moment: float) -> list[I]:
+        old = [key for key, waiting in self._items.items() if waiting.since <= moment]
+        return [self._items.pop(key).item for key in old]
+
+
+class ThreadLane(Generic[I]):
+    """Up to `size` worker threads, started as needed, each running one attempt at a time on its own loop."""
+
+    def __init__(
+        self, size: int, run: Callable[[I], Coroutine[Any, Any, None]], monotonic: Callable[[], float]
+    ) -> None:
+        self._size = size
+        self._run = run
+        self._monotonic = monotonic
+        self._line: _Line[I] = _Line()
+        self._ready = threading.Condition()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._stopping = False
+
+    @property
+    def busy(self) -> int:
+        return len(self._threads) - self._idle
+
+    @property
+    def free(self) -> int:
+        """How many more attempts could start at once."""
+        return max(self._size - self.busy - len(self._line), 0)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
+    def put(self, items: list[I]) -> None:
+        now = self._monotonic()
+        with self._ready:
+            for item in items:
+                self._line.put(item, now)
+            wanted = min(len(self._line) - self._idle, self._size - len(self._threads))
+            self._ready.notify(min(len(items), self._idle))
+            for _ in range(wanted):
+                self._start_thread()
+
+    def drop(self, execution_id: int) -> I | None:
+        """Take an item back that has not started."""
+        with self._ready:
+            return self._line.drop(execution_id)
+
+    def drop_older(self, seconds: float) -> list[I]:
+        """Take back what has waited longer than `seconds`."""
+        with self._ready:
+            return self._line.drop_older(self._monotonic() - seconds)
+
+    def abandon(self, thread: threading.Thread) -> None:
+        """Count a thread out that does not come back from an attempt; another may take its place."""
+        with self._ready:
+            self._threads.discard(thread)
+
+    def stop(self) -> None:
+        """Let idle threads end, and busy ones after their attempt; does not wait."""
+        with self._ready:
+            self._stopping = True
+            self._ready.notify_all()
+
+    def _start_thread(self) -> None:
+        # Daemons: an executor that never returns must not keep the process from exiting.
+        thread = threading.Thread(target=self._work, name="contenthub-lane", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._serve(threading.current_thread()))
+        finally:
+            with self._ready:
+                self._threads.discard(threading.current_thread())
+
+    async def _serve(self, thread: threading.Thread) -> None:
+        # Waiting for work blocks this loop on purpose: between two attempts it has nothing to do.
+        while (item := self._next(thread)) is not None:
+            try:
+                await asyncio.create_task(self._run(item))
+            except Exception as error:  # noqa: BLE001 - the lane outlives a fault of the runner
+                logger.opt(exception=error).error("attempt of execution {} broke its lane", item.execution_id)
+
+    def _next(self, thread: threading.Thread) -> I | None:
+        with self._ready:
+            while thread in self._threads:
+                item = self._line.get()
+                if item is not None:
+                    return item
+                if self._stopping:
+                    return None
+                self._idle += 1
+                try:
+                    self._ready.wait()
+                finally:
+                    self._idle -= 1
+            return None
+
+
+class LoopLane(Generic[I]):
+    """Up to `size` attempts at the same time on the application's loop."""
+
+    def __init__(
+        self,
+        size: int,
+        run: Callable[[I], Coroutine[Any, Any, None]],
+        monotonic: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._size = size
+        self._run = run
+        self._monotonic = monotonic
+        self._loop = loop
+        self._line: _Line[I] = _Line()
+        self._lock = threading.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def free(self) -> int:
+        return max(self._size - self.busy - len(self._line), 0)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
+    def put(self, items: list[I]) -> None:
+        now = self._monotonic()
+        with self._lock:
+            for item in items:
+                self._line.put(item, now)
+        self._loop.call_soon_threadsafe(self._fill)
+
+    def drop(self, execution_id: int) -> I | None:
+        with self._lock:
+            return self._line.drop(execution_id)
+
+    def drop_older(self, seconds: float) -> list[I]:
+        with self._lock:
+            return self._line.drop_older(self._monotonic() - seconds)
+
+    def _fill(self) -> None:
+        while len(self._tasks) < self._size:
+            with self._lock:
+                item = self._line.get()
+            if item is None:
+                return
+            task = self._loop.create_task(self._run(item))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.opt(exception=task.exception()).error("an attempt broke its lane")
+        self._fill()

@@ -1,0 +1,403 @@
+"""What a schedule will do, before it does it: the next fires, a sentence, and warnings.
+
+Pure: the present is the parameter `after`. The API, the CLI and the dashboard show the same `Preview`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice, pairwise
+from zoneinfo import ZoneInfo
+
+from cron_descriptor import (  # type: ignore[import-untyped]  # it ships no types
+    DescriptionTypeEnum,
+    ExpressionDescriptor,
+    FormatError,
+    Options,
+)
+from cronsim import CronSim
+
+from app.core.errors import InvalidRequest
+from app.scheduler.schedules import (
+    CRON_FIELDS,
+    AtSchedule,
+    CronSchedule,
+    DstPolicy,
+    IntervalSchedule,
+    Schedule,
+    cron_fields,
+    to_utc,
+    zone_of,
+)
+from app.scheduler.triggers import (
+    CronTrigger,
+    ScheduleTrigger,
+    follows_elapsed_time,
+    make_trigger,
+    transition_between,
+    wall_times,
+)
+
+MAX_COUNT = 1_000
+"""Fires of one preview, at most."""
+DST_HORIZON = timedelta(days=2 * 366)
+"""How far ahead changes of clocks are looked for."""
+RHYTHM_SAMPLE = 50
+"""Fires looked at to find the shortest time between two of them."""
+
+_DAY = timedelta(days=1)
+_SECOND = timedelta(seconds=1)
+_ANY_DATE = datetime(2000, 1, 1)  # noqa: DTZ001 - cronsim parses an expression only together with a date
+
+_FIELD_SIZES = (60, 60, 24, 31, 12, 7)
+_SHORT_MONTHS = {
+    2: (28, "February"),
+    4: (30, "April"),
+    6: (30, "June"),
+    9: (30, "September"),
+    11: (30, "November"),
+}
+"""Month: its last day in every year, and its name."""
+_EVEN_REMEDY = "for an even rhythm use an interval"
+_CLOCK_REMEDY = "choose a time outside the change, or the zone UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The answer to "what will this schedule do?"."""
+
+    fires: list[datetime]
+    """The next fires, aware, in the task's zone."""
+    description: str
+    """One English sentence."""
+    warnings: list[str]
+    """One sentence for each thing that may surprise, with the remedy."""
+
+    def as_dict(self) -> dict[str, list[str] | str]:
+        """Plain JSON: fires as ISO 8601 with the zone's offset at that moment."""
+        return {
+            "fires": [fire.isoformat() for fire in self.fires],
+            "description": self.description,
+            "warnings": list(self.warnings),
+        }
+
+
+def preview(
+    schedule: Schedule,
+    *,
+    zone: str,
+    dst_policy: DstPolicy,
+    after: datetime,
+    count: int = 10,
+    start_at: datetime | None = None,
+    end_at: datetime | None = None,
+    anchor: datetime | None = None,
+    expected_duration_seconds: float | None = None,
+    jitter_seconds: float = 0,
+) -> Preview:
+    """The first `count` fires strictly after `after`, with a description and warnings.
+
+    Datetimes without an offset are wall time in `zone`. `anchor` is where an interval counts from: the task's
+    creation; None: `after`, as if the task were created then. `expected_duration_seconds` is how long a run
+    takes, for the warning that it fires more often than it can finish.
+
+    Raises:
+        InvalidRequest: naming `timezone`, `after`, `count`, `start_at`, `end_at` or the schedule's field.
+    """
+    if not 1 <= count <= MAX_COUNT:
+        raise InvalidRequest.of("count", f"count is from 1 to {MAX_COUNT}")
+    now = to_utc(after, zone, field="after")
+    make = partial(
+        make_trigger, schedule, zone=zone, dst_policy=dst_policy, anchor=anchor or now, start_at=start_at
+    )
+    sample = list(islice(_fires_after(make(end_at=end_at), now), max(count, RHYTHM_SAMPLE)))
+    window = _Window(
+        zone_of(zone),
+        max(now, to_utc(start_at, zone, field="start_at")) if start_at else now,
+        to_utc(end_at, zone, field="end_at") if end_at else None,
+    )
+    return Preview(
+        fires=[fire.astimezone(window.zone) for fire in sample[:count]],
+        description=describe(schedule, zone=zone),
+        warnings=[
+            *([] if sample else [_never_fires(schedule, window, beyond=make().next_after(now))]),
+            *_rhythm_warnings(sample, expected_duration_seconds, jitter_seconds),
+            *_schedule_warnings(schedule, zone, dst_policy, window, fires=bool(sample)),
+        ],
+    )
+
+
+def _fires_after(trigger: ScheduleTrigger, after: datetime) -> Iterator[datetime]:
+    fire = trigger.next_after(after)
+    while fire is not None:
+        yield fire
+        fire = trigger.next_after(fire)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The part of the time line a preview is about, in UTC, and the zone to speak of it in."""
+
+    zone: ZoneInfo
+    after: datetime
+    end_at: datetime | None
+
+    def says(self, moment: datetime) -> str:
+        return moment.astimezone(self.zone).isoformat(timespec="seconds")
+
+
+# --- the sentence ---------------------------------------------------------------------------------------------
+
+
+def describe(schedule: Schedule, *, zone: str) -> str:
+    """`schedule` as an English sentence, times in 24 hours.
+
+    Raises:
+        InvalidRequest: the zone is unknown (names `timezone`).
+    """
+    match schedule:
+        case CronSchedule():
+            return _describe_cron(cron_fields(schedule.expression))
+        case IntervalSchedule():
+            return "Every " + re.sub(r"^1 (\w+)$", r"\1", _duration(schedule.seconds))
+        case AtSchedule():
+            moment = to_utc(schedule.at, zone, field="schedule.at").astimezone(zone_of(zone))
+            return f"Once, on {moment:%Y-%m-%d} at {moment:%H:%M:%S} ({zone})"
+
+
+def _describe_cron(fields: tuple[str, ...]) -> str:
+    *time, day, month, weekday = [
+        _plain_field(field, size) for field, size in zip(fields, _FIELD_SIZES, strict=True)
+    ]
+    if time[0] == "0":
+        time = time[1:]
+    restricted = day != "*" and weekday != "*"
+    try:
+        if restricted and _both_days_must_match(fields):
+            # cron-descriptor says "or" for every pair; Debian says "and" where one starts with a star.
+            base = _descriptor(*time, day, month, "*").get_description()
+            only = _descriptor(*time, "*", "*", weekday).get_description(DescriptionTypeEnum.DAYOFWEEK)
+            return f"{base}, and only {only.removeprefix(', ').removeprefix('only ')}"
+        return str(_descriptor(*time, day, month, weekday))
+    except FormatError:  # valid cron that cron-descriptor has no words for, such as `*/5,7`
+        return f"Whenever the clock matches {' '.join((*time, day, month, weekday))}"
+
+
+def _descriptor(*fields: str) -> ExpressionDescriptor:
+    options = Options(locale_code="en_US", use_24hour_time_format=True)
+    return ExpressionDescriptor(" ".join(fields), options)
+
+
+def _plain_field(field: str, size: int) -> str:
+    """`field` without what cron-descriptor misreads: a list with `*` in it, a step as wide as the field."""
+    terms = field.split(",")
+    if "*" in terms:
+        return "*"
+    first = "1" if size in {12, 31} else "0"
+    return ",".join(first if (step := _star_step(term)) is not None and step >= size else term for term in terms)
+
+
+def _duration(seconds: float) -> str:
+    microseconds = round(seconds * 1_000_000)
+    parts = []
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        amount, microseconds = divmod(microseconds, size * 1_000_000)
+        if amount:
+            parts.append(_plural(amount, unit))
+    if microseconds or not parts:
+        parts.append(_plural(microseconds / 1_000_000, "second"))
+    return " ".join(parts)
+
+
+def _plural(amount: float, unit: str) -> str:
+    return f"{amount:.6f}".rstrip("0").rstrip(".") + f" {unit}" + ("" if amount == 1 else "s")
+
+
+# --- warnings about the fires ---------------------------------------------------------------------------------
+
+
+def _never_fires(schedule: Schedule, window: _Window, *, beyond: datetime | None) -> str:
+    """Why there is no fire; `beyond` is the one there would be without `end_at`."""
+    if beyond is not None and window.end_at is not None:
+        return (
+            f"never fires: the next fire would be {window.says(beyond)}, after end_at"
+            f" {window.says(window.end_at)}; move end_at later, or leave it out"
+        )
+    match schedule:
+        case AtSchedule():
+            moment = window.says(to_utc(schedule.at, window.zone.key, field="schedule.at"))
+            return f"never fires: {moment} is not after {window.says(window.after)}; write a later moment"
+        case CronSchedule():
+            return "never fires: no date matches day-of-month, month and day-of-week; change one of them"
+        case IntervalSchedule():
+            return "never fires: the calendar of schedules ends before the next fire"
+
+
+def _rhythm_warnings(
+    fires: list[datetime], expected_duration_seconds: float | None, jitter_seconds: float
+) -> Iterator[str]:
+    shortest = min((late - early for early, late in pairwise(fires)), default=None)
+    if shortest is None:
+        return
+    gap = shortest.total_seconds()
+    if jitter_seconds > gap:
+        yield (
+            f"jitter of {_duration(jitter_seconds)} exceeds the {_duration(gap)} between two fires: runs may start"
+            f" in another order; shorten jitter_seconds"
+        )
+    if expected_duration_seconds is None:
+        return
+    takes = _duration(expected_duration_seconds)
+    if gap < expected_duration_seconds:
+        yield (
+            f"fires more often than it can finish: {_duration(gap)} between two fires, but a run takes about"
+            f" {takes}; fire less often, or choose an overlap policy"
+        )
+    elif gap - jitter_seconds < expected_duration_seconds:
+        yield (
+            f"may fire again before it has finished: a run takes about {takes}, and jitter can bring two starts"
+            f" as close as {_duration(max(gap - jitter_seconds, 0))}; shorten jitter_seconds"
+        )
+
+
+# --- warnings about the schedule ------------------------------------------------------------------------------
+
+
+def _schedule_warnings(
+    schedule: Schedule, zone: str, dst_policy: DstPolicy, window: _Window, *, fires: bool
+) -> Iterator[str]:
+    match schedule:
+        case CronSchedule():
+            fields = cron_fields(schedule.expression)
+            yield from _day_warnings(fields)
+            yield from _step_warnings(fields)
+            if fires:
+                yield from _clock_change_warnings(CronTrigger(schedule.expression, zone, dst_policy), window)
+        case AtSchedule():
+            yield from _at_warnings(schedule.at, window)
+        case IntervalSchedule():
+            return
+
+
+def _both_days_must_match(fields: tuple[str, ...]) -> bool:
+    """Debian's rule (crontab(5)): a day field that starts with a star turns OR into AND."""
+    return fields[3].startswith("*") or fields[5].startswith("*")
+
+
+def _day_warnings(fields: tuple[str, ...]) -> Iterator[str]:
+    if not _both_days_must_match(fields):
+        yield (
+            f"day-of-month {fields[3]} and day-of-week {fields[5]} are both set: cron fires when either one"
+            f" matches, not only when both do; leave one of them *, or write 1#1 for the first Monday of a month"
+        )
+    if fields[3].startswith("*"):
+        return
+    matcher = CronSim(" ".join((*fields[:4], "*", "*")), _ANY_DATE)
+    months = CronSim(" ".join(("0", "0", "0", "*", fields[4], "*")), _ANY_DATE).months
+    # 28-31 is meant as "the end of the month"; a lone 31 is where months get lost.
+    for day in sorted(day for day in matcher.days if day >= 29 and day - 1 not in matcher.days):
+        shorter = [name for month, (last, name) in _SHORT_MONTHS.items() if month in months and last < day]
+        if shorter:
+            leap = ", except in leap years" if day == 29 else ""
+            yield (
+                f"day-of-month {day} does not exist in {', '.join(shorter)}{leap}: nothing fires on it there;"
+                f" write L for the last day of the month"
+            )
+
+
+def _star_step(term: str) -> int | None:
+    match = re.fullmatch(r"\*/(\d+)", term)
+    return int(match[1]) if match else None
+
+
+def _step_warnings(fields: tuple[str, ...]) -> Iterator[str]:
+    for name, field, size in zip(CRON_FIELDS, fields, _FIELD_SIZES, strict=True):
+        for step in filter(None, map(_star_step, field.split(","))):
+            if step >= size:
+                yield f"*/{step} in {name} is wider than the field: only its first value matches; {_EVEN_REMEDY}"
+            elif step > 1 and (size % step or name == "day-of-month"):
+                yield (
+                    f"*/{step} in {name} starts over with each round of the field, so the last step is shorter;"
+                    f" {_EVEN_REMEDY}"
+                )
+
+
+def _at_warnings(at: datetime, window: _Window) -> Iterator[str]:
+    if at.tzinfo is not None:
+        return
+    early, late = (at.replace(tzinfo=window.zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if early < late:
+        yield (
+            f"{at.isoformat()} happens twice in {window.zone} (clocks go back): fires the first time;"
+            f" write the offset to choose"
+        )
+    elif early > late:
+        yield (
+            f"{at.isoformat()} does not exist in {window.zone} (DST gap, clocks go forward): fires at"
+            f" {window.says(early)}; write a time that exists"
+        )
+
+
+def _clock_change_warnings(trigger: CronTrigger, window: _Window) -> Iterator[str]:
+    """The next missing and the next repeated time that change what the schedule does."""
+    by_elapsed_time = follows_elapsed_time(trigger)
+    _, _, hour, *_ = cron_fields(trigger.expression)
+    every_hour = len(CronSim(f"0 {hour} * * *", _ANY_DATE).hours) == 24
+    # A schedule of every hour does not miss the missing one, and by elapsed time fires on through a repeated one.
+    gap_matters, fold_matters = not every_hour, not (every_hour and by_elapsed_time)
+    for moment, before, after in _clock_changes(window):
+        wall = moment.replace(tzinfo=None)
+        hit = _first_match(trigger.expression, wall + min(before, after), wall + max(before, after))
+        if hit is None:
+            continue
+        if after > before and gap_matters:
+            yield _gap_warning(hit, moment, trigger, window)
+            gap_matters = False
+        elif after < before and fold_matters:
+            yield _fold_warning(hit, window, twice=by_elapsed_time)
+            fold_matters = False
+
+
+def _gap_warning(hit: datetime, moment: datetime, trigger: CronTrigger, window: _Window) -> str:
+    skipped = trigger.dst_policy is DstPolicy.SKIP or follows_elapsed_time(trigger)
+    outcome = "is skipped" if skipped else f"fires at {window.says(moment)} instead"
+    return (
+        f"falls in a DST gap: {hit:%Y-%m-%d %H:%M} does not exist in {window.zone} (clocks go forward)"
+        f" and {outcome}; {_CLOCK_REMEDY}"
+    )
+
+
+def _fold_warning(hit: datetime, window: _Window, *, twice: bool) -> str:
+    outcome = "both times" if twice else "only the first time"
+    return (
+        f"falls in a DST fold: {hit:%Y-%m-%d %H:%M} happens twice in {window.zone} (clocks go back)"
+        f" and fires {outcome}; {_CLOCK_REMEDY}"
+    )
+
+
+def _first_match(expression: str, start: datetime, end: datetime) -> datetime | None:
+    """The first wall time in [`start`, `end`) that matches."""
+    found = next(wall_times(expression, start - _SECOND), None)
+    return found if found is not None and found < end else None
+
+
+def _clock_changes(window: _Window) -> Iterator[tuple[datetime, timedelta, timedelta]]:
+    """Changes of clocks ahead: the UTC moment, the offset before and after."""
+    end = window.after + DST_HORIZON
+    if window.end_at is not None:
+        end = min(end, window.end_at)
+    day, before = window.after, _offset(window.after, window.zone)
+    while day < end:
+        following = min(day + _DAY, end)
+        after = _offset(following, window.zone)
+        if after != before:
+            yield transition_between(window.zone, day, following), before, after
+        day, before = following, after
+
+
+def _offset(moment: datetime, zone: ZoneInfo) -> timedelta:
+    return moment.astimezone(zone).utcoffset() or timedelta()

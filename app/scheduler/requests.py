@@ -1,0 +1,137 @@
+"""A request to run something once: checked, as the row it becomes, and in the caller's own transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from sqlalchemy import Executable, event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app.core.errors import InvalidRequest
+from app.core.jsonable import to_plain_json
+from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.definitions import ShortText, field_errors
+from app.scheduler.executions import Recorded, execution_of, once, under_key
+from app.scheduler.policies import RetryPolicy
+
+_DUE = "contenthub_due"
+"""Key of `Session.info` under which the due moments of enqueued executions wait for the commit."""
+
+
+class ExecutionRequest(BaseModel):
+    """What `enqueue()` takes, field by field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task_type: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    params: dict[str, Any] = {}
+    task_id: int | None = Field(default=None, ge=1, lt=2**63, strict=True)
+    run_at: AwareDatetime | None = None
+    priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
+    idempotency_key: ShortText | None = None
+    max_attempts: int | None = Field(default=None, ge=1, le=100, strict=True)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, allow_inf_nan=False, strict=True)
+    concurrency_key: ShortText | None = None
+    concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
+    trigger: Annotated[str, StringConstraints(min_length=1, max_length=20)] = "code"
+    triggered_by: Annotated[str, StringConstraints(max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExecutionRequest:
+        if self.concurrency_limit is not None and self.concurrency_key is None:
+            raise ValueError("concurrency_limit needs a concurrency_key")
+        return self
+
+
+def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
+    """The row of `task_executions` for a request.
+
+    Raises:
+        InvalidRequest: `errors` names every wrong field.
+    """
+    try:
+        wanted = ExecutionRequest.model_validate(request)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error)) from None
+    try:
+        params = to_plain_json(wanted.params)
+    except ValueError as error:
+        raise InvalidRequest.of("params", f"params must be JSON: {error}") from None
+    retry = RetryPolicy(max_attempts=wanted.max_attempts) if wanted.max_attempts is not None else None
+    return {
+        "task_id": wanted.task_id,
+        "task_name": None,
+        "task_type": wanted.task_type,
+        "params": params,
+        "state": ExecutionState.PENDING.value,
+        "reason": None,
+        "trigger": wanted.trigger,
+        "triggered_by": wanted.triggered_by,
+        "scheduled_for": None,
+        "first_fire_at": None,
+        "fire_count": 1,
+        "run_at": max(wanted.run_at.astimezone(UTC), now) if wanted.run_at is not None else now,
+        "created_at": now,
+        "finished_at": None,
+        "owner": None,
+        "retry": retry.model_dump(mode="json") if retry is not None else None,
+        "timeout_seconds": wanted.timeout_seconds,
+        "priority": wanted.priority,
+        "concurrency_key": wanted.concurrency_key,
+        "concurrency_limit": (wanted.concurrency_limit or 1) if wanted.concurrency_key is not None else None,
+        "exclusive": False,
+        "idempotency_key": wanted.idempotency_key,
+    }
+
+
+async def insert_into(
+    db: Session | AsyncSession, values: dict[str, Any], wake: Callable[[datetime], None]
+) -> Execution:
+    """Record an execution in the caller's own transaction; `wake` is called with its due moment after the commit.
+
+    Nobody owns the row: a node claims it once it is visible, so a rollback, also of a savepoint, takes it away
+    without a trace.
+    """
+    session = db.sync_session if isinstance(db, AsyncSession) else db
+    statement = once(session.get_bind().dialect.name, values)
+    inserted = await _first(db, statement)
+    if inserted is not None:
+        recorded = Recorded(execution_of(values | {"id": inserted.id}), is_new=True)
+    else:
+        recorded = Recorded(Execution.from_row(await _first(db, under_key(values))), is_new=False)
+    if recorded.is_new:
+        _wake_after_commit(session, values["run_at"], wake)
+    return recorded.execution
+
+
+async def _first(db: Session | AsyncSession, statement: Executable) -> Any:
+    result = await db.execute(statement) if isinstance(db, AsyncSession) else db.execute(statement)
+    return result.first()
+
+
+def _wake_after_commit(session: Session, due: datetime, wake: Callable[[datetime], None]) -> None:
+    waiting: list[datetime] | None = session.info.get(_DUE)
+    if waiting is not None:
+        waiting.append(due)
+        return
+    session.info[_DUE] = [due]
+
+    @event.listens_for(session, "after_commit")
+    def _committed(session: Session) -> None:
+        # Also called for savepoints; an early wake finds nothing and harms nobody.
+        for moment in session.info[_DUE]:
+            wake(moment)
+        if not session.in_nested_transaction():
+            session.info[_DUE].clear()

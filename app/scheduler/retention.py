@@ -1,0 +1,34 @@
+"""Old history goes, a little at a time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, select
+
+from app.models.node import Node
+from app.scheduler.executions import attempts, executions, logs
+
+BATCH = 500
+
+
+def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int = BATCH) -> int:
+    """Delete up to `limit` executions that ended more than `keep_days` ago, with attempts and log lines.
+
+    Returns how many; what is not over is never touched. Stopped nodes go after the same time.
+    """
+    before = now - timedelta(days=keep_days)
+    ids = list(
+        connection.scalars(
+            select(executions.c.id)
+            .where(executions.c.finished_at.is_not(None), executions.c.finished_at < before)
+            .order_by(executions.c.finished_at)
+            .limit(limit)
+        )
+    )
+    if ids:
+        connection.execute(delete(logs).where(logs.c.execution_id.in_(ids)))
+        connection.execute(delete(attempts).where(attempts.c.execution_id.in_(ids)))
+        connection.execute(delete(executions).where(executions.c.id.in_(ids)))
+    connection.execute(delete(Node).where(Node.stopped_at < before))
+    return len(ids)

@@ -1,0 +1,446 @@
+"""One attempt, from start to recorded end: Session, time limit, cancellation, verdict, store, announce."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from loguru import logger
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.clock import Clock
+from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.context import CurrentExecution, enter_execution
+from app.scheduler.events import EventBus, ExecutionChanged
+from app.scheduler.executions import FinishAttempt, SpeakUp, StartAttempt, finish_attempt
+from app.scheduler.journal import Journal
+from app.scheduler.nodes import Lease
+from app.scheduler.policies import RetryPolicy, retry_delay
+from app.services.scheduler_service import (
+    SchedulerService,
+    TaskExecutionResult,
+    TaskExecutor,
+    TaskStatus,
+    describe_error,
+)
+
+# Words for why an attempt was stopped from outside.
+CANCELLED = "cancelled"
+HANDED_BACK = "handed_back"
+LEASE_LOST = "node_lost"
+TIMED_OUT = "timeout"
+
+_PARKING_CODES = frozenset({"unknown_executor", "invalid_params"})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An execution about to be tried. `recorded`: a claim has already stored its start."""
+
+    execution: Execution
+    number: int
+    owner: str
+    recorded: bool
+
+    @property
+    def execution_id(self) -> int:
+        return self.execution.id
+
+    @property
+    def priority(self) -> int:
+        return self.execution.priority
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """An attempt under way, as the engine sees it."""
+
+    attempt: Attempt
+    context: CurrentExecution
+    task: asyncio.Task[None]
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+    started_at: datetime
+    started: float
+    deadline: float | None
+    stop: str | None = None
+    stop_since: float | None = None
+    abandoned: bool = False
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of an execution after an attempt."""
+
+    status: TaskStatus
+    state: ExecutionState
+    reason: str | None
+    failures: int
+    run_at: datetime
+
+
+def decide(
+    execution: Execution,
+    result: TaskExecutionResult,
+    stop: str | None,
+    policy: RetryPolicy,
+    *,
+    now: datetime,
+    uniform: float,
+) -> Verdict:
+    """The verdict over an attempt that ended with `result`, or was stopped from outside (`stop`)."""
+    if result.success:
+        return Verdict(TaskStatus.SUCCESS, ExecutionState.SUCCESS, None, execution.failures, execution.run_at)
+    code = result.metadata.get("code")
+    if stop is None and code in _PARKING_CODES:
+        return Verdict(TaskStatus.FAILED, ExecutionState.PARKED, code, execution.failures, execution.run_at)
+    if stop == CANCELLED:
+        return Verdict(TaskStatus.FAILED, ExecutionState.CANCELLED, None, execution.failures, execution.run_at)
+    if stop in (HANDED_BACK, LEASE_LOST):
+        return Verdict(TaskStatus.FAILED, ExecutionState.PENDING, stop, execution.failures, now)
+    failures = execution.failures + 1
+    delay = retry_delay(policy, failures, result.error, uniform)
+    reason = TIMED_OUT if stop == TIMED_OUT else None
+    if delay is None:
+        return Verdict(TaskStatus.FAILED, ExecutionState.FAILED, reason, failures, execution.run_at)
+    return Verdict(TaskStatus.FAILED, ExecutionState.RETRYING, reason, failures, now + timedelta(seconds=delay))
+
+
+def stopped_result(stop: str, deadline_seconds: float | None) -> TaskExecutionResult:
+    """The result of an attempt that was stopped from outside."""
+    if stop == TIMED_OUT:
+        return TaskExecutionResult.failure_result(
+            message="任务执行超时", error=f"TimeoutError: no result within {deadline_seconds:g} seconds"
+        )
+    if stop == CANCELLED:
+        return TaskExecutionResult.failure_result(message="任务已取消", error="Cancelled")
+    return TaskExecutionResult.failure_result(
+        message="任务被中断，将重新执行", error=f"Interrupted: {stop.replace('_', ' ')}"
+    )
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs attempts of one node. `on_waiting(run_at)` hears when there will be work again."""
+
+    service: SchedulerService
+    sessions: sessionmaker[Session]
+    journal: Journal
+    events: EventBus
+    clock: Clock
+    lease: Lease
+    uniform: Callable[[], float]
+    line_limit: int
+    default_timeout: float | None
+    on_waiting: Callable[[datetime], None]
+    on_unstarted: Callable[[Attempt], None]
+    on_ended: Callable[[], None]
+    running: dict[int, Running] = field(default_factory=dict)
+
+    async def run(self, attempt: Attempt) -> None:
+        """Run one attempt to its recorded end. Its fate is in the database, never in an exception."""
+        if not self.lease.is_valid:
+            self.on_unstarted(attempt)
+            return
+        running = self._begin(attempt)
+        self.running[attempt.execution_id] = running
+        try:
+            await self._perform(running)
+        finally:
+            running.ended = True
+            if self.running.get(attempt.execution_id) is running:
+                del self.running[attempt.execution_id]
+            self.on_ended()
+
+    def stop(self, execution_id: int, why: str) -> bool:
+        """Ask a running attempt to end; False: none runs here. Safe from any thread."""
+        running = self.running.get(execution_id)
+        if running is None:
+            return False
+        if running.stop is None:
+            running.stop = why
+            running.stop_since = self.clock.monotonic()
+            running.context.cancelled = True
+            _cancel_soon(running)
+        return True
+
+    def abandon_overdue(self, grace_seconds: float) -> list[Running]:
+        """Give up attempts whose code does not let go: past their time limit or asked to end, and blocking.
+
+        A thread cannot be killed, so the attempt's end is recorded now (no retry: its code still runs, another
+        attempt would overlap it) and whatever it brings later is refused by the fence.
+        """
+        now = self.clock.monotonic()
+        given_up = []
+        for running in list(self.running.values()):
+            if running.stop in (HANDED_BACK, LEASE_LOST):
+                continue
+            limits = [moment for moment in (running.deadline, running.stop_since) if moment is not None]
+            if running.abandoned or not limits or now < min(limits) + grace_seconds:
+                continue
+            running.abandoned = True
+            stop = running.stop or TIMED_OUT
+            logger.warning(
+                "执行 {} (类型: {}) 阻塞线程且不响应 {}，已放弃等待",
+                running.attempt.execution_id,
+                running.attempt.execution.task_type,
+                stop,
+            )
+            self._record(running, stopped_result(stop, self._limit(running)), stop, RetryPolicy())
+            given_up.append(running)
+        return given_up
+
+    def end_unrun(self, attempt: Attempt, stop: str) -> None:
+        """Record the end of an attempt whose start a claim has stored, but which never ran."""
+        now, execution = self.clock.now(), attempt.execution
+        result = stopped_result(stop, None)
+        verdict = decide(execution, result, stop, RetryPolicy(), now=now, uniform=self.uniform())
+        finish = FinishAttempt(
+            execution_id=execution.id,
+            task_id=execution.task_id,
+            attempt=attempt.number,
+            owner=attempt.owner,
+            started_at=now,
+            finished_at=now,
+            duration_seconds=0.0,
+            status=verdict.status,
+            state=verdict.state,
+            reason=verdict.reason,
+            message=result.message,
+            error=result.error,
+            result=result.to_dict(),
+            failures=verdict.failures,
+            run_at=verdict.run_at,
+        )
+        self._submit(finish, execution)
+
+    def speak_up(self) -> None:
+        """Store what running attempts said since the last time."""
+        for running in list(self.running.values()):
+            context = running.context
+            lines = context.take_lines()
+            if not lines and not context.progress_changed:
+                continue
+            context.progress_changed = False
+            self.journal.submit(
+                SpeakUp(
+                    context.id,
+                    context.attempt,
+                    running.attempt.owner,
+                    context.fraction,
+                    context.progress_message,
+                    lines,
+                )
+            )
+
+    # ------------------------------------------------------------ one attempt
+
+    def _begin(self, attempt: Attempt) -> Running:
+        execution = attempt.execution
+        started_at = self.clock.now()
+        context = CurrentExecution(
+            id=execution.id,
+            task_id=execution.task_id,
+            task_type=execution.task_type,
+            attempt=attempt.number,
+            scheduled_for=execution.scheduled_for,
+            params=execution.params,
+            node=attempt.owner,
+            line_limit=self.line_limit,
+        )
+        enter_execution(context)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - run() is always a task; this tells the type checker
+        started = self.clock.monotonic()
+        limit = self._timeout_of(execution)
+        running = Running(
+            attempt,
+            context,
+            task,
+            asyncio.get_running_loop(),
+            threading.current_thread(),
+            started_at,
+            started,
+            started + limit if limit is not None else None,
+        )
+        if not attempt.recorded:
+            start = StartAttempt(execution.id, attempt.number, attempt.owner, started_at)
+            self.journal.submit(start, lambda accepted, error: self._start_answered(running, accepted, error))
+        return running
+
+    def _start_answered(self, running: Running, accepted: bool, error: BaseException | None) -> None:
+        if (error is not None or not accepted) and not running.ended:
+            logger.warning("执行 {} 已被其他节点接管", running.attempt.execution_id)
+            self.stop(running.attempt.execution_id, LEASE_LOST)
+
+    async def _perform(self, running: Running) -> None:
+        execution = running.attempt.execution
+        executor = self.service.get_executor(execution.task_type)
+        policy = _policy_of(execution, executor)
+        with self.sessions() as session:
+            result, stop = await self._result(running, session)
+            unrecorded: TaskExecutionResult | None = result
+            if running.abandoned:
+                session.rollback()
+                return
+            if not result.success:
+                session.rollback()
+            elif executor is not None and executor.lane == "loop":
+                # A commit waits for the disk and for locks: never on the application's loop.
+                unrecorded = await asyncio.to_thread(self._commit_with, running, session, result, policy)
+            else:
+                unrecorded = self._commit_with(running, session, result, policy)
+        if unrecorded is not None:
+            self._record(running, unrecorded, stop, policy)
+
+    async def _result(self, running: Running, session: Session) -> tuple[TaskExecutionResult, str | None]:
+        """What the executor returned, or what stopped it."""
+        execution = running.attempt.execution
+        limit = self._limit(running)
+        try:
+            async with asyncio.timeout(limit):
+                result = await self.service.execute_task(
+                    execution.task_id or 0, execution.task_type, execution.params, session
+                )
+        except TimeoutError:
+            return stopped_result(TIMED_OUT, limit), TIMED_OUT
+        except asyncio.CancelledError as error:
+            # Swallowed on purpose: this task exists for this one attempt, and its end is being recorded.
+            if running.stop is not None:
+                return stopped_result(running.stop, limit), running.stop
+            return TaskExecutionResult.failure_result(
+                message=f"任务执行异常: {describe_error(error)}", error=describe_error(error)
+            ), None
+        if result.success or running.stop is None:
+            return result, None
+        return result, running.stop
+
+    def _commit_with(
+        self, running: Running, session: Session, result: TaskExecutionResult, policy: RetryPolicy
+    ) -> TaskExecutionResult | None:
+        """Commit what the executor wrote together with the recorded success, in its own transaction.
+
+        None: done, or fenced (somebody else has taken over: the executor's writes are rolled back too). A
+        result: still to be recorded; a failure if the Session could not be committed.
+        """
+        try:
+            if not _has_writes(session):
+                session.rollback()
+                return result
+            finish = self._finish_of(running, result, None, policy)
+            if finish_attempt(session.connection(), finish):
+                session.commit()
+                self._announce(finish, running.attempt.execution)
+            else:
+                session.rollback()
+                logger.warning("执行 {} 已被其他节点接管，其写入已回滚", finish.execution_id)
+        except Exception as error:  # noqa: BLE001 - whatever the executor left in its Session
+            session.rollback()
+            logger.opt(exception=error).error("执行 {} 的会话无法提交", running.attempt.execution_id)
+            return TaskExecutionResult.failure_result(
+                message="执行器报告成功，但其数据库会话无法提交",
+                error=describe_error(error),
+                duration=result.duration,
+            )
+        return None
+
+    def _record(
+        self, running: Running, result: TaskExecutionResult, stop: str | None, policy: RetryPolicy
+    ) -> None:
+        self._submit(self._finish_of(running, result, stop, policy), running.attempt.execution)
+
+    def _submit(self, finish: FinishAttempt, execution: Execution) -> None:
+        def stored(accepted: bool, error: BaseException | None) -> None:
+            if error is not None:
+                logger.error("执行 {} 的结果未能保存: {}", finish.execution_id, error)
+            elif accepted:
+                self._announce(finish, execution)
+            else:
+                logger.warning("执行 {} 已被其他节点接管，本次结果作废", finish.execution_id)
+
+        self.journal.submit(finish, stored)
+
+    def _finish_of(
+        self, running: Running, result: TaskExecutionResult, stop: str | None, policy: RetryPolicy
+    ) -> FinishAttempt:
+        now = self.clock.now()
+        elapsed = self.clock.monotonic() - running.started
+        execution = running.attempt.execution
+        verdict = decide(execution, result, stop, policy, now=now, uniform=self.uniform())
+        if running.abandoned and verdict.state is ExecutionState.RETRYING:
+            verdict = replace(verdict, state=ExecutionState.FAILED)
+        traceback = result.metadata.get("traceback")
+        stored = result.to_dict()
+        stored["metadata"].pop("traceback", None)
+        return FinishAttempt(
+            execution_id=execution.id,
+            task_id=execution.task_id,
+            attempt=running.attempt.number,
+            owner=running.attempt.owner,
+            started_at=running.started_at,
+            finished_at=now,
+            duration_seconds=result.duration if result.duration is not None else elapsed,
+            status=verdict.status,
+            state=verdict.state,
+            reason=verdict.reason,
+            message=result.message,
+            error=result.error,
+            result=stored,
+            failures=verdict.failures,
+            run_at=verdict.run_at,
+            traceback=traceback if isinstance(traceback, str) else None,
+            progress=running.context.fraction,
+            progress_message=running.context.progress_message,
+            lines=running.context.take_lines(),
+        )
+
+    def _announce(self, finish: FinishAttempt, execution: Execution) -> None:
+        if not finish.is_over:
+            self.on_waiting(finish.run_at)
+        elif execution.concurrency_key is not None or execution.exclusive:
+            self.on_waiting(finish.finished_at)
+        self.events.publish(ExecutionChanged(finish.execution_id, finish.state))
+
+    def _timeout_of(self, execution: Execution) -> float | None:
+        if execution.timeout_seconds is not None:
+            return execution.timeout_seconds
+        executor = self.service.get_executor(execution.task_type)
+        if executor is not None and executor.timeout_seconds is not None:
+            return executor.timeout_seconds
+        return self.default_timeout
+
+    def _limit(self, running: Running) -> float | None:
+        return running.deadline - running.started if running.deadline is not None else None
+
+
+def _policy_of(execution: Execution, executor: TaskExecutor | None) -> RetryPolicy:
+    """The policy recorded with the execution, or else the executor's default."""
+    if execution.retry:
+        return RetryPolicy.model_validate(execution.retry)
+    return RetryPolicy(max_attempts=executor.max_attempts) if executor is not None else RetryPolicy()
+
+
+def _has_writes(session: Session) -> bool:
+    """Whether committing `session` would change the database; what is pending is flushed to find out.
+
+    On SQLite the driver knows: its transaction opens with the first write. Elsewhere an open transaction counts.
+    """
+    if not session.in_transaction():
+        return False
+    session.flush()
+    connection = session.connection()
+    if connection.dialect.name != "sqlite":
+        return True
+    driver = connection.connection.driver_connection
+    return bool(driver is not None and driver.in_transaction)
+
+
+def _cancel_soon(running: Running) -> None:
+    try:
+        running.loop.call_soon_threadsafe(running.task.cancel)
+    except RuntimeError:
+        logger.debug("the loop of execution {} is closed", running.attempt.execution_id)

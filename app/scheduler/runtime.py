@@ -1,0 +1,501 @@
+"""The durable half of `SchedulerService`: what is made of what, and the order of start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from loguru import logger
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.clock import Clock, SystemClock
+from app.core.config import Settings, get_settings
+from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
+from app.db.database import SessionLocal, make_engine
+from app.models.task_execution import Execution
+from app.scheduler.context import keep_log_lines
+from app.scheduler.declarations import reconcile
+from app.scheduler.definitions import TaskDefinition
+from app.scheduler.engines.embedded import EmbeddedEngine
+from app.scheduler.engines.protocol import Engine as ExecutionEngine
+from app.scheduler.events import EventBus, ExecutionChanged
+from app.scheduler.executions import Recorded, RecordExecution, reopen, request_cancel
+from app.scheduler.explain import explain
+from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
+from app.scheduler.history import History
+from app.scheduler.journal import Journal
+from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
+from app.scheduler.outcome import outcome_of
+from app.scheduler.requests import execution_values, insert_into
+from app.scheduler.retention import BATCH, prune
+from app.scheduler.runner import Runner
+from app.scheduler.tasks import TaskStore
+from app.services.scheduler_service import SchedulerService, TaskExecutionResult
+
+FIRE_BATCH = 500
+CLOCK_SECONDS = 1.0
+PRUNE_SECONDS = 60.0
+WAIT_POLL_SECONDS = 0.5
+_CLOCK_JOB = "contenthub-clock"
+_PRUNE_JOB = "contenthub-retention"
+
+
+class _Live:
+    """One start of one node: its lease, its heartbeat, its engine. A lost lease ends it; the next start is new."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings, clock = runtime.settings, runtime.clock
+        self.node_id = new_node_id()
+        self.lease = Lease(settings.scheduler_lease_seconds, clock)
+        self.runner = Runner(
+            service=runtime.service,
+            sessions=runtime.sessions,
+            journal=runtime.journal,
+            events=runtime.events,
+            clock=clock,
+            lease=self.lease,
+            uniform=runtime.uniform,
+            line_limit=settings.scheduler_log_lines,
+            default_timeout=settings.scheduler_timeout_seconds,
+            on_waiting=lambda at: self.engine.wake(at),
+            on_unstarted=lambda attempt: self.engine.unstarted(attempt),
+            on_ended=lambda: self.engine.attempt_ended(),
+        )
+        self.engine: ExecutionEngine = EmbeddedEngine(
+            service=runtime.service,
+            database=runtime.engine,
+            journal=runtime.journal,
+            runner=self.runner,
+            undertaker=Undertaker(clock, node_id=self.node_id, lease_seconds=settings.scheduler_lease_seconds),
+            clock=clock,
+            node_id=self.node_id,
+            concurrency=settings.scheduler_concurrency,
+            loop_concurrency=settings.scheduler_loop_concurrency,
+            max_rescues=settings.scheduler_max_rescues,
+            claims=runtime.claimable_here,
+        )
+        self.heartbeat = Heartbeat(
+            runtime.engine,
+            clock,
+            self.lease,
+            node_id=self.node_id,
+            role=runtime.role,
+            engine_name=self.engine.name,
+            version=package_version(),
+        )
+        self._forget_lines = keep_log_lines(self.node_id, "INFO")
+
+    def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
+        self.heartbeat.register()
+        self.heartbeat.start(on_lost)
+        self.engine.start(loop)
+
+    async def stop(self, grace_seconds: float, journal: Journal) -> None:
+        """Drain, make everything durable, leave."""
+        await self.engine.drain(grace_seconds)
+        await asyncio.to_thread(journal.close)
+        # A node whose code still blocks a thread stays listed until its lease is over: only then may what it
+        # runs be started elsewhere.
+        await asyncio.to_thread(self.heartbeat.stop, leave=not self.runner.running)
+        self._forget_lines()
+
+
+def package_version() -> str:
+    """The installed version, or `0` in a tree that is not installed."""
+    try:
+        return version("contenthub-scheduler")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Runtime:
+    """Everything durable behind one `SchedulerService`, on one database."""
+
+    def __init__(
+        self,
+        service: SchedulerService,
+        *,
+        settings: Settings | None = None,
+        sessions: sessionmaker[Session] = SessionLocal,
+        clock: Clock | None = None,
+        uniform: Callable[[], float] = random.random,
+        role: str = "all",
+    ) -> None:
+        self.service = service
+        self.settings = settings or get_settings()
+        self.sessions = sessions
+        self.clock = clock or SystemClock()
+        self.uniform = uniform
+        self.role = role
+        self.events = EventBus()
+        self.journal = Journal(self.engine)
+        self.history = History(sessions)
+        self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
+        self._declared: dict[str, TaskDefinition] = {}
+        self._asked: list[int] = []
+        self._scheduler: AsyncIOScheduler | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._live: _Live | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._ticking = False
+        self._tick_again = False
+        self._last_tick: datetime | None = None
+        self._waiters: dict[int, list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
+        self._waiters_lock = threading.Lock()
+        self.events.subscribe(self._tell_waiters)
+
+    # ------------------------------------------------------------ what it is made of
+
+    @property
+    def engine(self) -> Engine:
+        """The database engine of `sessions`."""
+        bind = self.sessions.kw["bind"]
+        assert isinstance(bind, Engine)  # noqa: S101 - tells the type checker what configure() bound
+        return bind
+
+    @property
+    def scheduler(self) -> AsyncIOScheduler:
+        if self._scheduler is None:
+            self._scheduler = AsyncIOScheduler(timezone="UTC")
+        return self._scheduler
+
+    @property
+    def is_running(self) -> bool:
+        return self._live is not None and self._stopping is None
+
+    @property
+    def node_id(self) -> str | None:
+        """This process's node while it runs."""
+        return self._live.node_id if self._live is not None else None
+
+    def claimable_here(self) -> Sequence[int] | None:
+        """The executions this process may claim: all (None), or for a one-off command those it asked for."""
+        return list(self._asked) if self.role == "cli" else None
+
+    # ------------------------------------------------------------ start and stop
+
+    def start(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise SchedulerUnavailable(
+                "start() needs a running event loop: call it from async code, for example in FastAPI's lifespan, "
+                "or run it with asyncio.run()"
+            ) from None
+        if self._live is not None:
+            if self._stopping is not None:
+                raise SchedulerUnavailable("the scheduler is shutting down; await drain() before start()")
+            return
+        if self.role != "cli":
+            reconcile(self._declared, self.tasks, self.sessions)
+        self._loop = loop
+        self._live = self._join(loop)
+        if self.role != "cli":
+            self._start_clock()
+        logger.info("调度器已启动 (节点: {}, 引擎: {})", self._live.node_id, self._live.engine.name)
+
+    def _join(self, loop: asyncio.AbstractEventLoop) -> _Live:
+        live = _Live(self)
+        live.start(loop, lambda: loop.call_soon_threadsafe(self._rejoin, live))
+        return live
+
+    def _rejoin(self, lost: _Live) -> None:
+        """The node was declared dead: end what it runs and come back as a new one."""
+        lost.engine.lose_everything()
+        if self._live is lost and self._stopping is None and self._loop is not None:
+            self._live = self._join(self._loop)
+
+    def shutdown(self, *, wait: bool) -> None:
+        if self._live is None or self._loop is None:
+            return
+        grace = None if wait else 0.0
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop:
+            self._begin_stop(grace)
+        elif self._loop.is_running():
+            future = asyncio.run_coroutine_threadsafe(self.drain(grace), self._loop)
+            if wait:
+                future.result()
+        else:
+            # The loop it ran in has ended without a shutdown: what is left is stopped from a new one.
+            self._scheduler = None
+            self._stopping = None
+            asyncio.run(self.drain(grace))
+
+    async def drain(self, timeout: float | None) -> None:
+        stopping = self._begin_stop(timeout)
+        if stopping is not None:
+            await asyncio.shield(stopping)
+
+    def _begin_stop(self, grace: float | None) -> asyncio.Task[None] | None:
+        if self._live is not None and self._stopping is None:
+            seconds = self.settings.scheduler_grace_seconds if grace is None else grace
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(self._live, seconds))
+        return self._stopping
+
+    async def _stop(self, live: _Live, grace_seconds: float) -> None:
+        logger.info("调度器正在关闭，最多等待 {} 秒", grace_seconds)
+        try:
+            if self._scheduler is not None and self._scheduler.running:
+                self._scheduler.shutdown(wait=False)
+                await asyncio.sleep(0)
+            await live.stop(grace_seconds, self.journal)
+        finally:
+            self._scheduler = None
+            self._live = None
+            self._loop = None
+            self._stopping = None
+            self._ticking = False
+        logger.info("调度器已关闭")
+
+    # ------------------------------------------------------------ the clock
+
+    def _start_clock(self) -> None:
+        self.scheduler.add_job(
+            self._prune,
+            "interval",
+            seconds=PRUNE_SECONDS,
+            id=_PRUNE_JOB,
+            replace_existing=True,
+            misfire_grace_time=None,
+        )
+        if not self.scheduler.running:
+            self.scheduler.start()
+        self._schedule_tick(self.clock.now())
+
+    def _schedule_tick(self, at: datetime | None) -> None:
+        """Let APScheduler call the clock at `at`, and at the latest in a second."""
+        if self._scheduler is None or not self.is_running:
+            return
+        now = self.clock.now()
+        latest = now + timedelta(seconds=CLOCK_SECONDS)
+        moment = min(at, latest) if at is not None else latest
+        self._scheduler.add_job(
+            self._tick,
+            "date",
+            run_date=max(moment, now),
+            id=_CLOCK_JOB,
+            replace_existing=True,
+            misfire_grace_time=None,
+            max_instances=2,
+        )
+
+    def _wake_clock(self) -> None:
+        """A schedule has changed: look at once. Safe from any thread."""
+        loop = self._loop
+        if loop is not None and self.is_running and self.role != "cli":
+            loop.call_soon_threadsafe(self._schedule_tick, self.clock.now())
+
+    async def _tick(self) -> None:
+        if self._ticking:
+            self._tick_again = True
+            return
+        self._ticking = True
+        next_fire: datetime | None = None
+        try:
+            next_fire = await self._fire_all_due()
+            self._last_tick = self.clock.now()
+        except (SchedulerError, SQLAlchemyError) as error:
+            logger.error("调度时钟本轮失败，将在一秒后重试: {}", error)
+        finally:
+            self._ticking = False
+            again, self._tick_again = self._tick_again, False
+            self._schedule_tick(self.clock.now() if again else next_fire)
+
+    async def _fire_all_due(self) -> datetime | None:
+        live = self._live
+        if live is None:
+            return None
+        while self.is_running:
+            fired, next_fire = await self.journal.step(
+                partial(self._fire_batch, live), lambda outcome: self._launch(live, outcome[0])
+            )
+            if fired.tasks < FIRE_BATCH:
+                return next_fire
+        return None
+
+    def _fire_batch(self, live: _Live, connection: Connection) -> tuple[Fired, datetime | None]:
+        now = self.clock.now()
+        arm_tasks(connection, now=now, limit=FIRE_BATCH)
+        fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
+        return fired, next_fire_at(connection)
+
+    def _launch(self, live: _Live | None, fired: Fired) -> None:
+        """After the commit: start what was fired here, end what it displaces."""
+        for execution in fired.executions:
+            if execution.is_final:
+                self.events.publish(ExecutionChanged(execution.id, execution.state))
+        if live is not None:
+            live.engine.offer(fired.executions)
+            if fired.cancel:
+                live.engine.wake()
+
+    async def _prune(self) -> None:
+        pruned = BATCH
+        while pruned == BATCH and self.is_running:
+            pruned = await self.journal.step(
+                lambda connection: prune(
+                    connection, now=self.clock.now(), keep_days=self.settings.scheduler_retention_days
+                )
+            )
+
+    # ------------------------------------------------------------ requests
+
+    async def enqueue(
+        self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
+    ) -> Execution:
+        if not isinstance(params, dict):
+            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
+        self.service.check(task_type, params)
+        values = execution_values(self.clock.now(), task_type=task_type, params=params, **request)
+        live = self._live if self.is_running else None
+        if db is not None:
+            return await insert_into(db, values, self._wake_engine)
+        if live is not None:
+            values["owner"] = live.engine.owner_of(values)
+
+        def stored(recorded: Recorded) -> None:
+            if recorded.is_new and live is not None:
+                self._asked.append(recorded.execution.id)
+                live.engine.offer([recorded.execution])
+
+        return (await self.journal.commit(RecordExecution(values), stored)).execution
+
+    async def run_now(
+        self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
+    ) -> Execution:
+        task = await asyncio.to_thread(self.tasks.get, task_id)
+        self.service.check(task.task_type, task.params if params is None else params)
+        live = self._live if self.is_running else None
+
+        def fire(connection: Connection) -> Fired:
+            return fire_now(
+                connection,
+                task_id,
+                now=self.clock.now(),
+                params=params,
+                trigger=trigger,
+                triggered_by=triggered_by,
+                owner_of=live.engine.owner_of if live is not None else lambda _: None,
+            )
+
+        def stored(fired: Fired) -> None:
+            self._asked.extend(execution.id for execution in fired.executions)
+            self._launch(live, fired)
+
+        return (await self.journal.step(fire, stored)).executions[0]
+
+    async def cancel(self, execution_id: int) -> Execution:
+        execution = await self.journal.step(
+            lambda connection: request_cancel(connection, execution_id, self.clock.now())
+        )
+        if execution.is_final:
+            self.events.publish(ExecutionChanged(execution.id, execution.state))
+        elif self._live is not None and execution.owner == self._live.node_id:
+            await asyncio.to_thread(self._live.engine.end, [execution_id])
+            execution = await asyncio.to_thread(self.history.get, execution_id)
+        return execution
+
+    async def retry(self, execution_id: int) -> Execution:
+        execution = await self.journal.step(lambda connection: reopen(connection, execution_id, self.clock.now()))
+        self._asked.append(execution_id)
+        self._wake_engine(execution.run_at)
+        return execution
+
+    async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        waiter = (loop, told)
+        with self._waiters_lock:
+            self._waiters.setdefault(execution_id, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    execution = await asyncio.to_thread(self.history.get, execution_id)
+                    if execution.is_final:
+                        return outcome_of(execution)
+                    # It may end in another process, which tells nobody here: look again from time to time.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(told.wait(), WAIT_POLL_SECONDS)
+                    told.clear()
+        finally:
+            with self._waiters_lock:
+                waiters = self._waiters[execution_id]
+                waiters.remove(waiter)
+                if not waiters:
+                    del self._waiters[execution_id]
+
+    def _tell_waiters(self, event: ExecutionChanged) -> None:
+        with self._waiters_lock:
+            waiters = list(self._waiters.get(event.execution_id, ()))
+        for loop, told in waiters:
+            with suppress(RuntimeError):  # its loop has ended, and with it the one who waited
+                loop.call_soon_threadsafe(told.set)
+
+    def _wake_engine(self, at: datetime) -> None:
+        if self._live is not None:
+            self._live.engine.wake(at)
+
+    # ------------------------------------------------------------ questions
+
+    def explain(self, task_id: int, at: datetime | None) -> str:
+        return explain(self.sessions, task_id, at, self.clock.now())
+
+    def definition(self, values: Mapping[str, Any]) -> TaskDefinition:
+        """A task definition from plain values, in the scheduler's zone where they name none.
+
+        Raises:
+            InvalidRequest: `errors` names every wrong field.
+        """
+        return TaskDefinition.parse({"timezone": self.settings.scheduler_timezone, **values})
+
+    def define_task(self, definition: dict[str, Any]) -> None:
+        parsed = self.definition(definition)
+        if parsed.name in self._declared:
+            raise Conflict(f"name: a task named {parsed.name!r} is declared twice in code")
+        self._declared[parsed.name] = parsed
+
+    def status(self) -> dict[str, Any]:
+        """How this process and its database stand."""
+        live = self._live
+        with self.sessions() as session:
+            next_fire = next_fire_at(session.connection())
+        return {
+            "running": self.is_running,
+            "node": self.node_id,
+            "role": self.role,
+            "version": package_version(),
+            "now": self.clock.now(),
+            "last_tick_at": self._last_tick,
+            "next_fire_at": next_fire,
+            "tasks": self.tasks.count(),
+            "executions": {state.value: count for state, count in self.history.counts().items()},
+            "engine": live.engine.status() if live is not None else None,
+            "journal": {
+                "groups": self.journal.groups_committed,
+                "writes": self.journal.writes_committed,
+            },
+            "database": self.engine.dialect.name,
+            "nodes": len(self.history.nodes()),
+        }
+
+
+def build_service(settings: Settings, *, role: str = "all", clock: Clock | None = None) -> SchedulerService:
+    """A service of its own on the database of `settings`, without executors; its schema must be there."""
+    service = SchedulerService()
+    sessions = sessionmaker(make_engine(settings), expire_on_commit=False)
+    service.attach(Runtime(service, settings=settings, sessions=sessions, role=role, clock=clock))
+    return service
