@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -120,4 +121,9 @@ def keep_log_lines(node: str, level: str) -> Callable[[], None]:
             execution.keep(LogLine(record["time"], record["level"].name, record["message"]))
 
     sink = logger.add(keep, level=level, filter=ours, format="{message}")
-    return lambda: logger.remove(sink)
+
+    def forget() -> None:
+        with suppress(ValueError):  # somebody has removed all sinks, this one among them
+            logger.remove(sink)
+
+    return forget

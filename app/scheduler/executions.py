@@ -29,9 +29,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.core.errors import NotFound
+from app.db.bulk import Bulk
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
+    EXECUTION_FIELDS,
     WAITING_STATES,
     Execution,
     ExecutionState,
@@ -45,6 +47,16 @@ executions = cast("Table", TaskExecution.__table__)
 attempts = cast("Table", TaskAttempt.__table__)
 logs = cast("Table", ExecutionLog.__table__)
 tasks = cast("Table", ScheduledTask.__table__)
+
+_SERVER_SIDE = {"attempt", "failures", "rescues", "cancel_requested_at", "started_at", "message", "error"} | {
+    "result",
+    "duration_seconds",
+    "progress",
+    "progress_message",
+}
+_INSERT = Bulk(insert(executions), [name for name in EXECUTION_FIELDS if name not in _SERVER_SIDE])
+_INSERT_ATTEMPTS = Bulk(insert(attempts), [column.name for column in attempts.columns])
+_INSERT_LINES = Bulk(insert(logs), [column.name for column in logs.columns if column.name != "id"])
 
 _CLAIM_LOCK = 0x434F4E54
 """Key of the advisory lock that makes claims one after the other on PostgreSQL ("CONT")."""
@@ -106,7 +118,7 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
         return
     for row, execution_id in zip(rows, allocate_ids(connection, len(rows)), strict=True):
         row["id"] = execution_id
-    connection.execute(insert(executions), rows)
+    _INSERT.execute(connection, rows)
 
 
 def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
@@ -189,15 +201,18 @@ class FinishAttempt:
         return record_attempts(connection, writes)
 
 
-_STARTABLE = [state.value for state in sources(Move.START)]
+def _startable() -> ColumnElement[bool]:
+    # Spelled out: an `IN` list is expanded at execution, which a bulk UPDATE does not allow.
+    return or_(*(executions.c.state == state.value for state in sources(Move.START)))
 
-_START = (
+
+_START = Bulk(
     update(executions)
     .where(
         executions.c.id == bindparam("x_id"),
         executions.c.owner == bindparam("x_owner"),
         executions.c.attempt == bindparam("x_attempt") - 1,
-        executions.c.state.in_(_STARTABLE),
+        _startable(),
     )
     .values(
         state=ExecutionState.RUNNING.value, attempt=bindparam("x_attempt"), started_at=bindparam("x_started_at")
@@ -219,7 +234,7 @@ _OUTCOME: dict[str, Any] = {
     "progress": bindparam("x_progress"),
     "progress_message": bindparam("x_progress_message"),
 }
-_FINISH = (
+_FINISH = Bulk(
     update(executions)
     .where(
         executions.c.id == bindparam("x_id"),
@@ -229,17 +244,17 @@ _FINISH = (
     )
     .values(_OUTCOME)
 )
-_START_AND_FINISH = (
+_START_AND_FINISH = Bulk(
     update(executions)
     .where(
         executions.c.id == bindparam("x_id"),
         executions.c.owner == bindparam("x_owner"),
         executions.c.attempt == bindparam("x_attempt") - 1,
-        executions.c.state.in_(_STARTABLE),
+        _startable(),
     )
     .values(_OUTCOME)
 )
-_FINISH_ATTEMPT = (
+_FINISH_ATTEMPT = Bulk(
     update(attempts)
     .where(attempts.c.execution_id == bindparam("x_id"), attempts.c.number == bindparam("x_attempt"))
     .values(
@@ -252,7 +267,7 @@ _FINISH_ATTEMPT = (
         traceback=bindparam("x_traceback"),
     )
 )
-_LAST_RUN = (
+_LAST_RUN = Bulk(
     update(tasks)
     .where(tasks.c.id == bindparam("x_task_id"))
     .values(last_run_at=bindparam("x_finished_at"), last_state=bindparam("x_state"))
@@ -286,39 +301,33 @@ def _record_bulk(connection: Connection, writes: Sequence[StartAttempt | FinishA
         if isinstance(write, FinishAttempt):
             met = starts.pop((write.execution_id, write.attempt), None)
             (finishes if met is None else whole).append(write)
-    _expect(connection.execute(_START, _start_rows(starts.values())) if starts else None, len(starts))
-    _expect(
-        connection.execute(_START_AND_FINISH, [_outcome_row(write) for write in whole]) if whole else None,
-        len(whole),
-    )
-    _expect(
-        connection.execute(_FINISH, [_outcome_row(write) for write in finishes]) if finishes else None,
-        len(finishes),
-    )
+    matched = _START.execute(connection, _start_rows(starts.values()))
+    matched += _START_AND_FINISH.execute(connection, [_outcome_row(write) for write in whole])
+    matched += _FINISH.execute(connection, [_outcome_row(write) for write in finishes])
+    if matched != len(starts) + len(whole) + len(finishes):
+        raise _Fenced
     fresh = [_running_attempt(write) for write in starts.values()] + [_ended_attempt(write) for write in whole]
-    if fresh:
-        connection.execute(insert(attempts), fresh)
-    if finishes:
-        connection.execute(_FINISH_ATTEMPT, [_attempt_row(write) for write in finishes])
+    _INSERT_ATTEMPTS.execute(connection, fresh)
+    _FINISH_ATTEMPT.execute(connection, [_attempt_row(write) for write in finishes])
     _after_finish(connection, whole + finishes)
 
 
 def _record_one(connection: Connection, write: StartAttempt | FinishAttempt) -> bool:
     if isinstance(write, StartAttempt):
-        if connection.execute(_START, _start_rows([write])[0]).rowcount != 1:
+        if _START.execute(connection, _start_rows([write])) != 1:
             return False
-        connection.execute(insert(attempts), _running_attempt(write))
+        _INSERT_ATTEMPTS.execute(connection, [_running_attempt(write)])
         return True
     return finish_attempt(connection, write)
 
 
 def finish_attempt(connection: Connection, write: FinishAttempt) -> bool:
     """Store the end of one running attempt under its fence; False, and nothing written, if it was refused."""
-    if connection.execute(_FINISH, _outcome_row(write)).rowcount == 1:
-        connection.execute(_FINISH_ATTEMPT, _attempt_row(write))
-    elif connection.execute(_START_AND_FINISH, _outcome_row(write)).rowcount == 1:
+    if _FINISH.execute(connection, [_outcome_row(write)]) == 1:
+        _FINISH_ATTEMPT.execute(connection, [_attempt_row(write)])
+    elif _START_AND_FINISH.execute(connection, [_outcome_row(write)]) == 1:
         # The executor's own transaction overtook the start, which still waits in the journal.
-        connection.execute(insert(attempts), _ended_attempt(write))
+        _INSERT_ATTEMPTS.execute(connection, [_ended_attempt(write)])
     else:
         return False
     _after_finish(connection, [write])
@@ -328,14 +337,13 @@ def finish_attempt(connection: Connection, write: FinishAttempt) -> bool:
 def _after_finish(connection: Connection, writes: Sequence[FinishAttempt]) -> None:
     insert_lines(connection, [(write.execution_id, write.attempt, write.lines) for write in writes])
     last = {write.task_id: write for write in writes if write.task_id is not None and write.is_over}
-    if last:
-        connection.execute(
-            _LAST_RUN,
-            [
-                {"x_task_id": task_id, "x_finished_at": write.finished_at, "x_state": write.state.value}
-                for task_id, write in sorted(last.items())
-            ],
-        )
+    _LAST_RUN.execute(
+        connection,
+        [
+            {"x_task_id": task_id, "x_finished_at": write.finished_at, "x_state": write.state.value}
+            for task_id, write in sorted(last.items())
+        ],
+    )
 
 
 def insert_lines(connection: Connection, kept: Iterable[tuple[int, int, Iterable[LogLine]]]) -> None:
@@ -351,13 +359,7 @@ def insert_lines(connection: Connection, kept: Iterable[tuple[int, int, Iterable
         for execution_id, attempt, lines in kept
         for line in lines
     ]
-    if rows:
-        connection.execute(insert(logs), rows)
-
-
-def _expect(outcome: Any, count: int) -> None:
-    if outcome is not None and outcome.rowcount != count:
-        raise _Fenced
+    _INSERT_LINES.execute(connection, rows)
 
 
 def _start_rows(writes: Any) -> list[dict[str, Any]]:
@@ -453,8 +455,8 @@ class SpeakUp:
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[SpeakUp]) -> Sequence[None]:
-        connection.execute(
-            _PROGRESS,
+        _PROGRESS.execute(
+            connection,
             [
                 {
                     "x_id": write.execution_id,
@@ -470,7 +472,7 @@ class SpeakUp:
         return [None] * len(writes)
 
 
-_PROGRESS = (
+_PROGRESS = Bulk(
     update(executions)
     .where(
         executions.c.id == bindparam("x_id"),
@@ -602,7 +604,7 @@ def _start_claimed(connection: Connection, accepted: list[Execution], node: str,
         [{"x_id": execution.id, "x_attempt": execution.attempt + 1} for execution in accepted],
     )
     starts = [StartAttempt(execution.id, execution.attempt + 1, node, now) for execution in accepted]
-    connection.execute(insert(attempts), [_running_attempt(start) for start in starts])
+    _INSERT_ATTEMPTS.execute(connection, [_running_attempt(start) for start in starts])
     return accepted
 
 

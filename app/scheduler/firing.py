@@ -271,9 +271,10 @@ def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:
 
 def next_fire_at(connection: Connection) -> datetime | None:
     """When the next task is due; None: none is."""
-    return connection.scalar(
+    earliest: datetime | None = connection.execute(
         select(func.min(tasks.c.next_run_at)).where(tasks.c.is_active.is_(True), tasks.c.next_run_at.is_not(None))
-    )
+    ).scalar()
+    return earliest
 
 
 def fire_now(

@@ -219,6 +219,7 @@ def _apply(connection: Connection, entries: list[_Entry]) -> None:
         if len(entries) == 1:
             entries[0].error = error
             return
+        logger.debug("{} writes are stored one by one, because together: {}", len(entries), error)
         for entry in entries:
             _apply(connection, [entry])
         return

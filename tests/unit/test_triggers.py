@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -140,11 +140,9 @@ def cron_field(draw: st.DrawFn, low: int, high: int, star_weight: int) -> tuple[
     if kind == "from step":
         return f"{start}/{step}", frozenset(range(start, high + 1, step))
     stop = draw(st.integers(start, high))
-    if kind == "range":
+    if kind == "range" or stop == start:
         return f"{start}-{stop}", frozenset(range(start, stop + 1))
-    return f"{start}-{stop}/{step}", frozenset(
-        range(start, stop + 1, step) if stop > start else range(start, high + 1, step)
-    )
+    return f"{start}-{stop}/{step}", frozenset(range(start, stop + 1, step))
 
 
 @st.composite
@@ -176,6 +174,7 @@ def assert_agrees_with_oracle(cron: DrawnCron, zone: str, policy: DstPolicy, sta
 moments = st.integers(0, 10 * 366 * 24 * 60).map(lambda minutes: utc("2020-01-01T00:00") + minutes * MINUTE)
 
 
+@settings(deadline=None, max_examples=50)
 @given(crons(), moments, st.sampled_from(["UTC", "Asia/Shanghai"]), st.sampled_from(DstPolicy))
 def test_cron_fires_at_the_minutes_a_clock_without_dst_matches(
     cron: DrawnCron, start: datetime, zone: str, policy: DstPolicy
@@ -195,6 +194,7 @@ CLOCK_CHANGES = [
 ]
 
 
+@settings(deadline=None)
 @given(crons(), st.sampled_from(CLOCK_CHANGES), st.integers(1, 36), st.sampled_from(DstPolicy))
 @example(
     DrawnCron(
@@ -428,6 +428,7 @@ def test_an_invalid_expression_is_refused_with_its_field_named(expression: str) 
     assert [error.field for error in refusal.value.errors] == ["schedule"]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789*/-,#LWMONJA @?.\t", max_size=30))
 @example("0 0 31 2 *")
 @example("* * * * 1#1/2")
@@ -474,6 +475,7 @@ def test_an_unknown_zone_is_refused_naming_timezone(zone: str) -> None:
 # --- intervals ------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.floats(1, MAX_INTERVAL_SECONDS), st.integers(0, 10**6), moments)
 def test_the_millionth_fire_of_an_interval_is_as_exact_as_the_first(
     seconds: float, step: int, anchor: datetime
@@ -643,7 +645,7 @@ def test_unknown_types_and_extra_fields_are_refused(schedule: dict[str, str]) ->
 
 
 def brute_force_due(trigger: ScheduleTrigger, first: datetime, now: datetime) -> list[datetime]:
-    return [first, *(fire for fire in fires(trigger, first, COUNT_CAP * 2) if fire <= now)]
+    return [first, *(fire for fire in fires(trigger, first, 3_000) if fire <= now)]
 
 
 DUE_TRIGGERS = st.one_of(
@@ -656,6 +658,7 @@ DUE_TRIGGERS = st.one_of(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     DUE_TRIGGERS,
     st.sampled_from([utc("2026-03-07T00:00"), utc("2026-10-31T00:00")]),

@@ -1,0 +1,233 @@
+"""The way out: every HTTP request of an executor leaves through here.
+
+An address that came in with a task's params must not reach what only this machine can reach (server-side
+request forgery). So a guarded client resolves each host itself, refuses unless every address of it is public,
+and connects to the very address it checked: a name that resolves differently a moment later (DNS rebinding)
+gains nothing. Each hop of a redirect is a request of its own and is checked again. Addresses in settings are
+the operator's word: they go through a client that is not guarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from socket import SOCK_STREAM, gaierror
+from typing import cast
+
+import httpx
+
+from app.core.errors import SchedulerError
+from app.core.redaction import is_secret_key
+
+Address = IPv4Address | IPv6Address
+
+MAX_REDIRECTS = 5
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+_TUNNELS = (IPv6Network("2002::/16"), IPv6Network("2001::/32"))  # 6to4, Teredo: an IPv4 address inside
+_RELAY_ANYCAST = IPv4Network("192.88.99.0/24")  # RFC 7526
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class AddressRefused(SchedulerError):
+    """The host is, or resolves to, an address that is not on the public internet."""
+
+    code = "address_refused"
+
+    def __init__(self, host: str, address: str) -> None:
+        self.host = host
+        self.address = address
+        where = host if host == address else f"{host} ({address})"
+        super().__init__(
+            f"{where} is not a public address; set HTTP_ALLOW_PRIVATE=true if tasks may reach internal hosts"
+        )
+
+
+OUTBOUND_ERRORS = (httpx.HTTPError, httpx.InvalidURL, AddressRefused, TimeoutError)
+"""What an exchange can fail with through no fault of the code."""
+
+
+def is_public(address: Address) -> bool:
+    """Whether `address` is unicast on the public internet (IANA special-purpose registries, RFC 6890).
+
+    An IPv6 address that carries an IPv4 one (mapped, NAT64) is judged by the latter; tunnels are refused.
+    """
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+        if address not in _GLOBAL_UNICAST or any(address in tunnel for tunnel in _TUNNELS):
+            return False
+    elif address in _RELAY_ANYCAST:
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Every address of `host`, in the resolver's order of preference. It also reads the spellings of an IPv4
+    address that URLs smuggle (`2130706433`, `0177.0.0.1`, `127.1`).
+
+    Raises:
+        httpx.ConnectError: the name does not resolve.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=SOCK_STREAM)
+    except (gaierror, UnicodeError) as error:
+        raise httpx.ConnectError(f"cannot resolve {host}: {error}") from error
+    return list(dict.fromkeys(cast("str", sockaddr[0]) for *_, sockaddr in found))
+
+
+async def public_addresses(host: str, port: int) -> list[str]:
+    """Every address of `host`, if all of them are public.
+
+    Raises:
+        AddressRefused: one of them is not.
+        httpx.ConnectError: the name does not resolve.
+    """
+    addresses = await resolve(host, port)
+    for address in addresses:
+        if not is_public(ip_address(address)):
+            raise AddressRefused(host, address)
+    return addresses
+
+
+class GuardedTransport(httpx.AsyncBaseTransport):
+    """Connects only to checked addresses; TLS still verifies the name that was asked for."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        port = request.url.port or _DEFAULT_PORTS.get(request.url.scheme)
+        if port is None:
+            raise httpx.UnsupportedProtocol(f"{request.url.scheme}: is not served; use http or https")
+        host = request.url.raw_host.decode("ascii")
+        *others, last = await public_addresses(host, port)
+        for address in others:
+            try:
+                return await self._inner.handle_async_request(_pinned(request, host, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        return await self._inner.handle_async_request(_pinned(request, host, last))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _pinned(request: httpx.Request, host: str, address: str) -> httpx.Request:
+    """`request` to the address itself; its Host header and the name TLS verifies stay those of `host`."""
+    return httpx.Request(
+        request.method,
+        request.url.copy_with(host=address),
+        headers=request.headers,
+        stream=request.stream,
+        extensions={**request.extensions, "sni_hostname": host},
+    )
+
+
+def outbound_client(*, allow_private: bool) -> httpx.AsyncClient:
+    """A client for one attempt. Proxies of the environment are ignored: a proxy would resolve names unguarded."""
+    # No kept connections: the pool knows addresses only, and one may not serve two hosts behind the same address.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(verify=_tls_context(), limits=limits)
+    if not allow_private:
+        transport = GuardedTransport(transport)
+    return httpx.AsyncClient(
+        transport=transport, trust_env=False, timeout=None, headers={"User-Agent": "ContentHub-Scheduler"}
+    )
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    # Reading the certificate store takes tens of milliseconds; once a process is enough.
+    return httpx.create_ssl_context()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer, its body cut at the limit asked for."""
+
+    status: int
+    url: str
+    """Where the last redirect led, without user, query and fragment: those may hold secrets."""
+    headers: httpx.Headers
+    body: bytes
+    truncated: bool
+    encoding: str
+
+    @property
+    def text(self) -> str:
+        try:
+            return self.body.decode(self.encoding, "replace")
+        except LookupError:  # a charset such as "hex", which Python knows but which is no text encoding
+            return self.body.decode("utf-8", "replace")
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+
+async def fetch(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    *,
+    limit_bytes: int,
+    timeout_seconds: float,
+    follow_redirects: bool = False,
+) -> Fetched:
+    """Send `request` and read at most `limit_bytes` of the answer, all within `timeout_seconds`.
+
+    On a redirect to another origin, headers that hold secrets stay behind.
+
+    Raises:
+        OUTBOUND_ERRORS: refused, unreachable, broken off, too slow, or redirected too often.
+    """
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            for _ in range(MAX_REDIRECTS + 1):
+                response = await client.send(request, stream=True)
+                try:
+                    if response.next_request is None or not follow_redirects:
+                        return await _read(response, limit_bytes)
+                    request = _without_secrets(request, response.next_request)
+                finally:
+                    await response.aclose()
+    except TimeoutError:
+        raise TimeoutError(f"no complete answer from {request.url.host} within {timeout_seconds:g} s") from None
+    raise httpx.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects", request=request)
+
+
+async def _read(response: httpx.Response, limit_bytes: int) -> Fetched:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > limit_bytes:
+            break
+    return Fetched(
+        status=response.status_code,
+        url=presentable(response.request.url),
+        headers=response.headers,
+        body=bytes(body[:limit_bytes]),
+        truncated=len(body) > limit_bytes,
+        encoding=response.encoding or "utf-8",
+    )
+
+
+def presentable(url: httpx.URL | str) -> str:
+    """`url` as it may be logged and stored: without user, query and fragment, where secrets travel."""
+    return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
+
+
+def _without_secrets(request: httpx.Request, following: httpx.Request) -> httpx.Request:
+    if _origin(request.url) != _origin(following.url):
+        for name in [name for name in following.headers if is_secret_key(name)]:
+            del following.headers[name]
+    return following
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or _DEFAULT_PORTS.get(url.scheme)
