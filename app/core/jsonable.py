@@ -1,4 +1,4 @@
-"""What may go into a JSON column: plain JSON, made from what Python code returns."""
+"""What may go into a column: plain JSON and plain text, made from what Python code returns."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def to_plain_json(value: Any) -> Any:
         return from_json(to_json(value, inf_nan_mode="strings"))
     except (PydanticSerializationError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+
+
+def safe_text(value: str) -> str:
+    """`value` with what UTF-8 or PostgreSQL refuse (lone surrogates, NUL) replaced by U+FFFD."""
+    if value.isascii() and "\x00" not in value:
+        return value
+    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -10,6 +10,8 @@ from pydantic_core import to_json
 from sqlalchemy import DateTime, Dialect, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from app.core.jsonable import safe_text
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC datetimes. SQLite has no such type, so there it is ISO 8601 text with a fixed width,
@@ -63,6 +65,4 @@ class SafeText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or (value.isascii() and "\x00" not in value):
-            return value
-        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+        return None if value is None else safe_text(value)

@@ -102,6 +102,4 @@ def _store(db: Session, brief: Brief, draft: Draft) -> Content:
 
 
 def _failure(params: ContentGenerationParams, error: Exception) -> TaskExecutionResult:
-    return TaskExecutionResult.failure_result(
-        message=f"内容生成失败: {params.topic}", error=describe_error(error)
-    )
+    return TaskExecutionResult.failure_result(message=f"内容生成失败: {params.topic}", error=describe_error(error))

@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from socket import SOCK_STREAM, gaierror
-from typing import cast
+from typing import Annotated, cast
 
 import httpx
+from pydantic import AfterValidator
 
 from app.core.errors import SchedulerError
 from app.core.redaction import is_secret_key
 
 Address = IPv4Address | IPv6Address
+Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 MAX_REDIRECTS = 5
+CONNECT_TIMEOUT_SECONDS = 10.0
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _TUNNELS = (IPv6Network("2002::/16"), IPv6Network("2001::/32"))  # 6to4, Teredo: an IPv4 address inside
@@ -48,6 +52,23 @@ class AddressRefused(SchedulerError):
 
 OUTBOUND_ERRORS = (httpx.HTTPError, httpx.InvalidURL, AddressRefused, TimeoutError)
 """What an exchange can fail with through no fault of the code."""
+
+
+def _web_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+        usable = parsed.scheme in _DEFAULT_PORTS and parsed.host != ""
+    except httpx.InvalidURL as error:
+        raise ValueError(f"is no URL: {error}") from error
+    if not usable:
+        raise ValueError("must be an absolute http:// or https:// URL")
+    if parsed.userinfo:
+        raise ValueError("must not hold user and password; send them in a header")
+    return url
+
+
+WebUrl = Annotated[str, AfterValidator(_web_url)]
+"""A params field: an absolute http(s) URL without credentials, which would show up in logs."""
 
 
 def is_public(address: Address) -> bool:
@@ -81,32 +102,19 @@ async def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(cast("str", sockaddr[0]) for *_, sockaddr in found))
 
 
-async def public_addresses(host: str, port: int) -> list[str]:
-    """Every address of `host`, if all of them are public.
-
-    Raises:
-        AddressRefused: one of them is not.
-        httpx.ConnectError: the name does not resolve.
-    """
-    addresses = await resolve(host, port)
-    for address in addresses:
-        if not is_public(ip_address(address)):
-            raise AddressRefused(host, address)
-    return addresses
-
-
 class GuardedTransport(httpx.AsyncBaseTransport):
     """Connects only to checked addresses; TLS still verifies the name that was asked for."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, resolver: Resolver = resolve) -> None:
         self._inner = inner
+        self._resolver = resolver
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         port = request.url.port or _DEFAULT_PORTS.get(request.url.scheme)
         if port is None:
             raise httpx.UnsupportedProtocol(f"{request.url.scheme}: is not served; use http or https")
         host = request.url.raw_host.decode("ascii")
-        *others, last = await public_addresses(host, port)
+        *others, last = await self._public_addresses(host, port)
         for address in others:
             try:
                 return await self._inner.handle_async_request(_pinned(request, host, address))
@@ -116,6 +124,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+    async def _public_addresses(self, host: str, port: int) -> list[str]:
+        addresses = await self._resolver(host, port)
+        for address in addresses:
+            if not is_public(ip_address(address)):
+                raise AddressRefused(host, address)
+        return addresses
 
 
 def _pinned(request: httpx.Request, host: str, address: str) -> httpx.Request:
@@ -137,7 +152,10 @@ def outbound_client(*, allow_private: bool) -> httpx.AsyncClient:
     if not allow_private:
         transport = GuardedTransport(transport)
     return httpx.AsyncClient(
-        transport=transport, trust_env=False, timeout=None, headers={"User-Agent": "ContentHub-Scheduler"}
+        transport=transport,
+        trust_env=False,
+        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS),  # `fetch` bounds the whole exchange
+        headers={"User-Agent": "ContentHub-Scheduler"},
     )
 
 

@@ -12,6 +12,7 @@ from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
+from app.core.errors import SchedulerUnavailable
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.context import CurrentExecution, enter_execution
 from app.scheduler.events import EventBus, ExecutionChanged
@@ -150,6 +151,10 @@ class Runner:
         self.running[attempt.execution_id] = running
         try:
             await self._perform(running)
+        except Exception as error:  # noqa: BLE001 - whatever broke, the execution must not stay `running`
+            logger.opt(exception=error).error("执行 {} 的运行器出错", attempt.execution_id)
+            broken = TaskExecutionResult.failure_result("任务执行异常", describe_error(error))
+            self._record(running, broken, None, RetryPolicy())
         finally:
             running.ended = True
             if self.running.get(attempt.execution_id) is running:
@@ -285,10 +290,10 @@ class Runner:
             result, stop = await self._result(running, session)
             unrecorded: TaskExecutionResult | None = result
             if running.abandoned:
-                session.rollback()
+                _roll_back(session)
                 return
             if not result.success:
-                session.rollback()
+                _roll_back(session)
             elif executor is not None and executor.lane == "loop":
                 # A commit waits for the disk and for locks: never on the application's loop.
                 unrecorded = await asyncio.to_thread(self._commit_with, running, session, result, policy)
@@ -339,7 +344,7 @@ class Runner:
                 session.rollback()
                 logger.warning("执行 {} 已被其他节点接管，其写入已回滚", finish.execution_id)
         except Exception as error:  # noqa: BLE001 - whatever the executor left in its Session
-            session.rollback()
+            _roll_back(session)
             logger.opt(exception=error).error("执行 {} 的会话无法提交", running.attempt.execution_id)
             return TaskExecutionResult.failure_result(
                 message="执行器报告成功，但其数据库会话无法提交",
@@ -357,6 +362,8 @@ class Runner:
         def stored(accepted: bool, error: BaseException | None) -> None:
             if error is not None:
                 logger.error("执行 {} 的结果未能保存: {}", finish.execution_id, error)
+                if not isinstance(error, SchedulerUnavailable) and finish.result is not None:
+                    self._submit(_unstorable(finish, error), execution)
             elif accepted:
                 self._announce(finish, execution)
             else:
@@ -417,11 +424,35 @@ class Runner:
         return running.deadline - running.started if running.deadline is not None else None
 
 
+def _unstorable(finish: FinishAttempt, error: BaseException) -> FinishAttempt:
+    """The end of an attempt whose result the database refused: failed, and saying so."""
+    return replace(
+        finish,
+        status=TaskStatus.FAILED,
+        state=ExecutionState.FAILED,
+        reason="unstorable",
+        message="执行结果无法保存",
+        error=describe_error(error),
+        result=None,
+        traceback=None,
+        lines=(),
+    )
+
+
 def _policy_of(execution: Execution, executor: TaskExecutor | None) -> RetryPolicy:
     """The policy recorded with the execution, or else the executor's default."""
     if execution.retry:
         return RetryPolicy.model_validate(execution.retry)
     return RetryPolicy(max_attempts=executor.max_attempts) if executor is not None else RetryPolicy()
+
+
+def _roll_back(session: Session) -> None:
+    """Roll back, also where that fails (a lost connection, a Session left half-way): then drop the connection."""
+    try:
+        session.rollback()
+    except Exception as error:  # noqa: BLE001 - the outcome is recorded elsewhere; this Session is thrown away
+        logger.warning("会话回滚失败，其连接已丢弃: {}", error)
+        session.invalidate()
 
 
 def _has_writes(session: Session) -> bool:

@@ -166,6 +166,7 @@ class Runtime:
 
     @property
     def scheduler(self) -> AsyncIOScheduler:
+        """The APScheduler that carries the clock; a new one after each shutdown."""
         if self._scheduler is None:
             self._scheduler = AsyncIOScheduler(timezone="UTC")
         return self._scheduler
@@ -235,6 +236,11 @@ class Runtime:
             self._scheduler = None
             self._stopping = None
             asyncio.run(self.drain(grace))
+
+    def close(self) -> None:
+        """Make durable what was handed in and let go of the database; a later use opens it again. Blocks."""
+        self.journal.close()
+        self.engine.dispose()
 
     async def drain(self, timeout: float | None) -> None:
         stopping = self._begin_stop(timeout)
@@ -499,3 +505,15 @@ def build_service(settings: Settings, *, role: str = "all", clock: Clock | None 
     sessions = sessionmaker(make_engine(settings), expire_on_commit=False)
     service.attach(Runtime(service, settings=settings, sessions=sessions, role=role, clock=clock))
     return service
+
+
+def runtime_of(service: SchedulerService) -> Runtime:
+    """The runtime behind `service`, with its stores.
+
+    Raises:
+        TypeError: another implementation of the protocol was attached.
+    """
+    runtime = service.runtime
+    if not isinstance(runtime, Runtime):
+        raise TypeError(f"{type(runtime).__name__} is not app.scheduler.runtime.Runtime")
+    return runtime

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest
-from app.core.jsonable import to_plain_json
+from app.core.jsonable import safe_text, to_plain_json
 from app.core.redaction import redact
 from app.models.task_execution import Execution
 
@@ -83,9 +83,9 @@ class TaskExecutionResult:
         """
         return {
             "success": self.success,
-            "message": self.message,
+            "message": safe_text(self.message),
             "data": self.data if self.data is None else to_plain_json(self.data),
-            "error": self.error,
+            "error": self.error if self.error is None else safe_text(self.error),
             "duration": self.duration,
             "metadata": to_plain_json(self.metadata) if self.metadata else {},
         }

@@ -14,7 +14,7 @@ import feedparser
 
 from app.core.config import Settings
 from app.executors.generators import Brief, Draft, GenerationFailed
-from app.executors.markdown import CJK, escape, link, plain_text, web_address
+from app.executors.markdown import CJK, escape, link, plain_text
 from app.executors.outbound import fetch, outbound_client, presentable
 
 SAMPLE_FEED = Path(__file__).parent.parent / "sample_feed.xml"
@@ -28,7 +28,10 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 _LATIN_WORD = re.compile(rf"[^\W_{CJK}]+")
 _CJK_RUN = re.compile(rf"[{CJK}]+")
 _PARTICLES = re.compile("[的了和与及或在是对将把被为从到之其这那]")
-_STOPWORDS = frozenset("a an and are as at be by for from how in is it of on or the to what with".split())
+_STOPWORDS = frozenset(
+    {"a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "how", "in", "is", "it", "of", "on", "or"}
+    | {"the", "to", "what", "with"}
+)
 _MATCHING_SHARE = 1 / 3
 
 
@@ -197,7 +200,7 @@ def digest(feed: Feed, entries: tuple[Entry, ...], notice: str | None = None) ->
     opening = f"来自 {escape(feed.title) or '未命名的订阅源'}，共 {len(entries)} 篇。"
     paragraphs = [opening] if notice is None else [opening, f"> {escape(notice)}"]
     for entry in entries:
-        paragraphs.append(f"## {link(entry.title or web_address(entry.link) or '无题', entry.link)}")
+        paragraphs.append(f"## {link(entry.title or entry.link or '无题', entry.link)}")
         if entry.published_at is not None:
             paragraphs.append(f"*{entry.published_at:%Y-%m-%d}*")
         if entry.summary:

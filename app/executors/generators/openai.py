@@ -67,9 +67,7 @@ class OpenAIGenerator:
                     ],
                 },
             )
-            return await fetch(
-                client, request, limit_bytes=LIMIT_BYTES, timeout_seconds=self._timeout_seconds
-            )
+            return await fetch(client, request, limit_bytes=LIMIT_BYTES, timeout_seconds=self._timeout_seconds)
 
     def _refusal(self, answer: Fetched) -> str:
         retry_after = answer.headers.get("Retry-After")

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -32,7 +32,6 @@ INDEX_ENTRIES = 500
 FEED_ENTRIES = 50
 LOCK_TIMEOUT_SECONDS = 30.0
 _LOCK_POLL_SECONDS = 0.05
-_ATOM = "http://www.w3.org/2005/Atom"
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _templates = Environment(
@@ -50,7 +49,6 @@ class Listed:
 
     content_id: int
     title: str
-    topic: str
     page: str
     published_at: datetime
 
@@ -87,8 +85,7 @@ class DirectoryPublisher:
             raise PublishingFailed(f"index and feed cannot be written to {self._directory}: {error}") from error
 
     def _feed(self, db: Session, listed: Sequence[Listed]) -> bytes:
-        ElementTree.register_namespace("", _ATOM)
-        feed = ElementTree.Element(f"{{{_ATOM}}}feed")
+        feed = ET.Element("feed", xmlns="http://www.w3.org/2005/Atom")
         updated = max((entry.published_at for entry in listed), default=datetime.fromtimestamp(0, UTC))
         _add(feed, "id", f"{self._base_url}/")
         _add(feed, "title", "ContentHub")
@@ -97,8 +94,8 @@ class DirectoryPublisher:
         _add(feed, "link", href=f"{self._base_url}/feed.xml", rel="self", type="application/atom+xml")
         _add(feed, "link", href=f"{self._base_url}/index.html", rel="alternate", type="text/html")
         wanted = select(Content.id, Content.body).where(Content.id.in_([entry.content_id for entry in listed]))
-        bodies = {content_id: body for content_id, body in db.execute(wanted)}
-        for entry in listed:
+        bodies = dict(db.execute(wanted).tuples().all())
+        for entry in [entry for entry in listed if entry.content_id in bodies]:  # one may be deleted by now
             address = f"{self._base_url}/{entry.page}"
             item = _add(feed, "entry")
             _add(item, "id", address)
@@ -106,12 +103,13 @@ class DirectoryPublisher:
             _add(item, "updated", entry.published_at.isoformat())
             _add(item, "link", href=address, rel="alternate", type="text/html")
             _add(item, "content", to_html(bodies[entry.content_id]), type="html")
-        return ElementTree.tostring(feed, encoding="utf-8", xml_declaration=True)
+        document: bytes = ET.tostring(feed, encoding="utf-8", xml_declaration=True)
+        return document
 
 
 def _newest(db: Session) -> list[Listed]:
     rows = db.execute(
-        select(Content.id, Content.title, Content.topic, Publication.location, Publication.published_at)
+        select(Content.id, Content.title, Publication.location, Publication.published_at)
         .join(Content, Content.id == Publication.content_id)
         .where(Publication.target == DirectoryPublisher.target)
         .order_by(Publication.published_at.desc(), Publication.id.desc())
@@ -120,9 +118,9 @@ def _newest(db: Session) -> list[Listed]:
     return [Listed(*row) for row in rows]
 
 
-def _add(parent: ElementTree.Element, name: str, text: str | None = None, **attributes: str) -> ElementTree.Element:
+def _add(parent: ET.Element, name: str, text: str | None = None, **attributes: str) -> ET.Element:
     """A child of `parent`; what XML 1.0 cannot hold is left out of its text."""
-    child = ElementTree.SubElement(parent, f"{{{_ATOM}}}{name}", attributes)
+    child = ET.SubElement(parent, name, attributes)
     child.text = _NO_XML.sub("", text) if text is not None else None
     return child
 
@@ -166,7 +164,7 @@ async def exclusive(path: Path) -> AsyncIterator[None]:
     with path.open("ab") as file:
         try:
             async with asyncio.timeout(LOCK_TIMEOUT_SECONDS):
-                while not _locked(file.fileno()):
+                while not _locked(file.fileno()):  # noqa: ASYNC110 - another process sets no event here
                     await asyncio.sleep(_LOCK_POLL_SECONDS)
         except TimeoutError:
             raise PublishingFailed(f"{path} has been locked for {LOCK_TIMEOUT_SECONDS:g} s") from None

@@ -1,0 +1,155 @@
+"""See an execution through: leave it to a server that runs, or run it here, and wait for its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from app.cli import output
+from app.cli.records import execution_record
+from app.core.errors import Conflict
+from app.models.node import Node
+from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.nodes import host_identity, process_exists
+from app.scheduler.runtime import Runtime
+
+LOOK_SECONDS = 0.25
+
+Record = Callable[[], Awaitable[Execution]]
+
+
+def listening_nodes(runtime: Runtime) -> list[Node]:
+    """The nodes that will run what is recorded now: servers that were heard of within a lease and, where they
+    are on this machine, whose process is there."""
+    oldest = runtime.clock.now() - timedelta(seconds=runtime.settings.scheduler_lease_seconds)
+    here = host_identity()
+    return [
+        node
+        for node in runtime.history.nodes()
+        if node.role != "cli" and node.heartbeat_at > oldest and (node.host != here or process_exists(node.pid))
+    ]
+
+
+def carry_out(runtime: Runtime, record: Record, *, detach: bool, timeout: float | None, as_json: bool) -> None:
+    """Record an execution and, unless `detach`, wait for its outcome, which becomes the exit code: 0 only for
+    success.
+
+    Where no server listens it runs in this process; then Ctrl-C and `timeout` (seconds) cancel it. Where one
+    does, they only end the waiting.
+    """
+    nodes = listening_nodes(runtime)
+    if detach:
+        execution = asyncio.run(_recorded(record))
+        _show_recorded(execution, has_server=bool(nodes), as_json=as_json)
+        raise typer.Exit(int(execution.state is ExecutionState.SKIPPED))
+    try:
+        execution = asyncio.run(_carried_out(runtime, record, here=not nodes, timeout=timeout))
+    except TimeoutError:
+        end = "it runs on in the server" if nodes else "it was cancelled"
+        output.err.print(f"Error: the execution was not over after {timeout:g} s; {end}", style="red")
+        raise typer.Exit(1) from None
+    show_outcome(execution, as_json=as_json)
+    raise typer.Exit(int(execution.state is not ExecutionState.SUCCESS))
+
+
+async def _recorded(record: Record) -> Execution:
+    return await record()
+
+
+async def _carried_out(runtime: Runtime, record: Record, *, here: bool, timeout: float | None) -> Execution:
+    if here:
+        runtime.service.start()
+    try:
+        execution = await record()
+        try:
+            async with asyncio.timeout(timeout):
+                return await until_over(runtime, execution)
+        except (TimeoutError, asyncio.CancelledError):
+            if here:
+                with suppress(Conflict):  # it was over in that very moment
+                    await runtime.service.cancel(execution.id)
+            raise
+    finally:
+        if here:
+            await runtime.service.drain()
+
+
+async def until_over(runtime: Runtime, execution: Execution) -> Execution:
+    """Wait until an execution is over, or parked; shows how far it is while a person is looking."""
+    waiting = asyncio.create_task(runtime.wait(execution.id, None))
+    try:
+        with _progress() as progress:
+            bar = progress.add_task(_headline(execution), total=None)
+            while not execution.is_final and execution.state is not ExecutionState.PARKED:
+                await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+                execution = await asyncio.to_thread(runtime.history.get, execution.id)
+                progress.update(
+                    bar,
+                    description=_headline(execution),
+                    total=None if execution.progress is None else 1.0,
+                    completed=execution.progress or 0.0,
+                )
+    finally:
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    return execution
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=output.err,
+        transient=True,
+        disable=not output.err.is_terminal,
+    )
+
+
+def _headline(execution: Execution) -> str:
+    name = execution.task_name or execution.task_type
+    again = f", attempt {execution.attempt}" if execution.attempt > 1 else ""
+    doing = f": {execution.progress_message}" if execution.progress_message else ""
+    return output.printable(f"{name} {execution.state.value}{again}{doing}")
+
+
+def _show_recorded(execution: Execution, *, has_server: bool, as_json: bool) -> None:
+    if as_json:
+        output.show_json(execution_record(execution))
+    else:
+        output.say(f"Recorded execution {execution.id} ({execution.state.value}).")
+    if not has_server and not execution.is_final:
+        output.note("No server is running; it starts when one does: `contenthub serve`")
+
+
+def show_outcome(execution: Execution, *, as_json: bool) -> None:
+    """How an execution ended: on stdout for success, on stderr for all else."""
+    if as_json:
+        output.show_json(execution_record(execution))
+    if execution.state is ExecutionState.SUCCESS:
+        if not as_json:
+            took = f" in {execution.duration_seconds:.2f} s" if execution.duration_seconds is not None else ""
+            output.say(f"Execution {execution.id} succeeded{took}: {execution.message}", style="green")
+        return
+    reason = f" ({execution.reason})" if execution.reason else ""
+    why = execution.error or execution.message or _REMEDIES.get(execution.reason or "", "")
+    output.err.print(
+        output.printable(
+            f"Error: execution {execution.id} is {execution.state.value}{reason}{': ' if why else ''}{why};"
+            f" see `contenthub execution show {execution.id}`"
+        ),
+        style="red",
+    )
+
+
+_REMEDIES = {
+    "overlap": "an earlier execution of the task is not over; wait for it, or cancel it",
+    "unknown_executor": "no node has its executor; register it, or change the task's type",
+    "invalid_params": "the executor refuses its params; mend them",
+}

@@ -1,0 +1,94 @@
+"""What every command that needs the database opens first: settings, a service, a schema that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from app.core.config import Settings, get_settings
+from app.core.errors import FieldError, InvalidRequest, SchedulerUnavailable
+from app.core.logging import configure_logging
+
+if TYPE_CHECKING:
+    from app.scheduler.runtime import Runtime
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        InvalidRequest: the environment or `.env` has a wrong value; `errors` names the variables.
+    """
+    try:
+        return get_settings()
+    except ValidationError as error:
+        raise InvalidRequest(
+            FieldError(".".join(str(part) for part in item["loc"]).upper(), item["msg"], item["type"])
+            for item in error.errors(include_url=False, include_input=False)
+        ) from None
+    except SettingsError as error:
+        raise InvalidRequest.of("settings", f"{error}; mend the variable in the environment or .env") from error
+
+
+@contextmanager
+def database_faults() -> Iterator[None]:
+    """Turn what a driver or a wrong URL raises into one sentence.
+
+    Raises:
+        InvalidRequest: DATABASE_URL cannot be used. SchedulerUnavailable: the database is out of reach.
+    """
+    # Imported here, as everything that needs SQLAlchemy or FastAPI: `--help`, `schedule preview` and usage errors
+    # need neither, and answer in a third of the time.
+    from sqlalchemy.exc import ArgumentError, DBAPIError
+
+    try:
+        yield
+    except ArgumentError as error:
+        raise InvalidRequest.of(
+            "DATABASE_URL", f"{error}; write one such as sqlite:///data/contenthub.db"
+        ) from error
+    except ModuleNotFoundError as error:
+        if error.name not in {"psycopg", "psycopg2"}:
+            raise
+        raise InvalidRequest.of(
+            "DATABASE_URL", "its driver is missing; install contenthub-scheduler[postgres]"
+        ) from error
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        raise SchedulerUnavailable(f"the database cannot be used: {reason}; run `contenthub doctor`") from error
+
+
+@contextmanager
+def opened() -> Iterator[Runtime]:
+    """The runtime of a one-off command, not started: it fires no schedules and runs only what it is asked to.
+
+    A database without a schema gets one, as `serve` would make it; one with another revision is refused, because
+    a server that is running may need it as it is.
+
+    Raises:
+        InvalidRequest, SchedulerUnavailable: the settings or the database cannot be used; the remedy is named.
+    """
+    settings = load_settings()
+    configure_logging("WARNING")
+    with database_faults():
+        from app.db.schema import current_revision, head_revision
+        from app.factory import create_service, prepare_database
+        from app.scheduler.runtime import runtime_of
+
+        service = create_service(settings, role="cli")
+        runtime = runtime_of(service)
+        try:
+            found, wanted = current_revision(runtime.engine), head_revision()
+            if found is None:
+                prepare_database(settings, service)
+            elif found != wanted:
+                raise SchedulerUnavailable(
+                    f"the database is at revision {found}, this version needs {wanted}; run `contenthub db upgrade`"
+                )
+            yield runtime
+        finally:
+            runtime.close()

@@ -1,0 +1,87 @@
+"""The composition root: which executors exist, and what the application is made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from app.api.application import install_api
+from app.core.config import Settings, get_settings
+from app.core.logging import configure_logging
+from app.db.database import SessionLocal, configure
+from app.db.schema import upgrade
+from app.executors.content_generation import ContentGenerationExecutor
+from app.executors.http_request import HttpRequestExecutor
+from app.executors.publishing import PublishingExecutor
+from app.models.content import ensure_default_account
+from app.scheduler.runtime import Runtime, build_service, package_version, runtime_of
+from app.services.scheduler_service import SchedulerService, scheduler_service
+
+
+def register_executors(service: SchedulerService = scheduler_service, settings: Settings | None = None) -> None:
+    """Register the executors of this backend. A team adds its own here."""
+    service.register_executor(ContentGenerationExecutor(settings))
+    service.register_executor(PublishingExecutor(settings))
+    service.register_executor(HttpRequestExecutor(settings))
+
+
+def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:
+    """A service of its own on the database of `settings`, with the backend's executors.
+
+    Role `cli` is for one-off commands: it fires no schedules and runs only what it was asked to run.
+    """
+    service = build_service(settings, role=role)
+    register_executors(service, settings)
+    return service
+
+
+def prepare_database(runtime: Runtime) -> None:
+    """Bring the schema to head and make sure the first account exists. Blocks."""
+    upgrade(runtime.settings)
+    with runtime.sessions() as session:
+        ensure_default_account(session)
+        session.commit()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application: API, published site, and the scheduler for as long as the application lives.
+
+    Without `settings` it is the process's own, on the singleton `scheduler_service`; with them it is a world of
+    its own (tests run several in one process).
+    """
+    if settings is None:
+        settings = get_settings()
+        configure_logging(settings.log_level)
+        configure(settings)
+        service = scheduler_service
+        service.attach(Runtime(service, settings=settings, sessions=SessionLocal))
+        register_executors(service, settings)
+    else:
+        service = create_service(settings)
+    runtime = runtime_of(service)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(prepare_database, runtime)
+        if settings.scheduler_enabled:
+            service.start()
+        try:
+            yield
+        finally:
+            await service.drain()
+            await asyncio.to_thread(runtime.close)
+
+    app = FastAPI(title="ContentHub Scheduler", version=package_version(), lifespan=lifespan)
+    app.state.settings = settings
+    app.state.service = service
+    app.state.runtime = runtime
+    install_api(app)
+    # The folder appears with the first publication.
+    app.mount(
+        "/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site"
+    )
+    return app

@@ -1,0 +1,593 @@
+"""From request to recorded outcome, on the embedded engine: one suite for every database."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from loguru import logger
+from pydantic import BaseModel
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest, NotFound
+from app.models.task_execution import ExecutionState
+from app.scheduler.context import current_execution, find_current_execution
+from app.scheduler.engines import embedded
+from app.services.scheduler_service import TaskExecutionResult
+from tests.support import Recorder, ended, fail_with, running, until
+
+
+def ok(data: dict[str, Any] | None = None) -> TaskExecutionResult:
+    return TaskExecutionResult.success_result("好", data=data)
+
+
+# ---------------------------------------------------------------- the way of one run
+
+
+@pytest.mark.parametrize("lane", ["thread", "loop"])
+async def test_an_enqueued_execution_runs_once_and_its_outcome_is_recorded(database_url: str, lane: str) -> None:
+    executor = Recorder("work", lambda *_: ok({"answer": 42}), lane=lane)
+    async with running(database_url, executor) as (service, runtime):
+        execution = await service.enqueue("work", {"topic": "天气"})
+        result = await service.wait(execution.id, 10)
+        assert (result.success, result.message, result.data) == (True, "好", {"answer": 42})
+        stored = runtime.history.get(execution.id)
+        assert stored.state is ExecutionState.SUCCESS
+        assert stored.params == {"topic": "天气"}
+        assert stored.started_at is not None
+        assert stored.finished_at is not None
+        assert stored.created_at.tzinfo is UTC
+        assert stored.owner is None
+        (attempt,) = runtime.history.attempts(execution.id)
+        assert (attempt.number, attempt.status, attempt.error) == (1, "success", None)
+        assert executor.calls == [{"topic": "天气"}]
+
+
+async def test_thread_lane_runs_beside_the_loop_and_loop_lane_on_it(database_url: str) -> None:
+    threads: dict[str, int] = {}
+    here = threading.get_ident()
+    beside = Recorder("beside", lambda *_: threads.update(beside=threading.get_ident()))
+    on_it = Recorder("on_it", lambda *_: threads.update(on_it=threading.get_ident()), lane="loop")
+    async with running(database_url, beside, on_it) as (service, _):
+        for name in ("beside", "on_it"):
+            await service.wait((await service.enqueue(name)).id, 10)
+    assert threads["beside"] != here
+    assert threads["on_it"] == here
+
+
+async def test_a_blocking_executor_does_not_stop_the_application_loop(database_url: str) -> None:
+    release = threading.Event()
+    async with running(database_url, Recorder("block", lambda *_: release.wait(20) and None)) as (service, _):
+        execution = await service.enqueue("block")
+        turns = 0
+        while turns < 50:
+            await asyncio.sleep(0)
+            turns += 1
+        release.set()
+        assert (await service.wait(execution.id, 10)).success
+
+
+async def test_a_failure_is_retried_with_backoff_and_then_final(database_url: str) -> None:
+    executor = Recorder("shaky", fail_with(ConnectionError("down")), max_attempts=2)
+    async with running(database_url, executor) as (service, runtime):
+        execution = await service.enqueue("shaky")
+        retrying = await until(
+            lambda: (e := runtime.history.get(execution.id)).state is ExecutionState.RETRYING and e
+        )
+        assert timedelta(seconds=1) < retrying.run_at - retrying.started_at < timedelta(seconds=3)
+        result = await service.wait(execution.id, 15)
+        assert result.error == "ConnectionError: down"
+        first, second = runtime.history.attempts(execution.id)
+        assert [first.status, second.status] == ["failed", "failed"]
+        assert "ConnectionError" in (first.traceback or "")
+        assert runtime.history.get(execution.id).failures == 2
+
+
+async def test_max_attempts_of_the_request_win_over_the_executors(database_url: str) -> None:
+    executor = Recorder("shaky", fail_with(ConnectionError("down")), max_attempts=5)
+    async with running(database_url, executor) as (service, runtime):
+        execution = await service.enqueue("shaky", max_attempts=1)
+        await service.wait(execution.id, 10)
+        assert len(runtime.history.attempts(execution.id)) == 1
+
+
+@pytest.mark.parametrize("lane", ["thread", "loop"])
+async def test_a_time_limit_ends_an_awaiting_executor(database_url: str, lane: str) -> None:
+    executor = Recorder("slow", lambda *_: asyncio.sleep(30), lane=lane)
+    async with running(database_url, executor) as (service, runtime):
+        execution = await service.enqueue("slow", timeout_seconds=0.2)
+        result = await service.wait(execution.id, 10)
+        assert result.error == "TimeoutError: no result within 0.2 seconds"
+        assert runtime.history.get(execution.id).reason == "timeout"
+
+
+async def test_a_blocking_executor_past_its_limit_is_given_up_and_what_it_brings_later_is_refused(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_BLOCKING_GRACE_SECONDS", 0.1)
+    release = threading.Event()
+    returned = threading.Event()
+
+    def block(*_: Any) -> TaskExecutionResult:
+        release.wait(20)
+        returned.set()
+        return ok()
+
+    executor = Recorder("stuck", block, max_attempts=3)
+    async with running(database_url, executor, scheduler_concurrency=1) as (service, runtime):
+        execution = await service.enqueue("stuck", timeout_seconds=0.2)
+        result = await service.wait(execution.id, 10)
+        assert "no result within" in (result.error or "")
+        service.register_executor(Recorder("next"))
+        assert (await service.wait((await service.enqueue("next")).id, 10)).success, "the lane was lost"
+        release.set()
+        await until(returned.is_set)
+        await asyncio.sleep(0.1)
+        stored = runtime.history.get(execution.id)
+        assert (stored.state, stored.reason) == (ExecutionState.FAILED, "timeout")
+        assert len(executor.calls) == 1, "a retry overlapped the attempt that still ran"
+
+
+async def test_run_at_priority_and_order(database_url: str) -> None:
+    order: list[str] = []
+    gate = threading.Event()
+    blocker = Recorder("blocker", lambda *_: gate.wait(20) and None)
+    work = Recorder("work", lambda _id, params, _db: order.append(params["name"]))
+    async with running(database_url, blocker, work, scheduler_concurrency=1) as (service, runtime):
+        await service.enqueue("blocker")
+        await until(lambda: runtime.history.counts()[ExecutionState.RUNNING])
+        low = await service.enqueue("work", {"name": "low"}, priority=-1)
+        await service.enqueue("work", {"name": "high"}, priority=5)
+        later = await service.enqueue("work", {"name": "later"}, run_at=datetime.now(UTC) + timedelta(seconds=1))
+        gate.set()
+        await service.wait(low.id, 10)
+        await service.wait(later.id, 10)
+        assert order == ["high", "low", "later"]
+        stored = runtime.history.get(later.id)
+        assert stored.started_at is not None
+        assert stored.started_at >= stored.run_at
+
+
+async def test_an_idempotency_key_makes_a_repeated_request_the_first_one(database_url: str) -> None:
+    executor = Recorder("work")
+    async with running(database_url, executor) as (service, _):
+        found = await asyncio.gather(*(service.enqueue("work", {}, idempotency_key="order-7") for _ in range(20)))
+        assert len({execution.id for execution in found}) == 1
+        await service.wait(found[0].id, 10)
+        again = await service.enqueue("work", {}, idempotency_key="order-7")
+        assert again.id == found[0].id
+        assert again.state is ExecutionState.SUCCESS
+    assert len(executor.calls) == 1
+
+
+async def test_a_concurrency_key_holds_its_limit(database_url: str) -> None:
+    lock, now_running, most = threading.Lock(), 0, 0
+
+    def work(*_: Any) -> None:
+        nonlocal now_running, most
+        with lock:
+            now_running += 1
+            most = max(most, now_running)
+        time.sleep(0.02)
+        with lock:
+            now_running -= 1
+
+    async with running(database_url, Recorder("work", work), scheduler_concurrency=8) as (service, _):
+        requests = [
+            await service.enqueue("work", concurrency_key="customer", concurrency_limit=2) for _ in range(12)
+        ]
+        for execution in requests:
+            assert (await service.wait(execution.id, 20)).success
+    assert most <= 2
+
+
+# ---------------------------------------------------------------- cancel, retry, park
+
+
+async def test_cancel_of_a_running_execution(database_url: str) -> None:
+    async with running(database_url, Recorder("slow", lambda *_: asyncio.sleep(30))) as (service, runtime):
+        execution = await service.enqueue("slow")
+        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
+        await service.cancel(execution.id)
+        result = await service.wait(execution.id, 10)
+        assert result.error == "Cancelled"
+        with pytest.raises(Conflict, match="cancelled cannot cancel"):
+            await service.cancel(execution.id)
+
+
+async def test_cancel_of_a_waiting_execution_means_it_never_runs(database_url: str) -> None:
+    gate = threading.Event()
+    work = Recorder("work")
+    blocker = Recorder("blocker", lambda *_: gate.wait(20) and None)
+    async with running(database_url, blocker, work, scheduler_concurrency=1) as (service, runtime):
+        await service.enqueue("blocker")
+        in_memory = await service.enqueue("work")
+        in_table = await service.enqueue("work", run_at=datetime.now(UTC) + timedelta(hours=1))
+        for execution in (in_memory, in_table):
+            assert (await service.cancel(execution.id)).state is ExecutionState.CANCELLED
+        gate.set()
+        await until(lambda: not runtime.history.counts()[ExecutionState.RUNNING])
+    assert work.calls == []
+
+
+async def test_a_failed_execution_can_be_retried_and_a_successful_one_not(database_url: str) -> None:
+    outcomes = iter([TaskExecutionResult.failure_result("坏", "Bad: luck"), ok()])
+    async with running(database_url, Recorder("work", lambda *_: next(outcomes))) as (service, runtime):
+        execution = await service.enqueue("work")
+        assert not (await service.wait(execution.id, 10)).success
+        await service.retry(execution.id)
+        assert (await service.wait(execution.id, 10)).success
+        assert [attempt.status for attempt in runtime.history.attempts(execution.id)] == ["failed", "success"]
+        with pytest.raises(Conflict):
+            await service.retry(execution.id)
+
+
+async def test_unknown_things_are_refused_and_nothing_is_stored(database_url: str) -> None:
+    strict = Recorder("strict")
+    strict.validate_params = lambda params: "topic" in params  # type: ignore[method-assign]
+    async with running(database_url, strict) as (service, runtime):
+        with pytest.raises(ExecutorNotFound):
+            await service.enqueue("nobody")
+        with pytest.raises(InvalidParameters):
+            await service.enqueue("strict", {})
+        with pytest.raises(InvalidRequest) as refusal:
+            await service.enqueue("strict", {"topic": object()})
+        assert refusal.value.errors[0].field == "params"
+        with pytest.raises(InvalidRequest) as refusal:
+            await service.enqueue("strict", {"topic": 1}, priority=10**9, run_at=datetime(2030, 1, 1))  # noqa: DTZ001
+        assert {error.field for error in refusal.value.errors} == {"priority", "run_at"}
+        for ask in (service.cancel, service.retry, service.run_now):
+            with pytest.raises(NotFound):
+                await ask(999)
+        assert runtime.history.page() == []
+
+
+async def test_an_execution_whose_executor_is_gone_is_parked_and_runs_when_it_is_back(database_url: str) -> None:
+    async with running(database_url, Recorder("other"), Recorder("gone"), start=False) as (service, _):
+        execution = await service.enqueue("gone")
+    async with running(database_url, Recorder("other")) as (_, runtime):
+        parked = await ended(runtime, execution.id)
+        assert (parked.state, parked.reason) == (ExecutionState.PARKED, "unknown_executor")
+    async with running(database_url, Recorder("gone")) as (service, runtime):
+        assert (await service.wait(execution.id, 15)).success
+
+
+async def test_an_execution_whose_params_are_no_longer_accepted_is_parked(database_url: str) -> None:
+    class Params(BaseModel):
+        topic: str
+
+    async with running(database_url, Recorder("work"), start=False) as (service, _):
+        execution = await service.enqueue("work", {})
+    async with running(database_url, Recorder("work", params_model=Params)) as (service, runtime):
+        parked = await ended(runtime, execution.id)
+        assert (parked.state, parked.reason) == (ExecutionState.PARKED, "invalid_params")
+
+
+# ---------------------------------------------------------------- sessions
+
+
+def _table(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE effects (id INTEGER PRIMARY KEY, note TEXT)"))
+    engine.dispose()
+
+
+def _notes(database_url: str) -> list[str]:
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        notes = [row.note for row in connection.execute(text("SELECT note FROM effects ORDER BY id"))]
+    engine.dispose()
+    return notes
+
+
+@pytest.mark.parametrize("lane", ["thread", "loop"])
+async def test_what_an_executor_writes_is_committed_with_its_success_and_only_then(
+    database_url: str, lane: str
+) -> None:
+    _table(database_url)
+
+    def write(task_id: int, params: dict[str, Any], db: Session) -> TaskExecutionResult:
+        db.execute(text("INSERT INTO effects VALUES (:id, :note)"), params)
+        if params["note"] == "raises":
+            raise ValueError("after the write")
+        return ok() if params["note"] == "kept" else TaskExecutionResult.failure_result("坏", "Bad: x")
+
+    async with running(database_url, Recorder("write", write, lane=lane)) as (service, _):
+        for number, note in enumerate(["kept", "failed", "raises"]):
+            execution = await service.enqueue("write", {"id": number, "note": note})
+            await service.wait(execution.id, 10)
+    assert _notes(database_url) == ["kept"]
+
+
+async def test_a_session_left_broken_still_gets_its_outcome_recorded(database_url: str) -> None:
+    _table(database_url)
+
+    def swallow(task_id: int, params: dict[str, Any], db: Session) -> TaskExecutionResult:
+        from sqlalchemy.exc import IntegrityError
+
+        db.execute(text("INSERT INTO effects VALUES (1, 'one')"))
+        try:
+            db.execute(text("INSERT INTO effects VALUES (1, 'two')"))
+        except IntegrityError:
+            logger.info("swallowed")
+        return ok()
+
+
+    async with running(database_url, Recorder("swallow", swallow)) as (service, runtime):
+        execution = await service.enqueue("swallow")
+        await service.wait(execution.id, 10)
+        assert runtime.history.get(execution.id).is_final
+
+
+async def test_a_flush_that_failed_is_recorded_as_a_failure_that_names_the_session(database_url: str) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    from app.models.scheduled_task import ScheduledTask
+
+    def swallow(task_id: int, params: dict[str, Any], db: Session) -> TaskExecutionResult:
+        for _ in range(2):
+            db.add(ScheduledTask(name="same", task_type="x", timezone="UTC"))
+        try:
+            db.flush()
+        except IntegrityError:
+            logger.info("swallowed")
+        db.add(ScheduledTask(name="another", task_type="x", timezone="UTC"))
+        return ok()
+
+    async with running(database_url, Recorder("swallow", swallow)) as (service, runtime):
+        execution = await service.enqueue("swallow")
+        result = await service.wait(execution.id, 10)
+        stored = runtime.history.get(execution.id)
+        assert stored.is_final
+        written = runtime.tasks.page()
+        assert result.success == bool(written), "recorded success and committed writes must agree"
+
+
+async def test_a_result_that_is_no_json_fails_clearly_and_never_stays_running(database_url: str) -> None:
+    data = {"at": datetime(2030, 1, 1, tzinfo=UTC), "sum": Decimal("1.5"), "id": uuid.UUID(int=1)}
+    good = Recorder("good", lambda *_: ok(data))
+    bad = Recorder("bad", lambda *_: ok({"lock": threading.Lock()}))
+    hostile = Recorder("hostile", lambda *_: TaskExecutionResult.success_result("\x00\ud800", data={"a\x00": "\x00"}))
+    async with running(database_url, good, bad, hostile) as (service, runtime):
+        result = await service.wait((await service.enqueue("good")).id, 10)
+        assert result.data == {"at": "2030-01-01T00:00:00Z", "sum": "1.5", "id": str(uuid.UUID(int=1))}
+        result = await service.wait((await service.enqueue("bad")).id, 10)
+        assert "no JSON" in (result.error or "")
+        execution = await service.enqueue("hostile")
+        assert (await ended(runtime, execution.id)).is_final
+
+
+# ---------------------------------------------------------------- in the caller's transaction
+
+
+async def test_enqueue_with_a_session_happens_only_if_that_commits(database_url: str) -> None:
+    executor = Recorder("work")
+    async with running(database_url, executor) as (service, runtime):
+        with runtime.sessions() as db:
+            dropped = await service.enqueue("work", {"n": 1}, db=db)
+            db.rollback()
+        with runtime.sessions() as db:
+            with db.begin_nested() as savepoint:
+                await service.enqueue("work", {"n": 2}, db=db)
+                savepoint.rollback()
+            kept = await service.enqueue("work", {"n": 3}, db=db, idempotency_key="k")
+            again = await service.enqueue("work", {"n": 4}, db=db, idempotency_key="k")
+            await asyncio.sleep(0.2)
+            assert executor.calls == []
+            db.commit()
+        assert again.id == kept.id
+        assert (await service.wait(kept.id, 10)).success
+        if dropped.id != kept.id:
+            with pytest.raises(NotFound):
+                runtime.history.get(dropped.id)
+    assert executor.calls == [{"n": 3}]
+
+
+async def test_enqueue_with_an_async_session(database_url: str) -> None:
+    url = database_url.replace("sqlite://", "sqlite+aiosqlite://").replace("postgresql://", "postgresql+psycopg://")
+    engine = create_async_engine(url)
+    executor = Recorder("work")
+    async with running(database_url, executor) as (service, _):
+        async with AsyncSession(engine) as db:
+            execution = await service.enqueue("work", {"n": 1}, db=db)
+            await db.commit()
+        assert (await service.wait(execution.id, 10)).success
+        async with AsyncSession(engine) as db:
+            await service.enqueue("work", {"n": 2}, db=db)
+        await engine.dispose()
+    assert executor.calls == [{"n": 1}]
+
+
+# ---------------------------------------------------------------- what a running executor can say
+
+
+async def test_current_execution_speaks(database_url: str) -> None:
+    seen: dict[str, Any] = {}
+
+    async def work(task_id: int, params: dict[str, Any], db: Session) -> TaskExecutionResult:
+        execution = current_execution()
+        seen.update(id=execution.id, attempt=execution.attempt, cancelled=execution.cancelled)
+        execution.progress(0.25, "四分之一")
+        logger.info("a line of loguru")
+        await asyncio.to_thread(logger.warning, "from another thread")
+        execution.log("by hand")
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            execution.progress(2)
+        return ok()
+
+    assert find_current_execution() is None
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await service.wait(execution.id, 10)
+        assert seen == {"id": execution.id, "attempt": 1, "cancelled": False}
+        stored = runtime.history.get(execution.id)
+        assert (stored.progress, stored.progress_message) == (0.25, "四分之一")
+        lines = [(line.level, line.message) for line in runtime.history.logs(execution.id)]
+        assert lines == [("INFO", "a line of loguru"), ("WARNING", "from another thread"), ("INFO", "by hand")]
+
+
+async def test_log_lines_are_bounded(database_url: str) -> None:
+    def work(*_: Any) -> None:
+        for number in range(20):
+            logger.info("line {}", number)
+
+    async with running(database_url, Recorder("work", work), scheduler_log_lines=5) as (service, runtime):
+        execution = await service.enqueue("work")
+        await service.wait(execution.id, 10)
+        lines = [line.message for line in runtime.history.logs(execution.id)]
+        assert lines[:5] == [f"line {number}" for number in range(5)]
+        assert len(lines) == 6
+        assert "only the first 5" in lines[5]
+
+
+async def test_log_lines_and_progress_are_visible_while_it_runs(database_url: str) -> None:
+    release = threading.Event()
+
+    def work(*_: Any) -> None:
+        current_execution().progress(0.5)
+        logger.info("under way")
+        release.wait(20)
+
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await until(lambda: runtime.history.logs(execution.id))
+        assert runtime.history.get(execution.id).progress == 0.5
+        release.set()
+        await service.wait(execution.id, 10)
+        assert len(runtime.history.logs(execution.id)) == 1
+
+
+async def test_a_blocking_executor_can_see_that_it_is_cancelled(database_url: str) -> None:
+    def work(*_: Any) -> TaskExecutionResult:
+        execution = current_execution()
+        while not execution.cancelled:
+            time.sleep(0.01)
+        return TaskExecutionResult.failure_result("提前结束", "Stopped: early")
+
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
+        await service.cancel(execution.id)
+        await service.wait(execution.id, 10)
+        assert runtime.history.get(execution.id).state is ExecutionState.CANCELLED
+
+
+# ---------------------------------------------------------------- many at once
+
+
+async def test_200_direct_calls_and_2000_executions_that_write_lose_nothing(database_url: str) -> None:
+    _table(database_url)
+
+    def write(task_id: int, params: dict[str, Any], db: Session) -> TaskExecutionResult:
+        db.execute(text("SELECT count(*) FROM effects WHERE id < 0")).scalar()
+        db.execute(text("INSERT INTO effects (id, note) VALUES (:id, 'x')"), {"id": params["id"]})
+        return ok()
+
+    async with running(
+        database_url, Recorder("write", write), scheduler_concurrency=8, sqlite_synchronous="NORMAL"
+    ) as (service, runtime):
+
+        async def direct(number: int) -> None:
+            with runtime.sessions() as db:
+                result = await service.execute_task(1, "write", {"id": 100_000 + number}, db)
+                assert result.success, result.error
+                await asyncio.to_thread(db.commit)
+
+        async def durable(number: int) -> int:
+            return (await service.enqueue("write", {"id": number})).id
+
+        answers = await asyncio.gather(
+            *(durable(number) for number in range(2000)), *(direct(number) for number in range(200))
+        )
+        ids = [answer for answer in answers if answer is not None]
+        assert len(set(ids)) == 2000
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 2000, 90)
+    assert len(_notes(database_url)) == 2200
+
+
+# ---------------------------------------------------------------- start and stop
+
+
+async def test_stop_then_start_again_in_the_same_process(database_url: str) -> None:
+    executor = Recorder("work")
+    async with running(database_url, executor) as (service, _):
+        await service.wait((await service.enqueue("work")).id, 10)
+        await service.drain()
+        assert not service.is_running
+        await service.drain()
+        service.shutdown()
+        service.start()
+        service.start()
+        assert service.is_running
+        assert (await service.wait((await service.enqueue("work")).id, 10)).success
+
+
+def test_it_is_usable_again_in_a_new_event_loop(database_url: str) -> None:
+    async def once() -> None:
+        async with running(database_url, Recorder("work")) as (service, _):
+            assert (await service.wait((await service.enqueue("work")).id, 10)).success
+
+    asyncio.run(once())
+    asyncio.run(once())
+
+
+async def test_shutdown_on_the_loop_does_not_block_it_or_cancel_work(database_url: str) -> None:
+    async def work(*_: Any) -> TaskExecutionResult:
+        await asyncio.sleep(0.3)
+        return ok()
+
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
+        service.shutdown(wait=True)
+        assert not service.is_running
+        await service.drain()
+        assert runtime.history.get(execution.id).state is ExecutionState.SUCCESS
+
+
+async def test_a_drain_hands_back_what_does_not_finish_and_the_next_start_runs_it(database_url: str) -> None:
+    slow = Recorder("work", lambda *_: asyncio.sleep(30))
+    async with running(database_url, slow, scheduler_grace_seconds=0.1) as (service, runtime):
+        execution = await service.enqueue("work")
+        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
+        await service.drain()
+        stored = runtime.history.get(execution.id)
+        assert (stored.state, stored.reason, stored.owner) == (ExecutionState.PENDING, "handed_back", None)
+        assert stored.failures == 0
+        assert runtime.history.nodes() == []
+    async with running(database_url, Recorder("work")) as (service, runtime):
+        assert (await service.wait(execution.id, 10)).success
+        assert len(runtime.history.attempts(execution.id)) == 2
+
+
+async def test_what_was_recorded_without_a_running_scheduler_runs_at_the_next_start(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (service, _):
+        execution = await service.enqueue("work")
+        assert execution.owner is None
+    async with running(database_url, Recorder("work")) as (service, _):
+        assert (await service.wait(execution.id, 10)).success
+
+
+async def test_wait_times_out_and_does_not_know_what_does_not_exist(database_url: str) -> None:
+    async with running(database_url, Recorder("slow", lambda *_: asyncio.sleep(30))) as (service, _):
+        execution = await service.enqueue("slow")
+        with pytest.raises(TimeoutError):
+            await service.wait(execution.id, 0.2)
+        with pytest.raises(NotFound):
+            await service.wait(10_000, 1)
+
+
+async def test_bulk_writes_are_never_taken_apart(database_url: str, log_records: list[Any]) -> None:
+    async with running(database_url, Recorder("work")) as (service, runtime):
+        found = await asyncio.gather(*(service.enqueue("work") for _ in range(300)))
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == len(found))
+    assert [r["message"] for r in log_records if "one by one" in r["message"]] == []
