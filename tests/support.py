@@ -51,7 +51,11 @@ async def running(
     database_url: str, *executors: TaskExecutor, start: bool = True, role: str = "all", **settings: Any
 ) -> AsyncIterator[tuple[SchedulerService, Runtime]]:
     """A service on a database that has its schema, started, and drained afterwards."""
-    defaults: dict[str, Any] = {"scheduler_concurrency": 4, "scheduler_grace_seconds": 1, "scheduler_lease_seconds": 3}
+    defaults: dict[str, Any] = {
+        "scheduler_concurrency": 4,
+        "scheduler_grace_seconds": 1,
+        "scheduler_lease_seconds": 3,
+    }
     service = build_service(Settings(database_url=database_url, **(defaults | settings)), role=role)
     runtime = runtime_of(service)
     for executor in executors:

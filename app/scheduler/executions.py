@@ -626,6 +626,19 @@ def release(connection: Connection, *, node: str, execution_ids: Sequence[int]) 
 # -------------------------------------------------------------------- cancel, retry, park
 
 
+def read_execution(execution_id: int, connection: Connection, *, lock: bool = False) -> Execution:
+    """The execution as it stands in this transaction; `lock` keeps it so until the transaction ends.
+
+    Raises:
+        NotFound: no such execution.
+    """
+    query = select(executions).where(executions.c.id == execution_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise NotFound("execution", execution_id)
+    return Execution.from_row(row)
+
+
 def request_cancel(
     connection: Connection, execution_id: int, now: datetime, *, mine: str | None = None
 ) -> Execution:
@@ -636,17 +649,14 @@ def request_cancel(
     Raises:
         NotFound; Conflict: it is over already.
     """
-    row = connection.execute(select(executions).where(executions.c.id == execution_id).with_for_update()).first()
-    if row is None:
-        raise NotFound("execution", execution_id)
-    execution = Execution.from_row(row)
+    execution = read_execution(execution_id, connection, lock=True)
     target = moved(execution.state, Move.CANCEL)
     held = execution.state is ExecutionState.RUNNING or execution.owner not in (None, mine)
     values: dict[str, Any] = {"cancel_requested_at": now}
     if not held:
         values |= {"state": target.value, "finished_at": now, "owner": None, "reason": None}
     connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
-    return Execution.from_row(connection.execute(select(executions).where(executions.c.id == execution_id)).one())
+    return read_execution(execution_id, connection)
 
 
 def reopen(connection: Connection, execution_id: int, now: datetime) -> Execution:
@@ -655,10 +665,7 @@ def reopen(connection: Connection, execution_id: int, now: datetime) -> Executio
     Raises:
         NotFound; Conflict: it succeeded, was skipped, or is still under way.
     """
-    row = connection.execute(select(executions).where(executions.c.id == execution_id).with_for_update()).first()
-    if row is None:
-        raise NotFound("execution", execution_id)
-    target = moved(ExecutionState(row.state), Move.REOPEN)
+    target = moved(read_execution(execution_id, connection, lock=True).state, Move.REOPEN)
     connection.execute(
         update(executions)
         .where(executions.c.id == execution_id)
@@ -675,7 +682,7 @@ def reopen(connection: Connection, execution_id: int, now: datetime) -> Executio
             progress_message=None,
         )
     )
-    return Execution.from_row(connection.execute(select(executions).where(executions.c.id == execution_id)).one())
+    return read_execution(execution_id, connection)
 
 
 def cancel_requests(connection: Connection, node: str) -> list[int]:

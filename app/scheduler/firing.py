@@ -227,7 +227,7 @@ def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[di
         inserted = []
         for row in rows:
             row["id"] = next(iter(allocate_ids(connection, 1)))
-            if connection.execute(once.values(row)).rowcount:
+            if connection.execute(once.values(row).returning(executions.c.id)).first() is not None:
                 inserted.append(row)
         return inserted
     return rows

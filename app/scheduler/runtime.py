@@ -30,7 +30,7 @@ from app.scheduler.definitions import TaskDefinition
 from app.scheduler.engines.embedded import EmbeddedEngine
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.events import EventBus, ExecutionChanged
-from app.scheduler.executions import Recorded, RecordExecution, reopen, request_cancel
+from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
 from app.scheduler.explain import explain
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
 from app.scheduler.history import History
@@ -347,8 +347,7 @@ class Runtime:
                 self.events.publish(ExecutionChanged(execution.id, execution.state))
         if live is not None:
             live.engine.offer(fired.executions)
-            if fired.cancel:
-                live.engine.wake()
+            live.engine.end(fired.cancel)
 
     async def _prune(self) -> None:
         pruned = BATCH
@@ -412,8 +411,8 @@ class Runtime:
         if execution.is_final:
             self.events.publish(ExecutionChanged(execution.id, execution.state))
         elif self._live is not None and execution.owner == self._live.node_id:
-            await asyncio.to_thread(self._live.engine.end, [execution_id])
-            execution = await asyncio.to_thread(self.history.get, execution_id)
+            self._live.engine.end([execution_id])
+            execution = await self.journal.step(partial(read_execution, execution_id))
         return execution
 
     async def retry(self, execution_id: int) -> Execution:

@@ -321,7 +321,6 @@ async def test_a_session_left_broken_still_gets_its_outcome_recorded(database_ur
             logger.info("swallowed")
         return ok()
 
-
     async with running(database_url, Recorder("swallow", swallow)) as (service, runtime):
         execution = await service.enqueue("swallow")
         await service.wait(execution.id, 10)
@@ -356,7 +355,9 @@ async def test_a_result_that_is_no_json_fails_clearly_and_never_stays_running(da
     data = {"at": datetime(2030, 1, 1, tzinfo=UTC), "sum": Decimal("1.5"), "id": uuid.UUID(int=1)}
     good = Recorder("good", lambda *_: ok(data))
     bad = Recorder("bad", lambda *_: ok({"lock": threading.Lock()}))
-    hostile = Recorder("hostile", lambda *_: TaskExecutionResult.success_result("\x00\ud800", data={"a\x00": "\x00"}))
+    hostile = Recorder(
+        "hostile", lambda *_: TaskExecutionResult.success_result("\x00\ud800", data={"a\x00": "\x00"})
+    )
     async with running(database_url, good, bad, hostile) as (service, runtime):
         result = await service.wait((await service.enqueue("good")).id, 10)
         assert result.data == {"at": "2030-01-01T00:00:00Z", "sum": "1.5", "id": str(uuid.UUID(int=1))}
@@ -393,7 +394,9 @@ async def test_enqueue_with_a_session_happens_only_if_that_commits(database_url:
 
 
 async def test_enqueue_with_an_async_session(database_url: str) -> None:
-    url = database_url.replace("sqlite://", "sqlite+aiosqlite://").replace("postgresql://", "postgresql+psycopg://")
+    url = database_url.replace("sqlite://", "sqlite+aiosqlite://").replace(
+        "postgresql://", "postgresql+psycopg://"
+    )
     engine = create_async_engine(url)
     executor = Recorder("work")
     async with running(database_url, executor) as (service, _):

@@ -76,7 +76,9 @@ async def test_success_fills_the_duration_and_logs_as_the_seed_says(
     assert ("INFO", "开始执行任务 1 (类型: content_generation)") in lines
     assert ("DEBUG", "任务参数: {'topic': 'x'}") in lines
     assert ("DEBUG", "执行结果: 完成") in lines
-    assert any(level == "INFO" and re.fullmatch(r"任务 1 执行成功，耗时 \d+\.\d\d秒", text) for level, text in lines)
+    assert any(
+        level == "INFO" and re.fullmatch(r"任务 1 执行成功，耗时 \d+\.\d\d秒", text) for level, text in lines
+    )
 
 
 async def test_failure_logs_its_reason_and_the_stack(service: SchedulerService, records: list[Any]) -> None:
@@ -84,7 +86,9 @@ async def test_failure_logs_its_reason_and_the_stack(service: SchedulerService, 
     assert not result.success
     assert result.error == "ValueError: broken pipe"
     lines = [(record["level"].name, record["message"]) for record in records]
-    assert any(level == "INFO" and re.fullmatch(r"任务 1 执行失败，耗时 \d+\.\d\d秒", text) for level, text in lines)
+    assert any(
+        level == "INFO" and re.fullmatch(r"任务 1 执行失败，耗时 \d+\.\d\d秒", text) for level, text in lines
+    )
     assert ("ERROR", "任务 1 失败原因: ValueError: broken pipe") in lines
     assert any(record["exception"] is not None for record in records)
 
@@ -173,7 +177,12 @@ async def test_cancellation_passes_through(service: SchedulerService) -> None:
 
 async def test_secrets_never_reach_the_log(service: SchedulerService, records: list[Any]) -> None:
     secret = "hunter2-very-secret"
-    params = {"password": secret, "nested": [{"api_key": secret}], "Authorization": secret, "key": SecretStr(secret)}
+    params = {
+        "password": secret,
+        "nested": [{"api_key": secret}],
+        "Authorization": secret,
+        "key": SecretStr(secret),
+    }
     await run(service, Recorder("x", fail_with(ValueError("x"))), params)
     assert secret not in "\n".join(record["message"] for record in records)
 

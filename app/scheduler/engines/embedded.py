@@ -260,7 +260,7 @@ class EmbeddedEngine:
             elif dropped.recorded:
                 self._runner.end_unrun(dropped, CANCELLED)
             else:
-                self._journal.step_blocking(partial(self._cancel_waiting, execution_id))
+                self._journal.submit(Step(partial(self._cancel_waiting, execution_id)))
 
     def _carry_out_cancellations(self) -> None:
         with self._database.connect() as connection:

@@ -32,8 +32,8 @@ class Engine(Protocol):
         """Claim nothing more, give running attempts the grace period, hand back the rest."""
 
     def end(self, execution_ids: Sequence[int]) -> None:
-        """End executions this node holds: those that wait are cancelled, those that run are asked to let go.
-        Blocks until the waiting ones are recorded."""
+        """End executions this node holds: those that wait are cancelled by a write handed to the journal, those
+        that run are asked to let go."""
 
     def unstarted(self, attempt: Attempt) -> None:
         """An attempt the runner would not start."""

@@ -1,0 +1,389 @@
+"""Schedules to ledger rows: the fire transaction, the clock, and the account `explain` gives of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from app.core.config import Settings
+from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest
+from app.db.database import begin_write, make_engine
+from app.models.task_execution import ExecutionState
+from app.scheduler.firing import Fired, arm_tasks, fire_due
+from app.scheduler.runtime import Runtime
+from tests.support import Recorder, running, until
+
+START = datetime(2030, 1, 7, 8, 59, 30, tzinfo=UTC)  # a Monday
+
+
+def nobody(_row: dict[str, Any]) -> None:
+    return None
+
+
+def fire(engine: Engine, now: datetime, limit: int = 100) -> Fired:
+    with engine.connect() as connection:
+        begin_write(connection)
+        arm_tasks(connection, now=now, limit=limit)
+        fired = fire_due(connection, now=now, limit=limit, owner_of=nobody)
+        connection.commit()
+        return fired
+
+
+def define(runtime: Runtime, name: str = "task", **definition: Any) -> int:
+    return runtime.tasks.create(runtime.definition({"name": name, "task_type": "work", **definition})).id
+
+
+def set_due(runtime: Runtime, task_id: int, moment: datetime) -> None:
+    """As if the task had been waiting for `moment`."""
+    with runtime.sessions() as session:
+        session.execute(
+            text("UPDATE scheduled_tasks SET next_run_at = :at, created_at = :made WHERE id = :id"),
+            {"at": _column(runtime, moment), "made": _column(runtime, moment - timedelta(days=30)), "id": task_id},
+        )
+        session.commit()
+
+
+def _column(runtime: Runtime, moment: datetime) -> Any:
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if runtime.engine.dialect.name == "sqlite" else moment
+
+
+def ledger(runtime: Runtime, task_id: int) -> list[tuple[str, str | None, datetime | None]]:
+    return [
+        (execution.state.value, execution.reason, execution.scheduled_for)
+        for execution in reversed(runtime.history.page(task_id=task_id))
+    ]
+
+
+# ---------------------------------------------------------------- one fire
+
+
+async def test_a_due_task_becomes_one_row_and_waits_for_its_next_fire(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="0 9 * * 1-5", params={"topic": "x"}, priority=3)
+        set_due(runtime, task_id, datetime(2030, 1, 7, 9, tzinfo=UTC))
+        assert fire(runtime.engine, START).tasks == 0
+        (execution,) = fire(runtime.engine, START + timedelta(seconds=31)).executions
+        assert (execution.task_name, execution.params, execution.priority) == ("task", {"topic": "x"}, 3)
+        assert execution.trigger == "schedule"
+        assert execution.scheduled_for == datetime(2030, 1, 7, 9, tzinfo=UTC)
+        assert runtime.tasks.get(task_id).next_run_at == datetime(2030, 1, 8, 9, tzinfo=UTC)
+        assert fire(runtime.engine, START + timedelta(seconds=31)).tasks == 0
+
+
+async def test_a_fire_that_is_in_the_ledger_is_never_recorded_again(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule={"type": "interval", "seconds": 60}, overlap_policy="allow")
+        other_id = define(runtime, "other", schedule={"type": "interval", "seconds": 60})
+        for moment in (START, START):
+            set_due(runtime, task_id, moment)
+            set_due(runtime, other_id, moment + timedelta(seconds=1))
+            fired = fire(runtime.engine, moment + timedelta(seconds=1))
+        assert len(fired.executions) == 0
+        assert len(ledger(runtime, task_id)) == len(ledger(runtime, other_id)) == 1
+
+
+async def test_jitter_moves_the_start_and_not_the_fire(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="0 9 * * *", jitter_seconds=600.0)
+        set_due(runtime, task_id, datetime(2030, 1, 7, 9, tzinfo=UTC))
+        (execution,) = fire(runtime.engine, datetime(2030, 1, 7, 9, tzinfo=UTC)).executions
+        assert execution.scheduled_for == datetime(2030, 1, 7, 9, tzinfo=UTC)
+        assert timedelta(0) < execution.run_at - execution.scheduled_for < timedelta(minutes=10)
+
+
+# ---------------------------------------------------------------- missed fires
+
+
+@pytest.mark.parametrize(
+    ("policy", "late_minutes", "expected"),
+    [
+        ("latest", 0, [("pending", None)]),
+        ("latest", 30, [("pending", None)]),
+        ("latest", 150, [("skipped", "coalesced"), ("pending", None)]),
+        ("skip", 0, [("pending", None)]),
+        ("skip", 30, [("skipped", "misfire")]),
+        ("skip", 150, [("skipped", "misfire")]),
+        ("all", 150, [("pending", None), ("pending", None), ("pending", None)]),
+    ],
+)
+async def test_missed_fires_follow_the_policy_and_all_leave_a_row(
+    database_url: str, policy: str, late_minutes: int, expected: list[tuple[str, str | None]]
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="0 * * * *", misfire_policy=policy, misfire_grace_seconds=60.0)
+        set_due(runtime, task_id, datetime(2030, 1, 7, 9, tzinfo=UTC))
+        fire(runtime.engine, datetime(2030, 1, 7, 9, tzinfo=UTC) + timedelta(minutes=late_minutes))
+        assert [(state, reason) for state, reason, _ in ledger(runtime, task_id)] == expected
+        counted = sum(execution.fire_count for execution in runtime.history.page(task_id=task_id))
+        assert counted == late_minutes // 60 + 1
+
+
+async def test_all_is_bounded_and_the_rest_is_coalesced(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule={"type": "interval", "seconds": 1}, misfire_policy="all")
+        set_due(runtime, task_id, START)
+        fired = fire(runtime.engine, START + timedelta(days=30))
+        waiting = [execution for execution in fired.executions if not execution.is_final]
+        assert len(waiting) == 99
+        (coalesced,) = [execution for execution in fired.executions if execution.is_final]
+        assert coalesced.reason == "coalesced"
+
+
+# ---------------------------------------------------------------- overlap
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("skip", [("pending", None), ("skipped", "overlap")]),
+        ("allow", [("pending", None), ("pending", None)]),
+        ("queue", [("pending", None), ("pending", None)]),
+        ("cancel_running", [("pending", None), ("pending", None)]),
+    ],
+)
+async def test_overlap_policies_in_the_ledger(
+    database_url: str, policy: str, expected: list[tuple[str, str | None]]
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule={"type": "interval", "seconds": 60}, overlap_policy=policy)
+        set_due(runtime, task_id, START)
+        fire(runtime.engine, START)
+        fired = fire(runtime.engine, START + timedelta(seconds=60))
+        assert [(state, reason) for state, reason, _ in ledger(runtime, task_id)] == expected
+        first = runtime.history.page(task_id=task_id)[-1]
+        assert (first.cancel_requested_at is not None) == (policy == "cancel_running")
+        assert fired.cancel == ([first.id] if policy == "cancel_running" else [])
+
+
+async def test_queued_fires_of_a_task_run_one_after_the_other(database_url: str) -> None:
+    lock = threading.Lock()
+
+    async def work(*_: Any) -> None:
+        assert lock.acquire(blocking=False), "two executions of the task ran at once"
+        await asyncio.sleep(0.02)
+        lock.release()
+
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        task_id = define(runtime, overlap_policy="queue")
+        found = [await service.run_now(task_id) for _ in range(5)]
+        for execution in found:
+            assert (await service.wait(execution.id, 10)).success
+
+
+async def test_cancel_running_ends_the_old_execution_and_runs_the_new_one(database_url: str) -> None:
+    async with running(database_url, Recorder("work", lambda *_: asyncio.sleep(0.5))) as (service, runtime):
+        task_id = define(runtime, overlap_policy="cancel_running")
+        first = await service.run_now(task_id)
+        await until(lambda: runtime.history.get(first.id).state is ExecutionState.RUNNING)
+        second = await service.run_now(task_id)
+        assert (await service.wait(first.id, 10)).error == "Cancelled"
+        assert (await service.wait(second.id, 10)).success
+
+
+async def test_run_now_enters_where_a_fire_enters(database_url: str) -> None:
+    gate = threading.Event()
+    executor = Recorder("work", lambda *_: gate.wait(20) and None)
+    async with running(database_url, executor) as (service, runtime):
+        task_id = define(runtime, params={"n": 1})
+        first = await service.run_now(task_id, {"n": 2}, triggered_by="somebody")
+        await until(lambda: runtime.history.get(first.id).state is ExecutionState.RUNNING)
+        second = await service.run_now(task_id)
+        assert (second.state, second.reason) == (ExecutionState.SKIPPED, "overlap")
+        gate.set()
+        assert (await service.wait(first.id, 10)).success
+        assert (await service.wait(second.id, 10)).error == "Skipped: overlap"
+        assert executor.calls == [{"n": 2}]
+        assert runtime.history.get(first.id).triggered_by == "somebody"
+        await until(lambda: runtime.tasks.get(task_id).last_state == "success")
+
+
+# ---------------------------------------------------------------- the running clock
+
+
+async def test_the_clock_fires_tasks_made_here_and_by_plain_sql(database_url: str) -> None:
+    executor = Recorder("work")
+    async with running(database_url, executor) as (_, runtime):
+        define(runtime, "here", schedule={"type": "interval", "seconds": 1}, params={"who": "here"})
+        with runtime.sessions() as session:
+            session.execute(
+                text(
+                    "INSERT INTO scheduled_tasks (name, task_type, params, schedule_type, schedule_expression)"
+                    """ VALUES ('sql', 'work', '{"who": "sql"}', 'interval', '1')"""
+                )
+            )
+            session.commit()
+        await until(lambda: {"here", "sql"} <= {call["who"] for call in executor.calls})
+
+
+async def test_a_task_deactivated_by_another_process_does_not_run(database_url: str) -> None:
+    executor = Recorder("work")
+    async with running(database_url, executor) as (_, runtime):
+        other = make_engine(Settings(database_url=database_url))
+        task_id = define(
+            runtime, schedule={"type": "at", "at": (datetime.now(UTC) + timedelta(seconds=1)).isoformat()}
+        )
+        with other.begin() as connection:
+            connection.execute(
+                text("UPDATE scheduled_tasks SET is_active = false WHERE id = :id"), {"id": task_id}
+            )
+        other.dispose()
+        await asyncio.sleep(1.6)
+        assert executor.calls == []
+        assert "paused" in runtime.explain(task_id, None)
+
+
+async def test_a_schedule_that_plain_sql_broke_is_set_aside_visible_and_mendable(database_url: str) -> None:
+    executor = Recorder("work")
+    async with running(database_url, executor) as (_, runtime):
+        with runtime.sessions() as session:
+            session.execute(
+                text(
+                    "INSERT INTO scheduled_tasks (name, task_type, schedule_type, schedule_expression)"
+                    " VALUES ('broken', 'work', 'cron', '99 * * * *')"
+                )
+            )
+            session.commit()
+        define(runtime, "sound", schedule={"type": "interval", "seconds": 1})
+        await until(lambda: executor.calls)
+        broken = await until(lambda: (task := runtime.tasks.find("broken")).schedule_error and task)
+        assert "cannot be read" in runtime.explain(broken.id, None)
+        mended = runtime.tasks.update(broken.id, {"schedule": "0 9 * * *"})
+        assert mended.schedule_error is None
+        assert mended.next_run_at is not None
+
+
+async def test_a_one_off_task_fires_once_and_is_over(database_url: str) -> None:
+    executor = Recorder("work")
+    async with running(database_url, executor) as (_, runtime):
+        at = datetime.now(UTC) + timedelta(seconds=0.5)
+        task_id = define(runtime, schedule={"type": "at", "at": at.isoformat()})
+        await until(lambda: executor.calls)
+        task = runtime.tasks.get(task_id)
+        assert task.next_run_at is None
+        assert task.exhausted_at is not None
+        assert "no fire left" in runtime.explain(task_id, None)
+
+
+async def test_two_schedulers_on_one_database_record_each_fire_once(database_url: str) -> None:
+    one, two = Recorder("work"), Recorder("work")
+    async with running(database_url, one) as (_, runtime), running(database_url, two):
+        task_ids = [
+            define(runtime, f"t{n}", schedule={"type": "interval", "seconds": 1}, overlap_policy="allow")
+            for n in range(10)
+        ]
+        await until(lambda: len(one.calls) + len(two.calls) >= 30)
+        for task_id in task_ids:
+            moments = [moment for _, _, moment in ledger(runtime, task_id)]
+            assert len(moments) == len(set(moments))
+            assert all(b - a == timedelta(seconds=1) for a, b in zip(moments, moments[1:], strict=False))
+
+
+# ---------------------------------------------------------------- declared in code
+
+
+async def test_declared_tasks_are_created_followed_and_left_to_the_operator(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        service.define_task("daily", "work", schedule="0 9 * * *", params={"limit": 5}, priority=1)
+        service.define_task("old", "work", schedule="0 1 * * *")
+        service.start()
+        assert runtime.tasks.find("daily").schedule_expression == "0 9 * * *"
+        runtime.tasks.update(runtime.tasks.find("daily").id, {"schedule": "30 9 * * *"})
+        runtime.tasks.pause(runtime.tasks.find("daily").id)
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        service.define_task("daily", "work", schedule="0 10 * * *", params={"limit": 7}, priority=1)
+        service.start()
+        task = runtime.tasks.find("daily")
+        assert task.params == {"limit": 7}, "what only the code changed follows the code"
+        assert task.schedule_expression == "30 9 * * *", "what an operator changed stays"
+        assert not task.is_active, "what an operator paused stays paused"
+        assert runtime.tasks.find("old").declaration_missing
+
+
+def test_a_wrong_declaration_is_refused_where_it_is_made() -> None:
+    from app.services.scheduler_service import SchedulerService
+
+    service = SchedulerService()
+    with pytest.raises(InvalidRequest) as refusal:
+        service.define_task("x", "work", schedule="61 * * * *", timezone="Mars/Olympus")
+    assert {error.field.split(".")[0] for error in refusal.value.errors} == {"schedule", "timezone"}
+    service.define_task("x", "work")
+    with pytest.raises(Conflict):
+        service.define_task("x", "work")
+
+
+# ---------------------------------------------------------------- refused at creation
+
+
+@pytest.mark.parametrize(
+    ("definition", "field"),
+    [
+        ({"schedule": "99 * * * *"}, "schedule"),
+        ({"schedule": "0 0 31 2 *"}, "schedule"),
+        ({"timezone": "Mars/Olympus"}, "timezone"),
+        ({"schedule": {"type": "at", "at": "2001-01-01T00:00:00Z"}}, "schedule.at"),
+        ({"schedule": {"type": "interval", "seconds": 0}}, "schedule"),
+        ({"concurrency_limit": 3}, "concurrency_limit"),
+        ({"start_at": "2031-01-01T00:00:00Z", "end_at": "2030-01-01T00:00:00Z"}, "end_at"),
+        ({"priority": True}, "priority"),
+        ({"name": " "}, "name"),
+        ({"colour": "red"}, "colour"),
+        ({"retry": {"max_attempts": 0}}, "retry.max_attempts"),
+    ],
+)
+async def test_what_makes_no_task_is_refused_with_the_field_named(
+    database_url: str, definition: dict[str, Any], field: str
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        with pytest.raises(InvalidRequest) as refusal:
+            define(runtime, **definition)
+        assert any(error.field.startswith(field) for error in refusal.value.errors), refusal.value.errors
+        assert runtime.tasks.page() == []
+
+
+async def test_unknown_types_refused_params_and_taken_names(database_url: str) -> None:
+    strict = Recorder("work")
+    strict.validate_params = lambda params: "topic" in params  # type: ignore[method-assign]
+    async with running(database_url, strict, start=False) as (_, runtime):
+        with pytest.raises(ExecutorNotFound):
+            define(runtime, task_type="nobody")
+        with pytest.raises(InvalidParameters):
+            define(runtime, params={})
+        define(runtime, params={"topic": 1})
+        with pytest.raises(Conflict, match="name"):
+            define(runtime, params={"topic": 1})
+
+
+async def test_a_change_against_another_version_is_a_conflict(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime)
+        runtime.tasks.update(task_id, {"priority": 2}, expected_version=1)
+        with pytest.raises(Conflict, match="version"):
+            runtime.tasks.update(task_id, {"priority": 3}, expected_version=1)
+        assert runtime.tasks.get(task_id).priority == 2
+
+
+# ---------------------------------------------------------------- explain
+
+
+async def test_explain_accounts_for_every_moment(database_url: str) -> None:
+    nine = datetime(2030, 1, 7, 9, tzinfo=UTC)
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="0 * * * *", misfire_policy="skip", timezone="Asia/Shanghai")
+        set_due(runtime, task_id, nine)
+        fire(runtime.engine, nine)
+        fire(runtime.engine, nine + timedelta(hours=1))
+        set_due(runtime, task_id, nine + timedelta(hours=2))
+        fire(runtime.engine, nine + timedelta(hours=5, minutes=30))
+
+        assert "waits for a free lane" in runtime.explain(task_id, nine)
+        assert "2030-01-07T17:00:00+08:00" in runtime.explain(task_id, nine), "moments are told in the task's zone"
+        assert "overlap" in runtime.explain(task_id, nine + timedelta(hours=1))
+        assert "one of 4 fires" in runtime.explain(task_id, nine + timedelta(hours=3))
+        assert "still to come" in runtime.explain(task_id, nine + timedelta(days=900))
+        with pytest.raises(InvalidRequest, match="zone"):
+            runtime.explain(task_id, datetime(2030, 1, 1))  # noqa: DTZ001

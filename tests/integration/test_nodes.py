@@ -1,0 +1,154 @@
+"""Heartbeat, lease, rescue and fencing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app.models.task_execution import ExecutionState
+from app.scheduler.nodes import process_exists, rescue
+from app.scheduler.runtime import Runtime
+from tests.support import Recorder, running, until
+
+
+async def leave_running(runtime: Runtime, service: Any, **request: Any) -> Any:
+    execution = await service.enqueue("work", **request)
+    return await until(lambda: (e := runtime.history.get(execution.id)).state is ExecutionState.RUNNING and e)
+
+
+def rescue_now(runtime: Runtime, node: str, max_rescues: int = 3) -> int:
+    (beats,) = [found.beats for found in runtime.history.nodes(alive=False) if found.id == node]
+    with runtime.engine.begin() as connection:
+        return len(rescue(connection, node, beats, now=datetime.now(UTC), max_rescues=max_rescues))
+
+
+async def test_a_killed_process_leaves_nothing_behind(database_url: str) -> None:
+    """SIGKILL a process in the middle of its work: another one finds out at once and runs it again."""
+    program = textwrap.dedent(
+        f"""
+        import asyncio, sys
+        sys.path[:0] = {sys.path!r}
+        from tests.support import Recorder, running
+        async def main():
+            async with running({database_url!r}, Recorder("work", lambda *_: asyncio.sleep(60))) as (service, runtime):
+                for _ in range(8):
+                    execution = await service.enqueue("work")
+                while runtime.history.counts()["running"] < 4:
+                    await asyncio.sleep(0.05)
+                print("ready", flush=True)
+                await asyncio.sleep(60)
+        asyncio.run(main())
+        """
+    )
+    victim = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert victim.stdout is not None
+        assert victim.stdout.readline().strip() == "ready"
+    finally:
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        victim.stdout.close()
+    executor = Recorder("work")
+    async with running(database_url, executor) as (_, runtime):
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 8)
+        assert len(executor.calls) == 8
+        lost = [e for e in runtime.history.page() if e.rescues]
+        assert len(lost) == 4
+        for execution in lost:
+            first, second = runtime.history.attempts(execution.id)
+            assert (first.status, first.reason, second.status) == ("failed", "node_lost", "success")
+
+
+async def test_a_node_that_lost_its_lease_cannot_overwrite_what_the_rescuer_recorded(database_url: str) -> None:
+    async with running(database_url, Recorder("work", lambda *_: asyncio.sleep(0.4))) as (service, runtime):
+        execution = await leave_running(runtime, service)
+        node = runtime.node_id
+        assert rescue_now(runtime, node) == 1
+        with runtime.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE task_executions SET state = 'success', message = 'by the rescuer', owner = NULL")
+            )
+        await asyncio.sleep(0.8)
+        assert runtime.history.get(execution.id).message == "by the rescuer"
+        (attempt,) = runtime.history.attempts(execution.id)
+        assert (attempt.status, attempt.reason) == ("failed", "node_lost")
+
+
+async def test_a_node_declared_dead_comes_back_as_a_new_one(database_url: str) -> None:
+    async with running(database_url, Recorder("work", lambda *_: asyncio.sleep(60))) as (service, runtime):
+        execution = await leave_running(runtime, service)
+        before = runtime.node_id
+        rescue_now(runtime, before)
+        service.register_executor(Recorder("work"))
+        await until(lambda: runtime.node_id != before)
+        assert (await service.wait(execution.id, 10)).success
+        assert [node.id for node in runtime.history.nodes()] == [runtime.node_id]
+
+
+@pytest.mark.parametrize(
+    ("rescues", "retry", "expected"),
+    [
+        (0, None, ExecutionState.RETRYING),
+        (3, None, ExecutionState.FAILED),
+        (0, '{"on_node_lost": "fail"}', ExecutionState.FAILED),
+    ],
+)
+async def test_rescue_follows_the_policy_and_stops_a_poison_execution(
+    database_url: str, rescues: int, retry: str | None, expected: ExecutionState
+) -> None:
+    async with running(database_url, Recorder("work", lambda *_: asyncio.sleep(60))) as (service, runtime):
+        execution = await leave_running(runtime, service)
+        with runtime.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE task_executions SET rescues = :rescues, retry = :retry"),
+                {"rescues": rescues, "retry": retry},
+            )
+        rescue_now(runtime, runtime.node_id)
+        stored = runtime.history.get(execution.id)
+        assert (stored.state, stored.reason) == (expected, "node_lost")
+
+
+async def test_a_node_that_beat_again_is_not_buried(database_url: str) -> None:
+    async with running(database_url, Recorder("work", lambda *_: asyncio.sleep(60))) as (service, runtime):
+        execution = await leave_running(runtime, service)
+        with runtime.engine.begin() as connection:
+            assert rescue(connection, runtime.node_id, beats=10**6, now=datetime.now(UTC), max_rescues=3) == []
+        assert runtime.history.get(execution.id).state is ExecutionState.RUNNING
+
+
+async def test_a_silent_node_is_rescued_after_its_lease_and_not_before(database_url: str) -> None:
+    """A node of another machine: only the lease can tell."""
+    async with running(database_url, Recorder("work"), scheduler_lease_seconds=1) as (_, runtime):
+        with runtime.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO nodes (id, host, pid, role, engine, version, started_at, heartbeat_at)"
+                    " VALUES ('far', 'elsewhere', 1, 'all', 'embedded', '0', '2030-01-01', '2030-01-01')"
+                )
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO task_executions (task_type, state, owner, attempt)"
+                    " VALUES ('work', 'running', 'far', 1)"
+                )
+            )
+        started = time.monotonic()
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 1)
+        assert time.monotonic() - started >= 1
+
+
+def test_process_exists_knows_the_living_and_the_dead() -> None:
+    assert process_exists(os.getpid())
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert not process_exists(gone.pid)
