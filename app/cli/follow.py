@@ -24,15 +24,18 @@ Record = Callable[[], Awaitable[Execution]]
 
 
 def listening_nodes(runtime: Runtime) -> list[Node]:
-    """The nodes that will run what is recorded now: servers that were heard of within a lease and, where they
-    are on this machine, whose process is there."""
-    oldest = runtime.clock.now() - timedelta(seconds=runtime.settings.scheduler_lease_seconds)
-    here = host_identity()
-    return [
-        node
-        for node in runtime.history.nodes()
-        if node.role != "cli" and node.heartbeat_at > oldest and (node.host != here or process_exists(node.pid))
-    ]
+    """The nodes that will run what is recorded now."""
+    return [node for node in runtime.history.nodes() if is_listening(runtime, node)]
+
+
+def is_listening(runtime: Runtime, node: Node) -> bool:
+    """Whether a node is a server, was heard of within a lease and, if it is on this machine, has its process."""
+    if node.role == "cli" or node.stopped_at is not None:
+        return False
+    silent = runtime.clock.now() - node.heartbeat_at
+    if silent > timedelta(seconds=runtime.settings.scheduler_lease_seconds):
+        return False
+    return node.host != host_identity() or process_exists(node.pid)
 
 
 def carry_out(runtime: Runtime, record: Record, *, detach: bool, timeout: float | None, as_json: bool) -> None:

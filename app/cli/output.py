@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -17,7 +19,8 @@ from rich.text import Text
 from app.core.errors import NotFound, SchedulerError
 from app.core.jsonable import to_plain_json
 
-out = Console(highlight=False, markup=False, soft_wrap=True)
+# Into a pipe rich would assume 80 columns and break every row of a table.
+out = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
@@ -110,3 +113,18 @@ def refuse(error: SchedulerError) -> None:
         line = Text("Error: ", style="bold red")
         line.append(printable(sentence.replace("Value error, ", "")), style="not bold default")
         err.print(line)
+
+
+def plain(value: Any) -> str:
+    """A value in a line of text: as JSON, or a dash where there is none."""
+    return "-" if value is None else json.dumps(to_plain_json(value), ensure_ascii=False)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner on stderr while something takes its time, where a person is looking."""
+    if not err.is_terminal:
+        yield
+        return
+    with err.status(f"{what} …"):
+        yield

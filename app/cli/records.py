@@ -83,4 +83,6 @@ def node_record(node: Node) -> dict[str, Any]:
 
 
 def _columns(row: Any, *, without: set[str]) -> dict[str, Any]:
-    return {column.name: getattr(row, column.name) for column in row.__table__.columns if column.name not in without}
+    return {
+        column.name: getattr(row, column.name) for column in row.__table__.columns if column.name not in without
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from urllib.parse import quote, urlsplit
 
 import nh3
@@ -13,6 +12,7 @@ from markdown_it import MarkdownIt
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af\U00020000-\U0003134f"
 """Han, kana and hangul, as the inside of a regular expression's character class."""
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~#&!$])")
 _LIST_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)]))")
 _WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+(?:[-'’.][^\W_{CJK}]+)*")
@@ -24,9 +24,8 @@ _RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def one_line(text: str) -> str:
-    """`text` with white space collapsed and control characters gone."""
-    collapsed = " ".join(text.split())
-    return "".join(character for character in collapsed if unicodedata.category(character) not in ("Cc", "Cs"))
+    """`text` with white space collapsed; control characters count as such."""
+    return " ".join(_CONTROL.sub(" ", text).split())
 
 
 def plain_text(markup: str) -> str:

@@ -1,0 +1,20 @@
+"""All tables: importing this package completes `Base.metadata`."""
+
+from app.models.api_token import ApiToken
+from app.models.content import Account, Content, Publication
+from app.models.node import Node
+from app.models.scheduled_task import ScheduledTask
+from app.models.task_attempt import ExecutionLog, TaskAttempt
+from app.models.task_execution import TaskExecution
+
+__all__ = [
+    "Account",
+    "ApiToken",
+    "Content",
+    "ExecutionLog",
+    "Node",
+    "Publication",
+    "ScheduledTask",
+    "TaskAttempt",
+    "TaskExecution",
+]

@@ -28,6 +28,7 @@ from app.scheduler.tasks import TaskStore
 from app.services.scheduler_service import SchedulerService
 
 _PAGE = 500
+_LINE_SEPARATORS = frozenset("\x85\u2028\u2029")
 _ABSENT = object()
 
 _RESOLVERS = {
@@ -87,6 +88,14 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # PyYAML writes these three as they are, and reads them as the end of a line.
+        style = '"' if _LINE_SEPARATORS.intersection(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 # -------------------------------------------------------------------- read

@@ -24,10 +24,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.config import Settings
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.generators import Brief, GenerationFailed
-from app.executors.generators.command import CommandGenerator
+from app.executors.generators.command import CommandGenerator, run_command
 from app.executors.generators.feed import FeedGenerator, topic_terms
 from app.executors.generators.openai import split_title
-from app.executors.markdown import escape, link, one_line, plain_text, to_html, word_count
+from app.executors.markdown import escape, link, one_line, to_html, word_count
 from app.models.content import Account, Content, ensure_default_account
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 from tests.integration.content_database import content_database
@@ -80,7 +80,10 @@ def rss(*items: str, title: str = "News") -> bytes:
 
 def item(title: str, *, link: str = "https://example.org/a", day: int = 1, text: str = "") -> str:
     date = f"0{day} Jan 2026 08:00:00 GMT"
-    return f"<item><title>{title}</title><link>{link}</link><pubDate>{date}</pubDate><description>{text}</description></item>"
+    return (
+        f"<item><title>{title}</title><link>{link}</link><pubDate>{date}</pubDate>"
+        f"<description>{text}</description></item>"
+    )
 
 
 class TestSeedCalls:
@@ -162,7 +165,7 @@ class TestFeed:
             (Answer(b"<html><body>Not a feed</body></html>"), "no entries in the feed"),
             (Answer(b""), "no entries in the feed"),
             (Answer(b"gone", 410), "answered HTTP 410"),
-            (Answer(b"x", headers={"Content-Encoding": "gzip"}), "DecodingError"),
+            (Answer(b"not gzip", headers={"Content-Encoding": "gzip"}), "DecodingError"),
             (Answer(b"<!--" + b"x" * 5 * 1024 * 1024 + b"-->"), "larger than"),
         ],
     )
@@ -187,8 +190,11 @@ class TestFeed:
         assert "AI first" in stored(sessions, result).body
 
     def test_an_entity_bomb_is_not_expanded(self, generate: Generate, web: LocalWeb) -> None:
-        entities = '<!ENTITY a "' + "x" * 1000 + '">' + "".join(
-            f'<!ENTITY {new} "{f"&{old};" * 100}">' for old, new in zip("abcd", "bcde", strict=True)
+        entities = (
+            '<!ENTITY a "'
+            + "x" * 1000
+            + '">'
+            + "".join(f'<!ENTITY {new} "{f"&{old};" * 100}">' for old, new in zip("abcd", "bcde", strict=True))
         )
         feed = f"<!DOCTYPE rss [{entities}]>".encode() + rss(item("AI &e;"))
 
@@ -240,7 +246,7 @@ class TestFeedFiles:
         "name", ["../outside.xml", "/etc/passwd", "link.xml", "a/../../outside.xml", "file:///etc/passwd", "~/x"]
     )
     async def test_params_may_not_name_any_other_file(self, feeds: Path, name: str) -> None:
-        with pytest.raises(GenerationFailed, match="params may name a feed URL or a file in|no feed file"):
+        with pytest.raises(GenerationFailed, match=r"params may name a feed URL or a file in|no feed file"):
             await self.generate(feeds, name)
 
     @pytest.mark.parametrize("name", ["missing.xml", ".", "n\x00.xml", "x" * 5000])
@@ -275,7 +281,7 @@ class TestHostileEntries:
         result = generate({"account_id": 1, "topic": "AI"}, generator_feed=web.answer("/feed", Answer(feed)))
 
         page = to_html(stored(sessions, result).body)
-        for mark in ("<script", "<img", "<iframe", 'href="javascript', 'href="data', "onclick=\"", "onerror=\""):
+        for mark in ("<script", "<img", "<iframe", 'href="javascript', 'href="data', 'onclick="', 'onerror="'):
             assert mark not in page
         assert page.count("<a ") <= 1
         assert page.count("<h2>") == 1
@@ -334,7 +340,9 @@ class TestCommand:
             "json.dump({'title': brief['topic'] + '!', 'body': str(brief['account_id']) + ' 正文'}, sys.stdout)"
         )
 
-        result = generate({"account_id": 1, "topic": "AI", "generator": "command"}, generator_command=python(script))
+        result = generate(
+            {"account_id": 1, "topic": "AI", "generator": "command"}, generator_command=python(script)
+        )
 
         content = stored(sessions, result)
         assert (content.title, content.body, content.word_count) == ("AI!", "1 正文", 3)
@@ -342,7 +350,10 @@ class TestCommand:
     def test_no_shell_reads_the_arguments_or_the_topic(
         self, generate: Generate, sessions: sessionmaker[Session], tmp_path: Path
     ) -> None:
-        script = "import json, sys; json.dump({'title': sys.argv[1], 'body': json.load(sys.stdin)['topic']}, sys.stdout)"
+        script = (
+            "import json, sys; brief = json.load(sys.stdin);"
+            "json.dump({'title': sys.argv[1], 'body': brief['topic']}, sys.stdout)"
+        )
         harmful = f"$(touch {tmp_path}/harm); `id`"
 
         result = generate(
@@ -357,7 +368,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("script", "reason"),
         [
-            ("import sys; print('first', file=sys.stderr); sys.exit('model is down')", "exited with code 1: model is down"),
+            ("import sys; print('1', file=sys.stderr); sys.exit('model is down')", "with code 1: model is down"),
             ("import os; os.kill(os.getpid(), 9)", "exited with signal SIGKILL"),
             ("print('hello')", "did not write"),
             ("print('{\"title\": \"\"}')", "stdout.title"),
@@ -373,7 +384,7 @@ class TestCommand:
             await generator.generate(BRIEF)
 
     async def test_a_program_that_reads_nothing_does_not_stall(self) -> None:
-        script = "import os, time; os.close(0); print('{\"title\": \"t\", \"body\": \"b\"}')"
+        script = 'import os, time; os.close(0); print(\'{"title": "t", "body": "b"}\')'
         generator = CommandGenerator(Settings(_env_file=None, generator_command=python(script)))
 
         draft = await generator.generate(Brief(1, "default", "x" * 10_000_000))
@@ -382,13 +393,13 @@ class TestCommand:
 
     @pytest.mark.parametrize("argv", [[], ["/no/such/program"], ["a\x00b"]])
     async def test_a_program_that_is_not_there_is_a_clear_failure(self, argv: list[str]) -> None:
-        with pytest.raises(GenerationFailed, match="GENERATOR_COMMAND|cannot be started"):
+        with pytest.raises(GenerationFailed, match=r"GENERATOR_COMMAND|cannot be started"):
             await CommandGenerator(Settings(_env_file=None, generator_command=argv)).generate(BRIEF)
 
     async def test_stderr_is_logged_line_by_line_and_a_line_without_end_is_cut(self) -> None:
         script = (
             "import sys; print('step one', file=sys.stderr); sys.stderr.write('x' * 300_000);"
-            "print('{\"title\": \"t\", \"body\": \"b\"}')"
+            'print(\'{"title": "t", "body": "b"}\')'
         )
         lines: list[str] = []
         sink = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
@@ -404,8 +415,11 @@ class TestCommand:
 
 HANGING_FAMILY = """
 import json, os, pathlib, signal, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-    "print('ready', flush=True); time.sleep(300)"], stdout=subprocess.PIPE)
+child = subprocess.Popen(
+    [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+     "print('ready', flush=True); time.sleep(300)"],
+    stdout=subprocess.PIPE,
+)
 child.stdout.readline()
 pathlib.Path(sys.argv[1] + ".tmp").write_text(json.dumps([os.getpid(), child.pid]))
 os.rename(sys.argv[1] + ".tmp", sys.argv[1])
@@ -424,8 +438,57 @@ class TestCommandEnds:
             await work
         assert_gone(pids)
 
+    async def test_what_a_program_says_while_it_tidies_up_is_logged(self) -> None:
+        script = "trap 'echo tidied up >&2; exit' TERM; sleep 300 & echo ready >&2; wait"
+        lines: list[str] = []
+        sink = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
+        work = asyncio.create_task(run_command(["/bin/sh", "-c", script], b"{}"))
+        while not lines:
+            await asyncio.sleep(0.01)
+
+        work.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        logger.remove(sink)
+        assert lines == ["sh: ready", "sh: tidied up"]
+
+    async def test_cancelling_while_the_program_is_being_started_ends_its_children_too(
+        self, tmp_path: Path
+    ) -> None:
+        script = f"sleep 300 & echo $! > {tmp_path}/pid.tmp; mv {tmp_path}/pid.tmp {tmp_path}/pid; wait"
+        work = asyncio.create_task(run_command(["/bin/sh", "-c", script], b"{}"))
+        while not psutil.Process().children():
+            await asyncio.sleep(0)
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)  # blocks the loop: asyncio does not get to finish the start
+
+        work.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert_gone([int((tmp_path / "pid").read_text())])
+
+    async def test_a_program_that_leaves_its_group_cannot_hold_the_attempt(self, tmp_path: Path) -> None:
+        script = (
+            "import subprocess, sys, pathlib;"
+            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'],"
+            " start_new_session=True); pathlib.Path(sys.argv[1]).write_text(str(child.pid)); sys.exit(1)"
+        )
+        work = asyncio.create_task(run_command([*python(script), str(tmp_path / "pid")], b"{}"))
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            await asyncio.sleep(0.02)
+
+        work.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        psutil.Process(int((tmp_path / "pid").read_text())).kill()
+
     async def test_a_second_cancellation_during_the_grace_period_still_kills(self, tmp_path: Path) -> None:
-        script = HANGING_FAMILY.replace("time.sleep(300)\n", "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)\n")
+        script = HANGING_FAMILY.replace(
+            "pathlib.Path(", "signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path("
+        )
         work = asyncio.create_task(self.hang(tmp_path / "pids", script))
         pids = await started(tmp_path / "pids")
 
@@ -457,9 +520,10 @@ class TestCommandEnds:
 
     async def test_a_child_left_behind_by_a_program_that_succeeds_ends_too(self, tmp_path: Path) -> None:
         script = (
-            "import subprocess, sys, pathlib; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'],"
+            "import subprocess, sys, pathlib;"
+            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'],"
             " stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL);"
-            "pathlib.Path(sys.argv[1]).write_text(str(child.pid)); print('{\"title\": \"t\", \"body\": \"b\"}')"
+            'pathlib.Path(sys.argv[1]).write_text(str(child.pid)); print(\'{"title": "t", "body": "b"}\')'
         )
         argv = [*python(script), str(tmp_path / "pid")]
 

@@ -140,7 +140,9 @@ class TestSecrets:
             elsewhere.answer("/", Answer())
             url = web.answer("/", Answer(status=307, headers={"Location": elsewhere.url("/")}))
 
-            run({"url": url, "headers": {"X-Api-Key": "k", "Cookie": "c=1", "Authorization": "t", "X-Team": "red"}})
+            run(
+                {"url": url, "headers": {"X-Api-Key": "k", "Cookie": "c=1", "Authorization": "t", "X-Team": "red"}}
+            )
 
         received = elsewhere.received[0].headers
         assert not {"x-api-key", "cookie", "authorization"} & received.keys()

@@ -13,6 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import PurePath
+from typing import Any
 
 from loguru import logger
 from pydantic import BaseModel, Field, ValidationError
@@ -26,6 +27,7 @@ STDERR_LINE_BYTES = 4096
 STDERR_LINES = 1000
 TERM_GRACE_SECONDS = 2.0
 KILL_GRACE_SECONDS = 5.0
+LAST_WORDS_SECONDS = 1.0
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -58,23 +60,20 @@ async def run_command(argv: list[str], request: bytes) -> bytes:
     """
     name = PurePath(argv[0]).name
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
-        )
+        process = await _start(argv)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         raise GenerationFailed(f"{name} cannot be started: {error}") from error
-    side_streams = asyncio.gather(_send(process, request), _log_stderr(process, name))
+    sending = asyncio.create_task(_send(process, request))
+    logging = asyncio.create_task(_log_stderr(process, name))
     try:
         output = await _read_at_most(process, OUTPUT_LIMIT_BYTES + 1)
         if len(output) > OUTPUT_LIMIT_BYTES:
             raise GenerationFailed(f"{name} wrote more than {OUTPUT_LIMIT_BYTES} bytes to stdout")
-        _, last_line = await side_streams
+        await sending
+        last_line = await logging
         code = await process.wait()
     finally:
-        await _end_group(process)
-        side_streams.cancel()
-        with suppress(asyncio.CancelledError):
-            await side_streams
+        await _end_group(process, sending, logging)
     if code != 0:
         raise GenerationFailed(f"{name} exited with {_exit_words(code)}" + (f": {last_line}" if last_line else ""))
     return output
@@ -89,6 +88,29 @@ def _read_draft(name: str, output: bytes) -> CommandDraft:
             for fault in error.errors(include_url=False, include_input=False, include_context=False)
         )
         raise GenerationFailed(f'{name} did not write {{"title": …, "body": …}} as JSON: {faults}') from error
+
+
+async def _start(argv: list[str]) -> Process:
+    """Start `argv` as the leader of a process group of its own.
+
+    Cancelled half-way, asyncio would kill the leader only, and what that had started would live on.
+    """
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_kill_started)
+        await asyncio.wait([starting])
+        if starting.exception() is None:
+            await _end_group(starting.result())
+        raise
+
+
+def _kill_started(starting: asyncio.Task[Process]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        _signal_group(starting.result(), signal.SIGKILL)
 
 
 async def _send(process: Process, request: bytes) -> None:
@@ -137,8 +159,9 @@ def _readable(line: bytes) -> str:
     return line[:STDERR_LINE_BYTES].decode("utf-8", "replace").strip()
 
 
-async def _end_group(process: Process) -> None:
-    """End what is left of the process group: SIGTERM, a moment to tidy up, SIGKILL; and reap its leader."""
+async def _end_group(process: Process, *streams: asyncio.Task[Any]) -> None:
+    """End what is left of the process group: SIGTERM, a moment to tidy up, SIGKILL. Reap its leader, let
+    `streams` take what is still in the pipes, close these."""
     try:
         if process.returncode is None:
             _signal_group(process, signal.SIGTERM)
@@ -147,8 +170,12 @@ async def _end_group(process: Process) -> None:
     finally:
         # Also when the leader is gone already (its children may not be) and when this wait was cancelled.
         _signal_group(process, signal.SIGKILL)
-    with suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), KILL_GRACE_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), KILL_GRACE_SECONDS)
+        if streams:
+            await asyncio.wait(streams, timeout=LAST_WORDS_SECONDS)
+        # The only way to close the pipes now; a program that left the group may hold their other ends for ever.
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _signal_group(process: Process, number: signal.Signals) -> None:

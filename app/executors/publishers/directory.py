@@ -20,7 +20,6 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -65,7 +64,7 @@ class DirectoryPublisher:
 
     async def deliver(self, content: Content) -> str:
         name = f"content-{content.id}.html"
-        page = _templates.get_template("page.html").render(content=content, body=Markup(to_html(content.body)))  # noqa: S704 - sanitised by nh3
+        page = _templates.get_template("page.html").render(content=content, safe_body=to_html(content.body))
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             write_atomically(self._directory / name, page.encode())
@@ -94,7 +93,7 @@ class DirectoryPublisher:
         _add(feed, "link", href=f"{self._base_url}/feed.xml", rel="self", type="application/atom+xml")
         _add(feed, "link", href=f"{self._base_url}/index.html", rel="alternate", type="text/html")
         wanted = select(Content.id, Content.body).where(Content.id.in_([entry.content_id for entry in listed]))
-        bodies = dict(db.execute(wanted).tuples().all())
+        bodies = {row.id: row.body for row in db.execute(wanted)}
         for entry in [entry for entry in listed if entry.content_id in bodies]:  # one may be deleted by now
             address = f"{self._base_url}/{entry.page}"
             item = _add(feed, "entry")

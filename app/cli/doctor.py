@@ -1,0 +1,284 @@
+"""`contenthub doctor`: is everything here that the scheduler needs, and if not, what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+import typer
+
+from app.cli import output
+from app.cli.session import database_faults, load_settings
+from app.core.clock import SystemClock
+from app.core.config import Settings
+from app.core.errors import InvalidRequest, SchedulerError
+from app.core.logging import configure_logging
+
+if TYPE_CHECKING:
+    from app.scheduler.runtime import Runtime
+
+Level = Literal["ok", "warn", "fail"]
+
+_LOW_BYTES, _NO_BYTES = 1024**3, 64 * 1024**2
+_EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
+"""This code is younger: a clock before it is wrong."""
+_CLOCK_TOLERANCE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `remedy` says what to do about a warning or a failure."""
+
+    check: str
+    level: Level
+    message: str
+    remedy: str | None = None
+
+
+def doctor(as_json: output.JsonFlag = False) -> None:
+    """Check settings, database, clock, time zones, executors and permissions; exit code 1 if anything fails."""
+    configure_logging("ERROR")
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    if as_json:
+        output.show_json({"findings": [asdict(finding) for finding in findings]})
+    raise typer.Exit(int(any(finding.level == "fail" for finding in findings)))
+
+
+def _show(finding: Finding) -> None:
+    level = output.state(finding.level)
+    level.pad_right(5 - len(level.plain))
+    output.out.print(level, output.printable(f"{finding.check}: {finding.message}"))
+    if finding.remedy is not None:
+        output.out.print(f"       → {output.printable(finding.remedy)}", style="bold")
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, in the order in which one needs the other: without settings there is no database."""
+    try:
+        settings = load_settings()
+    except InvalidRequest as error:
+        for item in error.errors:
+            yield Finding(
+                "settings", "fail", f"{item.field}: {item.message}", "mend it in the environment or .env"
+            )
+        return
+    yield Finding("settings", "ok", f"read{' from .env' if Path('.env').is_file() else ''}, all valid")
+    yield from _clock()
+    yield from _time_zones()
+    yield from _folders(settings)
+    yield from _with_database(settings)
+
+
+# -------------------------------------------------------------------- without the database
+
+
+def _clock() -> Iterator[Finding]:
+    now = SystemClock().now()
+    if now < _EARLIEST:
+        yield Finding("clock", "fail", f"it says {now:%Y-%m-%d %H:%M:%S} UTC", "set the clock, for example by NTP")
+    else:
+        yield Finding("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _time_zones() -> Iterator[Finding]:
+    try:
+        ZoneInfo("Asia/Shanghai")
+    except (ZoneInfoNotFoundError, OSError) as error:
+        yield Finding("time zones", "fail", str(error), "install the package tzdata")
+        return
+    with suppress(PackageNotFoundError):
+        yield Finding("time zones", "ok", f"{len(available_timezones())} known (tzdata {version('tzdata')})")
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
+    folders = {"publish directory": settings.publish_directory}
+    if (file := _sqlite_file(settings)) is not None:
+        folders["data directory"] = file.parent
+    for name, folder in folders.items():
+        ground = _nearest_existing(folder)
+        if not ground.is_dir() or not os.access(ground, os.W_OK | os.X_OK):
+            yield Finding(
+                name, "fail", f"{folder} cannot be written", f"give this user the right to write to {ground}"
+            )
+            continue
+        yield Finding(name, "ok", f"{folder} can be written")
+        free = shutil.disk_usage(ground).free
+        if free < _LOW_BYTES:
+            level: Level = "fail" if free < _NO_BYTES else "warn"
+            yield Finding(
+                "disk space", level, f"{free / 1024**2:.0f} MiB are left for {folder}", "make room on the disk"
+            )
+
+
+def _sqlite_file(settings: Settings) -> Path | None:
+    if not settings.is_sqlite:
+        return None
+    _, _, path = settings.database_url.partition(":///")
+    return Path(path.partition("?")[0] or ".")
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+# -------------------------------------------------------------------- with the database
+
+
+def _with_database(settings: Settings) -> Iterator[Finding]:
+    file = _sqlite_file(settings)
+    if file is not None and not file.exists():
+        # Looking must not make it: connecting to a SQLite file creates it.
+        yield Finding("database", "warn", f"{file} does not exist yet", "run `contenthub db upgrade`, or serve")
+        return
+    try:
+        with database_faults():
+            from app.db.schema import current_revision, head_revision  # with SQLAlchemy, see session.py
+            from app.factory import create_service
+            from app.scheduler.runtime import runtime_of
+
+            runtime = runtime_of(create_service(settings, role="cli"))
+            try:
+                yield _reachable(runtime)
+                found, wanted = current_revision(runtime.engine), head_revision()
+                if found != wanted:
+                    yield Finding(
+                        "migrations",
+                        "fail",
+                        f"the schema is at {found or 'nothing'}, this version needs {wanted}",
+                        "run `contenthub db upgrade`",
+                    )
+                    return
+                yield Finding("migrations", "ok", f"at {found}")
+                for check in _CHECKS:
+                    yield from check(runtime)
+            finally:
+                runtime.close()
+    except SchedulerError as error:
+        yield Finding(
+            "database", "fail", str(error), "check DATABASE_URL, the server, and the rights of this user"
+        )
+
+
+def _reachable(runtime: Runtime) -> Finding:
+    from app.db.database import begin_write  # with SQLAlchemy, see session.py
+
+    with runtime.engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar()
+            if read_only == "on":
+                return Finding("database", "fail", "it can only be read", "connect to the primary server")
+            return Finding("database", "ok", f"{connection.dialect.name}, can be written")
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        begin_write(connection)
+        # Takes the write lock and changes a page, which a read-only file or disk refuses; then takes it back.
+        connection.exec_driver_sql("CREATE TABLE contenthub_doctor (id INTEGER)")
+        connection.rollback()
+    if mode != "wal":
+        return Finding(
+            "database", "warn", f"SQLite in journal mode {mode}", "put it on a local disk: WAL needs shared memory"
+        )
+    return Finding("database", "ok", "SQLite in WAL mode, can be written")
+
+
+def _stored_times(runtime: Runtime) -> Iterator[Finding]:
+    newest = max((execution.created_at for execution in runtime.history.page(limit=1)), default=None)
+    if newest is not None and newest > runtime.clock.now() + _CLOCK_TOLERANCE:
+        yield Finding(
+            "clock",
+            "fail",
+            f"the newest execution was recorded in the future, at {newest:%Y-%m-%d %H:%M:%S} UTC",
+            "set the clock of this machine, or of the one that recorded it",
+        )
+
+
+def _executors(runtime: Runtime) -> Iterator[Finding]:
+    from sqlalchemy import select  # see session.py
+
+    from app.models.scheduled_task import ScheduledTask
+
+    registered = runtime.service.get_registered_executors()
+    with runtime.sessions() as session:
+        types = set(session.scalars(select(ScheduledTask.task_type).distinct()))
+    unknown = sorted(types - registered.keys())
+    if unknown:
+        yield Finding(
+            "executors",
+            "fail",
+            f"stored tasks need {', '.join(unknown)}; registered: {', '.join(sorted(registered))}",
+            "register the executor in app/factory.py, or change or delete these tasks",
+        )
+    else:
+        yield Finding("executors", "ok", ", ".join(sorted(registered)))
+
+
+def _schedules(runtime: Runtime) -> Iterator[Finding]:
+    from sqlalchemy import select  # see session.py
+
+    from app.models.scheduled_task import ScheduledTask
+    from app.scheduler.schedules import from_columns, zone_of
+
+    kind, expression, zone = ScheduledTask.schedule_type, ScheduledTask.schedule_expression, ScheduledTask.timezone
+    with runtime.sessions() as session:
+        stored = session.execute(select(kind, expression, zone).where(kind.is_not(None)).distinct()).all()
+    wrong = []
+    for row in stored:
+        try:
+            zone_of(row.timezone)
+            from_columns(row.schedule_type, row.schedule_expression)
+        except InvalidRequest as error:
+            wrong.append(f"{row.schedule_expression!r} in {row.timezone}: {error}")
+    for sentence in wrong:
+        yield Finding(
+            "schedules", "fail", sentence, "mend the tasks that have it; `contenthub task list` marks them"
+        )
+    if not wrong:
+        yield Finding("schedules", "ok", f"{len(stored)} different ones, all readable")
+
+
+def _nodes(runtime: Runtime) -> Iterator[Finding]:
+    from app.cli.follow import listening_nodes  # with SQLAlchemy, see session.py
+
+    listening = listening_nodes(runtime)
+    if listening:
+        yield Finding("nodes", "ok", f"{len(listening)} listening")
+    else:
+        yield Finding("nodes", "warn", "no server is running: schedules do not fire", "run `contenthub serve`")
+
+
+def _tokens(runtime: Runtime) -> Iterator[Finding]:
+    from app.cli.serve import is_loopback
+    from app.core.security import list_tokens  # with SQLAlchemy, see session.py
+
+    with runtime.sessions() as session:
+        usable = sum(token.revoked_at is None for token in list_tokens(session))
+    if usable:
+        yield Finding("tokens", "ok", f"{usable} in use")
+    else:
+        level: Level = "ok" if is_loopback(runtime.settings.host) else "fail"
+        yield Finding(
+            "tokens",
+            level,
+            "there are none: the API answers only on this machine",
+            None if level == "ok" else "run `contenthub token create NAME --role admin`",
+        )
+
+
+_CHECKS: tuple[Callable[[Runtime], Iterator[Finding]], ...] = (
+    _stored_times,
+    _executors,
+    _schedules,
+    _nodes,
+    _tokens,
+)

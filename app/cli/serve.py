@@ -1,0 +1,75 @@
+"""`contenthub serve`: the API and the scheduler in one server."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import output
+from app.cli.session import load_settings, opened
+from app.core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from app.scheduler.runtime import Runtime
+
+CONNECTION_GRACE_SECONDS = 5
+"""How long open requests may take once the server is told to stop; then the scheduler drains."""
+
+
+def serve(
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on; by default HOST.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="Port; by default PORT.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes; each is a node.")] = 1,
+) -> None:
+    """Serve the API and run the scheduler until Ctrl-C; brings the database schema up to date first."""
+    # Into the environment, not into a Settings: the workers are processes of their own and read it there.
+    for name, value in (("HOST", host), ("PORT", port)):
+        if value is not None:
+            os.environ[name] = str(value)
+    settings = load_settings()
+    with opened(upgrade=True) as runtime:
+        has_tokens = _has_tokens(runtime)
+    if not has_tokens and not is_loopback(settings.host):
+        raise InvalidRequest.of(
+            "host",
+            f"{settings.host} can be reached from other machines, and no API token exists;"
+            " make one with `contenthub token create NAME --role admin`, or listen on 127.0.0.1",
+        )
+    output.note(f"API: http://{_in_url(settings.host)}:{settings.port}/docs   Ctrl-C stops.")
+    if not has_tokens:
+        output.note("No API token exists: only requests from this machine are answered.")
+
+    import uvicorn  # with FastAPI, see session.py
+
+    uvicorn.run(
+        "app.main:app",
+        host=settings.host,
+        port=settings.port,
+        workers=workers,
+        log_level=settings.log_level.lower(),
+        timeout_graceful_shutdown=CONNECTION_GRACE_SECONDS,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _has_tokens(runtime: Runtime) -> bool:
+    from app.core.security import list_tokens  # with SQLAlchemy, see session.py
+
+    with runtime.sessions() as session:
+        return any(token.revoked_at is None for token in list_tokens(session))

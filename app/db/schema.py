@@ -1,0 +1,81 @@
+"""The schema is Alembic's; this brings a database to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, text
+
+from alembic import command
+from app.core.config import Settings
+from app.core.errors import SchedulerUnavailable
+from app.db.database import begin_write, make_engine
+
+_UPGRADE_LOCK = 0x534348454D41
+"""Key of PostgreSQL's advisory lock: of several processes that start at once, one migrates ("SCHEMA")."""
+
+
+def migration_scripts() -> Path:
+    """The folder of migrations: in a checkout beside `app`, in an installed wheel inside it."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_alembic"
+    return installed if installed.is_dir() else package.parent / "alembic"
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, to run on `connection` where one is given."""
+    config = Config()
+    config.set_main_option("script_location", str(migration_scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(settings: Settings) -> None:
+    """Bring the database of `settings` to the newest schema. Safe when several processes do it at once.
+
+    Raises:
+        SchedulerUnavailable: the database was migrated by a newer version of the code.
+    """
+    engine = make_engine(settings)
+    try:
+        with migration_lock(engine) as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+            try:
+                ScriptDirectory.from_config(alembic_config()).get_revision(found or "base")
+            except CommandError:
+                raise SchedulerUnavailable(
+                    f"the database is at schema {found}, which this version does not know: "
+                    "it was migrated by a newer one; install that version"
+                ) from None
+            if found != head_revision():
+                command.upgrade(alembic_config(connection), "head")
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def migration_lock(engine: Engine) -> Iterator[Connection]:
+    """A transaction in which nobody else migrates; committed at the end."""
+    with engine.connect() as connection:
+        begin_write(connection)
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        yield connection
+        connection.commit()
+
+
+def current_revision(engine: Engine) -> str | None:
+    """The schema the database is at; None: it has none."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head_revision() -> str | None:
+    """The newest schema this code knows."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()

@@ -1,0 +1,146 @@
+"""`contenthub serve`, `demo`, `db`, `token`, `node` and `doctor`: commands around a server."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.command_line import ContentHub, until
+
+PARAMS = '{"account_id": 1, "topic": "人工智能"}'
+
+
+@pytest.fixture
+def contenthub(tmp_path: Path) -> ContentHub:
+    return ContentHub(tmp_path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_run_goes_to_the_server_that_runs(contenthub: ContentHub) -> None:
+    port = free_port()
+    with contenthub.started("serve", "--port", str(port)) as server:
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/live"))
+        (node,) = contenthub("node", "list", "--json").json
+        assert (node["pid"], node["listening"]) == (server.pid, True)
+        contenthub("task", "create", "--name", "digest", "--type", "content_generation", "--params", PARAMS)
+        execution = contenthub("task", "run", "digest", "--json").json
+        shown = contenthub("execution", "show", str(execution["id"]), "--json").json
+        assert [attempt["node"] for attempt in shown["attempts"]] == [node["id"]]
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    assert contenthub("node", "list", "--json").json == []
+
+
+def test_a_server_that_was_killed_takes_no_runs(contenthub: ContentHub) -> None:
+    port = free_port()
+    with contenthub.started("serve", "--port", str(port)) as server:
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/live"))
+        server.kill()
+        server.wait(30)
+    contenthub("task", "create", "--name", "digest", "--type", "content_generation", "--params", PARAMS)
+    assert contenthub("task", "run", "digest", "--json").json["state"] == "success"
+
+
+def test_serve_refuses_other_machines_until_there_is_a_token(contenthub: ContentHub) -> None:
+    refused = contenthub("serve", "--host", "0.0.0.0", "--port", str(free_port()), code=1)
+    assert "contenthub token create" in refused.err
+    token = contenthub("token", "create", "ops", "--role", "admin", "--json").json["token"]
+    listed = contenthub("token", "list").out
+    assert "ops" in listed
+    assert token not in listed
+    assert token not in (contenthub.folder / "contenthub.db").read_bytes().decode("latin-1")
+    contenthub("token", "revoke", "ops")
+    contenthub("serve", "--host", "0.0.0.0", "--port", str(free_port()), code=1)
+
+
+def test_demo_publishes_a_digest_within_seconds_and_stops_cleanly(contenthub: ContentHub) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with contenthub.started("demo", "--data-dir", "demo", "--port", str(port)) as demo:
+            index = contenthub.folder / "demo" / "site" / "index.html"
+            until(lambda: index.exists() and "content-1.html" in index.read_text())
+            demo.send_signal(signal.SIGTERM)
+            out, err = demo.communicate(timeout=30)
+    assert demo.returncode == 0, err
+    assert f"Port {port} is taken" in err
+    assert re.search(r"demo-digest +success", out)
+    assert re.search(r"demo-publish +success", out)
+    assert out.endswith("Stopped.\n")
+    assert "人工智能" in index.read_text()
+
+
+def test_the_demo_serves_its_site(contenthub: ContentHub) -> None:
+    port = free_port()
+    with contenthub.started("demo", "--data-dir", "demo", "--port", str(port)) as demo:
+        until(lambda: answers(f"http://127.0.0.1:{port}/site/content-1.html"))
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0
+
+
+def test_db_upgrade_makes_the_schema_once(contenthub: ContentHub) -> None:
+    assert contenthub("db", "current", "--json").json["is_current"] is False
+    upgraded = contenthub("db", "upgrade", "--json").json
+    assert upgraded["before"] is None
+    current = contenthub("db", "current", "--json").json
+    assert (current["current"], current["is_current"]) == (upgraded["now"], True)
+    assert contenthub("db", "upgrade", "--json").json["before"] == upgraded["now"]
+
+
+def test_a_database_of_another_version_is_refused_and_only_upgrade_changes_it(contenthub: ContentHub) -> None:
+    contenthub("db", "upgrade")
+    with sqlite3.connect(contenthub.folder / "contenthub.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'older'")
+    connection.close()
+    assert "contenthub db upgrade" in contenthub("task", "list", code=1).err
+    findings = {item["check"]: item for item in contenthub("doctor", "--json", code=1).json["findings"]}
+    assert findings["migrations"]["remedy"] == "run `contenthub db upgrade`"
+
+
+def test_doctor_finds_nothing_wrong_on_a_fresh_machine_and_does_not_make_a_database(
+    contenthub: ContentHub,
+) -> None:
+    ran = contenthub("doctor")
+    assert "contenthub.db does not exist yet" in ran.out
+    assert not (contenthub.folder / "contenthub.db").exists()
+
+
+def test_doctor_names_unknown_types_and_unreadable_schedules(contenthub: ContentHub) -> None:
+    contenthub("db", "upgrade")
+    with sqlite3.connect(contenthub.folder / "contenthub.db") as connection:
+        connection.execute(
+            "INSERT INTO scheduled_tasks (name, task_type, schedule_type, schedule_expression)"
+            " VALUES ('odd', 'my_type', 'cron', '0 25 * * *')"
+        )
+    connection.close()
+    findings = {item["check"]: item for item in contenthub("doctor", "--json", code=1).json["findings"]}
+    assert "my_type" in findings["executors"]["message"]
+    assert "hour '25' is wrong" in findings["schedules"]["message"]
+    assert findings["nodes"]["remedy"] == "run `contenthub serve`"
+
+
+def test_doctor_fails_where_a_folder_can_not_be_one(contenthub: ContentHub) -> None:
+    (contenthub.folder / "file").write_text("no folder")
+    findings = contenthub("doctor", "--json", code=1, PUBLISH_DIRECTORY="file/site").json["findings"]
+    (publish,) = [item for item in findings if item["check"] == "publish directory"]
+    assert (publish["level"], "right to write" in publish["remedy"]) == ("fail", True)
