@@ -49,7 +49,7 @@ def current(as_json: output.JsonFlag = False) -> None:
         output.say(f"{found or 'no schema'}; this version needs {head}: run `contenthub db upgrade`")
 
 
-def _revisions(settings: Settings) -> tuple[str | None, str]:
+def _revisions(settings: Settings) -> tuple[str | None, str | None]:
     from app.db.database import make_engine  # needs SQLAlchemy, see session.py
     from app.db.schema import current_revision, head_revision
 

@@ -1,11 +1,9 @@
-"""Stored rows as the JSON that `--json` writes. Secrets are masked."""
+"""Stored rows as `--json` writes them: what the API answers, so that a program needs to know one form. Secrets are
+masked there."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-
-from app.core.redaction import redact
 
 if TYPE_CHECKING:
     from app.models.node import Node
@@ -13,76 +11,39 @@ if TYPE_CHECKING:
     from app.models.task_attempt import ExecutionLog, TaskAttempt
     from app.models.task_execution import Execution
 
-_TASK_FIELDS = (
-    "id",
-    "name",
-    "description",
-    "task_type",
-    "params",
-    "schedule",
-    "timezone",
-    "dst_policy",
-    "start_at",
-    "end_at",
-    "jitter_seconds",
-    "is_active",
-    "priority",
-    "timeout_seconds",
-    "retry",
-    "misfire_policy",
-    "misfire_grace_seconds",
-    "overlap_policy",
-    "concurrency_key",
-    "concurrency_limit",
-    "next_run_at",
-    "exhausted_at",
-    "schedule_error",
-    "last_run_at",
-    "last_state",
-    "version",
-    "created_at",
-    "updated_at",
-)
-_EXPRESSION_NAMES = {"cron": "expression", "interval": "seconds", "at": "at"}
+# The imports are inside for the reason that session.py gives.
 
 
 def task_record(task: ScheduledTask) -> dict[str, Any]:
-    """A task; its schedule has the form in which it is asked for."""
-    values: dict[str, Any] = {"schedule": schedule_record(task)}
-    values |= {name: getattr(task, name) for name in _TASK_FIELDS if name != "schedule"}
-    values["params"] = redact(task.params)
-    return {name: values[name] for name in _TASK_FIELDS} | {"declared_in_code": task.declared is not None}
+    """A task."""
+    from app.api.schemas import TaskAnswer
 
-
-def schedule_record(task: ScheduledTask) -> dict[str, Any] | None:
-    """`{"type": "cron", "expression": …}`, or None. Also for columns that cannot be read."""
-    if task.schedule_type is None:
-        return None
-    return {"type": task.schedule_type, _EXPRESSION_NAMES[task.schedule_type]: task.schedule_expression}
+    return TaskAnswer.of(task).model_dump()
 
 
 def execution_record(execution: Execution) -> dict[str, Any]:
-    """An execution, as it is recorded."""
-    values = asdict(execution)
-    return values | {"params": redact(execution.params), "result": redact(execution.result)}
+    """An execution, without its attempts."""
+    from app.api.schemas import ExecutionAnswer
+
+    return ExecutionAnswer.model_validate(execution).model_dump()
 
 
 def attempt_record(attempt: TaskAttempt) -> dict[str, Any]:
     """One attempt."""
-    return _columns(attempt, without={"execution_id"})
+    from app.api.schemas import AttemptAnswer
+
+    return AttemptAnswer.model_validate(attempt).model_dump()
 
 
 def log_record(line: ExecutionLog) -> dict[str, Any]:
     """One kept log line."""
-    return _columns(line, without={"execution_id"})
+    from app.api.schemas import LogAnswer
+
+    return LogAnswer.model_validate(line).model_dump()
 
 
 def node_record(node: Node) -> dict[str, Any]:
     """One node."""
-    return _columns(node, without=set())
+    from app.api.schemas import NodeAnswer
 
-
-def _columns(row: Any, *, without: set[str]) -> dict[str, Any]:
-    return {
-        column.name: getattr(row, column.name) for column in row.__table__.columns if column.name not in without
-    }
+    return NodeAnswer.model_validate(node).model_dump()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from app.cli import output
 from app.cli.session import load_settings, opened
 from app.core.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from app.scheduler.runtime import Runtime
 
 CONNECTION_GRACE_SECONDS = 5
 """How long open requests may take once the server is told to stop; then the scheduler drains."""
@@ -31,7 +28,10 @@ def serve(
             os.environ[name] = str(value)
     settings = load_settings()
     with opened(upgrade=True) as runtime:
-        has_tokens = _has_tokens(runtime)
+        from app.models.api_token import any_token_exists  # with SQLAlchemy, see session.py
+
+        with runtime.sessions() as session:
+            has_tokens = any_token_exists(session)
     if not has_tokens and not is_loopback(settings.host):
         raise InvalidRequest.of(
             "host",
@@ -66,10 +66,3 @@ def is_loopback(host: str) -> bool:
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _has_tokens(runtime: Runtime) -> bool:
-    from app.core.security import list_tokens  # with SQLAlchemy, see session.py
-
-    with runtime.sessions() as session:
-        return any(token.revoked_at is None for token in list_tokens(session))

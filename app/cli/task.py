@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import arguments, output
-from app.cli.records import schedule_record, task_record
+from app.cli.records import task_record
 from app.cli.session import opened
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy
 from app.scheduler.schedules import DstPolicy, to_utc
@@ -151,7 +151,7 @@ def show(name: TaskName, as_json: output.JsonFlag = False) -> None:
 
 def _fields(task: ScheduledTask) -> list[tuple[str, str]]:
     record = task_record(task)
-    record["schedule"] = _schedule_words(task) if schedule_record(task) else None
+    record["schedule"] = _schedule_words(task)
     record["next_run_at"] = _next_run(task)
     for name in ("start_at", "end_at", "last_run_at", "exhausted_at", "created_at", "updated_at"):
         record[name] = output.moment(record[name], task.timezone)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
-from sqlalchemy import CheckConstraint, String, func
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import CheckConstraint, String, func, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from app.core.errors import Conflict, InvalidRequest, NotFound
+from app.core.security import Role, new_token, token_hash
 from app.db.database import Base
 from app.db.types import UtcDateTime
 
@@ -24,3 +26,47 @@ class ApiToken(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     __table_args__ = (CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),)
+
+
+def create_token(session: Session, name: str, role: str) -> str:
+    """Store a token and return it: the only time it can be read. The caller commits.
+
+    Raises:
+        InvalidRequest: the name is empty or too long, or there is no such role. Conflict: the name is taken.
+    """
+    name = name.strip()
+    if not name or len(name) > 100:
+        raise InvalidRequest.of("name", "a token needs a name of 1 to 100 characters")
+    if role.upper() not in Role.__members__:
+        raise InvalidRequest.of("role", f"{role!r} is no role; choose viewer, operator or admin")
+    if session.scalar(select(ApiToken.id).where(ApiToken.name == name)) is not None:
+        raise Conflict(f"name: a token named {name!r} exists; choose another name")
+    token = new_token()
+    session.add(ApiToken(name=name, role=role.lower(), token_hash=token_hash(token)))
+    session.flush()
+    return token
+
+
+def list_tokens(session: Session) -> list[ApiToken]:
+    """All tokens, revoked ones too, oldest first."""
+    return list(session.scalars(select(ApiToken).order_by(ApiToken.id)))
+
+
+def revoke_token(session: Session, name: str) -> None:
+    """End a token. The caller commits. Raises NotFound where no unrevoked token has that name."""
+    token = session.scalar(select(ApiToken).where(ApiToken.name == name, ApiToken.revoked_at.is_(None)))
+    if token is None:
+        raise NotFound("token", name)
+    token.revoked_at = datetime.now(UTC)
+
+
+def any_token_exists(session: Session) -> bool:
+    """Whether somebody has set up authentication."""
+    return session.scalar(select(ApiToken.id).where(ApiToken.revoked_at.is_(None)).limit(1)) is not None
+
+
+def find_token(session: Session, token: str) -> ApiToken | None:
+    """The unrevoked token that this text is."""
+    return session.scalar(
+        select(ApiToken).where(ApiToken.token_hash == token_hash(token), ApiToken.revoked_at.is_(None))
+    )

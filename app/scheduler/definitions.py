@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -126,11 +126,17 @@ _PLAIN_FIELDS = tuple(name for name in TaskDefinition.model_fields if name != "s
 def field_errors(error: ValidationError) -> list[FieldError]:
     """pydantic's findings as field errors: the dotted path, the sentence, pydantic's stable kind."""
     return [
-        FieldError(
-            ".".join(str(part) for part in item["loc"]) or _field_in(item["msg"]), item["msg"], item["type"]
-        )
+        FieldError(field_path(item["loc"]) or _field_in(item["msg"]), item["msg"], item["type"])
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """`("schedule", "cron", "expression")` as `schedule.expression`: a union's tag is no field."""
+    parts = [str(part) for part in location]
+    if len(parts) > 2 and parts[0] == "schedule" and parts[1] in ("cron", "interval", "at"):
+        del parts[1]
+    return ".".join(parts)
 
 
 def _field_in(message: str) -> str:

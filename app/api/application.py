@@ -1,0 +1,47 @@
+"""The API as one piece: routers, problem documents, limits, and its OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api import executions, status, tasks
+from app.api.body_limit import BodyLimit
+from app.api.problems import FieldProblem, Problem, install_problems
+
+PREFIX = "/api/v1/scheduler"
+
+
+def install_api(app: FastAPI) -> None:
+    """Add the scheduler's API to `app`, whose state holds `runtime`."""
+    api = APIRouter(prefix=PREFIX)
+    for router in (tasks.router, executions.router, status.router):
+        api.include_router(router)
+    app.include_router(api)
+    app.include_router(status.health)
+    app.add_middleware(BodyLimit)
+    install_problems(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, in which every failure is a `Problem`."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description="Tasks, executions and executors of ContentHub. Failures are RFC 9457 problem documents.",
+            routes=app.routes,
+        )
+        schemas = document["components"]["schemas"]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        template = "#/components/schemas/{model}"
+        for model in (Problem, FieldProblem):
+            schema = model.model_json_schema(ref_template=template)
+            schema.pop("$defs", None)
+            schemas[model.__name__] = schema
+        app.openapi_schema = document
+    return app.openapi_schema

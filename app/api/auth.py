@@ -1,0 +1,111 @@
+"""Who is asking, and whether they may.
+
+With tokens: a bearer token decides. While nobody has made one, requests from this machine pass as admin and all
+others are refused. "From this machine" is narrow: a loopback peer, no proxy in between, a loopback `Host` (a page
+of another site whose name was rebound to 127.0.0.1 has its own), and on changes no foreign `Origin`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from app.api.problems import Forbidden, Unauthorized
+from app.core.security import Role
+from app.models.api_token import any_token_exists, find_token
+from app.scheduler.runtime import Runtime
+
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+bearer = HTTPBearer(auto_error=False, description="A token made by `contenthub token create`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the token's name, or `local` while there are no tokens."""
+
+    name: str
+    role: Role
+
+
+def get_runtime(request: Request) -> Runtime:
+    """The runtime of this application."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+RuntimeOf = Annotated[Runtime, Depends(get_runtime)]
+
+
+def identify(
+    request: Request,
+    runtime: RuntimeOf,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+) -> Caller:
+    """Raises Unauthorized."""
+    with runtime.sessions() as session:
+        if credentials is not None:
+            token = find_token(session, credentials.credentials)
+            if token is None:
+                raise Unauthorized(
+                    "the token is not known or has been revoked; make one with `contenthub token create`"
+                )
+            return Caller(token.name, Role.named(token.role))
+        if any_token_exists(session):
+            raise Unauthorized("send a token: `Authorization: Bearer …`")
+    if runtime.settings.allow_anonymous_loopback and is_local(request):
+        return Caller("local", Role.ADMIN)
+    raise Unauthorized(
+        "without tokens only this machine may ask; make a token with `contenthub token create NAME --role ROLE`"
+    )
+
+
+def is_local(request: Request) -> bool:
+    """Whether a request comes from this machine, and not from a web page of somebody else."""
+    if request.client is None or not _is_loopback(request.client.host):
+        return False
+    if any(header in request.headers for header in _FORWARDED):
+        return False
+    if not _is_loopback(_host_of(f"//{request.headers.get('host', '')}")):
+        return False
+    origin = request.headers.get("origin")
+    return request.method in _SAFE_METHODS or origin is None or urlsplit(origin).netloc == request.headers["host"]
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def at_least(role: Role) -> Callable[[Caller], Caller]:
+    """A dependency: the caller, who must have `role`."""
+
+    def allowed(caller: Annotated[Caller, Depends(identify)]) -> Caller:
+        if caller.role < role:
+            raise Forbidden(f"this needs the role {role.label}; the token {caller.name!r} has {caller.role.label}")
+        return caller
+
+    return allowed
+
+
+Viewer = Annotated[Caller, Depends(at_least(Role.VIEWER))]
+Operator = Annotated[Caller, Depends(at_least(Role.OPERATOR))]
+Admin = Annotated[Caller, Depends(at_least(Role.ADMIN))]

@@ -1,0 +1,42 @@
+"""No request body may be larger than this server cares to read."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import TooLarge, of_error
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class BodyLimit:
+    """ASGI middleware: answers 413 to a body above the limit, declared or found out while it arrives."""
+
+    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        messages: list[Message] = []
+        size = 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            size += len(message.get("body", b""))
+            if size > self._limit:
+                error = TooLarge(f"the body is larger than {self._limit} bytes; send less")
+                await of_error(Request(scope), error)(scope, receive, send)
+                return
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                break
+        waiting = iter(messages)
+
+        async def replay() -> Message:
+            following = next(waiting, None)
+            return following if following is not None else await receive()
+
+        await self._app(scope, replay, send)

@@ -1,0 +1,122 @@
+"""`/executions`: what ran, runs and will run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Path, Query, Response
+from pydantic import AwareDatetime
+
+from app.api import cursor as cursors
+from app.api.auth import Operator, RuntimeOf, Viewer
+from app.api.problems import documented
+from app.api.schemas import (
+    AttemptAnswer,
+    EnqueueRequest,
+    ExecutionAnswer,
+    ExecutionDetail,
+    ExecutionPage,
+    LogAnswer,
+    LogPage,
+)
+from app.core.errors import InvalidRequest
+from app.models.task_execution import ExecutionState
+
+router = APIRouter(prefix="/executions", tags=["executions"])
+
+ExecutionId = Annotated[int, Path(ge=1, lt=2**63, description="Id of an execution.")]
+_EXAMPLE = {"task_type": "content_generation", "params": {"account_id": 1, "topic": "人工智能的未来发展"}}
+
+
+@router.get("", summary="List executions", responses=documented())
+def list_executions(
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    state: Annotated[list[ExecutionState] | None, Query(description="Any of these states.")] = None,
+    task_id: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    task_type: Annotated[str | None, Query(max_length=100)] = None,
+    trigger: Annotated[str | None, Query(max_length=20)] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Recorded at or after; with its offset.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Recorded before; with its offset.")] = None,
+    search: Annotated[
+        str | None, Query(max_length=200, description="Part of task name, message or error.")
+    ] = None,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> ExecutionPage:
+    """Executions, newest first."""
+    found = runtime.history.page(
+        before_id=cursors.decode(cursor),
+        limit=limit + 1,
+        states=state or (),
+        task_id=task_id,
+        task_type=task_type,
+        trigger=trigger,
+        since=since,
+        until=until,
+        search=search,
+    )
+    more = len(found) > limit
+    return ExecutionPage(
+        items=[ExecutionAnswer.model_validate(execution) for execution in found[:limit]],
+        next_cursor=cursors.encode(found[limit - 1].id) if more else None,
+    )
+
+
+@router.post("", status_code=202, summary="Run an executor once", responses=documented())
+async def enqueue_execution(
+    request: Annotated[EnqueueRequest, Body(examples=[_EXAMPLE])],
+    runtime: RuntimeOf,
+    caller: Operator,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None, Header(max_length=200, description="The same as `idempotency_key` in the body.")
+    ] = None,
+) -> ExecutionAnswer:
+    """Record a request; it is durable when this answers. A repeated `Idempotency-Key` returns the first one."""
+    wanted = request.model_dump()
+    if idempotency_key is not None:
+        if request.idempotency_key not in (None, idempotency_key):
+            raise InvalidRequest.of("idempotency_key", "header and body name different keys; send one of them")
+        wanted["idempotency_key"] = idempotency_key
+    execution = await runtime.enqueue(
+        wanted.pop("task_type"), wanted.pop("params"), db=None, trigger="api", triggered_by=caller.name, **wanted
+    )
+    response.headers["Location"] = f"/api/v1/scheduler/executions/{execution.id}"
+    return ExecutionAnswer.model_validate(execution)
+
+
+@router.get("/{execution_id}", summary="Show an execution", responses=documented(404))
+def get_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Viewer) -> ExecutionDetail:
+    """One execution with its attempts."""
+    execution = runtime.history.get(execution_id)
+    attempts = [AttemptAnswer.model_validate(attempt) for attempt in runtime.history.attempts(execution_id)]
+    return ExecutionDetail(**ExecutionAnswer.model_validate(execution).__dict__, attempts=attempts)
+
+
+@router.get("/{execution_id}/logs", summary="Read an execution's log", responses=documented(404))
+def get_logs(
+    execution_id: ExecutionId,
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="`after` of the answer before.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 500,
+) -> LogPage:
+    """The kept log lines, oldest first; ask again with `after` to follow them."""
+    runtime.history.get(execution_id)
+    lines = runtime.history.logs(execution_id, after_id=after, limit=limit)
+    return LogPage(
+        items=[LogAnswer.model_validate(line) for line in lines], after=lines[-1].id if lines else after
+    )
+
+
+@router.post("/{execution_id}/cancel", summary="Cancel an execution", responses=documented(404, 409))
+async def cancel_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Operator) -> ExecutionAnswer:
+    """A waiting one is cancelled at once; a running one as soon as its code lets go."""
+    return ExecutionAnswer.model_validate(await runtime.cancel(execution_id))
+
+
+@router.post("/{execution_id}/retry", summary="Retry an execution", responses=documented(404, 409))
+async def retry_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Operator) -> ExecutionAnswer:
+    """Run a failed, cancelled or parked execution again, as a further attempt."""
+    return ExecutionAnswer.model_validate(await runtime.retry(execution_id))

@@ -1,0 +1,158 @@
+"""Errors as RFC 9457 problem documents: one mapping from the error tree, one shape for every failure."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from loguru import logger
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from app.core.errors import (
+    Conflict,
+    ExecutorNotFound,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    SchedulerError,
+    SchedulerUnavailable,
+)
+from app.scheduler.definitions import field_path
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class FieldProblem(BaseModel):
+    """One wrong field."""
+
+    field: str = Field(examples=["schedule.expression"])
+    message: str
+    kind: str = Field(description="Stable word for what is wrong.")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document."""
+
+    type: str = Field(examples=["urn:contenthub:problem:invalid_request"])
+    title: str = Field(examples=["Unprocessable Content"])
+    status: int = Field(examples=[422])
+    detail: str
+    instance: str = Field(description="The path that was asked for.")
+    errors: list[FieldProblem] = []
+
+
+class PreconditionFailed(Conflict):
+    """`If-Match` names another version than the stored one."""
+
+    code = "precondition_failed"
+
+
+class Unauthorized(SchedulerError):
+    """No token, or one that is not known."""
+
+    code = "unauthorized"
+
+
+class Forbidden(SchedulerError):
+    """The token's role does not allow this."""
+
+    code = "forbidden"
+
+
+class TooLarge(SchedulerError):
+    """The body is larger than the server takes."""
+
+    code = "too_large"
+
+
+_STATUS: dict[type[SchedulerError], int] = {
+    InvalidRequest: 422,
+    ExecutorNotFound: 422,
+    NotFound: 404,
+    PreconditionFailed: 412,
+    Conflict: 409,
+    Unauthorized: 401,
+    Forbidden: 403,
+    TooLarge: 413,
+    SchedulerUnavailable: 503,
+}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    errors: tuple[FieldError, ...] = (),
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """A problem document as a response."""
+    body = Problem(
+        type=f"urn:contenthub:problem:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        errors=[FieldProblem(**error.as_dict()) for error in errors],
+    )
+    return JSONResponse(
+        body.model_dump(), status, {**_HEADERS.get(status, {}), **(headers or {})}, media_type=PROBLEM_JSON
+    )
+
+
+def of_error(request: Request, error: SchedulerError) -> JSONResponse:
+    """The problem document of an error of the scheduler."""
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+    return problem(request, status, error.code, str(error), error.errors)
+
+
+def install_problems(app: FastAPI) -> None:
+    """Answer every failure of `app` with a problem document."""
+
+    @app.exception_handler(SchedulerError)
+    async def _scheduler(request: Request, error: SchedulerError) -> JSONResponse:
+        return of_error(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = tuple(
+            FieldError(_path(item["loc"]), str(item["msg"]), str(item["type"])) for item in error.errors()
+        )
+        return problem(request, 422, "invalid_request", "; ".join(f"{e.field}: {e.message}" for e in found), found)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        return problem(request, error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+
+    @app.exception_handler(DBAPIError)
+    async def _database(request: Request, error: DBAPIError) -> JSONResponse:
+        logger.error("数据库错误: {}", error)
+        return of_error(request, SchedulerUnavailable("the database did not answer; try again later"))
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, _error: Exception) -> JSONResponse:
+        # Starlette logs the stack; the caller learns nothing of our insides.
+        return problem(request, 500, "internal_error", "an unexpected error; the server's log has the details")
+
+
+def _path(location: tuple[Any, ...] | list[Any]) -> str:
+    """`("body", "schedule", "cron", "expression")` as `schedule.expression`."""
+    return field_path(location[1:]) or "body"
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation that may answer with these problems, beside 401, 403, 422 and 503."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({400, 401, 403, 413, 422, 503, *statuses})
+    }

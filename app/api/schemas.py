@@ -1,0 +1,246 @@
+"""What the API takes and gives. Secrets in params and results are masked on the way out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
+
+from app.core.redaction import redact
+from app.models.scheduled_task import ScheduledTask
+from app.models.task_execution import ExecutionState
+from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
+from app.scheduler.schedules import DstPolicy
+
+Masked = Annotated[dict[str, Any], PlainSerializer(redact, return_type=dict[str, Any])]
+MaskedOrNone = Annotated[dict[str, Any] | None, PlainSerializer(redact, return_type=dict[str, Any] | None)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class ScheduleAnswer(_Answer):
+    """A schedule as it is stored."""
+
+    type: str = Field(examples=["cron"])
+    expression: str = Field(
+        examples=["0 9 * * 1-5"], description="cron: the expression; interval: seconds; at: ISO."
+    )
+
+
+class TaskAnswer(_Answer):
+    """A stored task."""
+
+    id: int
+    name: str
+    description: str
+    task_type: str
+    params: Masked
+    schedule: ScheduleAnswer | None
+    timezone: str
+    dst_policy: DstPolicy
+    start_at: datetime | None
+    end_at: datetime | None
+    jitter_seconds: float
+    is_active: bool
+    priority: int
+    timeout_seconds: float | None
+    retry: RetryPolicy | None
+    misfire_policy: MisfirePolicy
+    misfire_grace_seconds: float
+    overlap_policy: OverlapPolicy
+    concurrency_key: str | None
+    concurrency_limit: int | None
+    next_run_at: datetime | None
+    exhausted_at: datetime | None
+    schedule_error: str | None
+    last_run_at: datetime | None
+    last_state: str | None
+    declared_in_code: bool
+    declaration_missing: bool
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, task: ScheduledTask) -> TaskAnswer:
+        schedule = (
+            ScheduleAnswer(type=task.schedule_type, expression=task.schedule_expression)
+            if task.schedule_type is not None and task.schedule_expression is not None
+            else None
+        )
+        columns = {name: getattr(task, name) for name in cls.model_fields if hasattr(task, name)}
+        return cls(**columns, schedule=schedule, declared_in_code=task.declared is not None)
+
+
+class TaskPage(BaseModel):
+    items: list[TaskAnswer]
+    next_cursor: str | None = Field(
+        description="Send it as `cursor` to get the next page; null: this was the last."
+    )
+
+
+class ExecutionAnswer(_Answer):
+    """An execution: one request to run something once, and what became of it."""
+
+    id: int
+    task_id: int | None
+    task_name: str | None
+    task_type: str
+    params: Masked
+    state: ExecutionState
+    reason: str | None
+    trigger: str
+    triggered_by: str | None
+    scheduled_for: datetime | None
+    first_fire_at: datetime | None
+    fire_count: int
+    run_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempt: int
+    failures: int
+    rescues: int
+    owner: str | None
+    timeout_seconds: float | None
+    priority: int
+    concurrency_key: str | None
+    concurrency_limit: int | None
+    idempotency_key: str | None
+    cancel_requested_at: datetime | None
+    message: str | None
+    error: str | None
+    result: MaskedOrNone
+    duration_seconds: float | None
+    progress: float | None
+    progress_message: str | None
+
+
+class AttemptAnswer(_Answer):
+    """One try at an execution."""
+
+    number: int
+    node: str
+    status: str
+    reason: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    duration_seconds: float | None
+    message: str | None
+    error: str | None
+    traceback: str | None
+
+
+class ExecutionDetail(ExecutionAnswer):
+    attempts: list[AttemptAnswer]
+
+
+class ExecutionPage(BaseModel):
+    items: list[ExecutionAnswer]
+    next_cursor: str | None = Field(
+        description="Send it as `cursor` to get the next page; null: this was the last."
+    )
+
+
+class LogAnswer(_Answer):
+    """One kept log line."""
+
+    id: int
+    attempt: int
+    logged_at: datetime
+    level: str
+    message: str
+
+
+class LogPage(BaseModel):
+    items: list[LogAnswer]
+    after: int = Field(description="Send it as `after` to get what was logged since.")
+
+
+class RunRequest(BaseModel):
+    """Run a task now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    params: dict[str, JsonValue] | None = Field(default=None, description="Instead of the stored ones, this once.")
+
+
+class EnqueueRequest(BaseModel):
+    """Run an executor once."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"task_type": "content_generation", "params": {"account_id": 1, "topic": "人工智能"}}]
+        },
+    )
+
+    task_type: str = Field(min_length=1, max_length=100)
+    params: dict[str, JsonValue] = {}
+    run_at: AwareDatetime | None = Field(default=None, description="Not before this moment; with its offset.")
+    priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=200)
+    max_attempts: int | None = Field(default=None, ge=1, le=100, strict=True)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, strict=True, allow_inf_nan=False)
+    concurrency_key: str | None = Field(default=None, min_length=1, max_length=200)
+    concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
+
+
+class ExecutorAnswer(BaseModel):
+    """A registered executor; its own `get_executor_info()` is in `info`."""
+
+    type: str
+    lane: str
+    timeout_seconds: float | None
+    max_attempts: int
+    info: Masked
+
+
+class PreviewAnswer(BaseModel):
+    """What a schedule will do."""
+
+    fires: list[datetime] = Field(description="The next fires, with the offset of the task's zone.")
+    description: str = Field(examples=["At 09:00, Monday through Friday"])
+    warnings: list[str]
+
+
+class Explanation(BaseModel):
+    explanation: str = Field(examples=["Task 7 (daily) at 2030-01-07T09:00:00+08:00: it ran and succeeded."])
+
+
+class NodeAnswer(_Answer):
+    """A process that runs an engine."""
+
+    id: str
+    host: str
+    pid: int
+    role: str
+    engine: str
+    version: str
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class StatusAnswer(BaseModel):
+    """How this process and its database stand."""
+
+    running: bool
+    node: str | None
+    role: str
+    version: str
+    now: datetime
+    last_tick_at: datetime | None
+    next_fire_at: datetime | None
+    tasks: dict[str, int]
+    executions: dict[str, int]
+    engine: dict[str, Any] | None
+    journal: dict[str, int]
+    database: str
+    nodes: int
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ok"])

@@ -1,0 +1,62 @@
+"""`/executors`, `/nodes`, `/status`, and the health checks."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from sqlalchemy import text
+
+from app.api.auth import RuntimeOf, Viewer
+from app.api.problems import documented
+from app.api.schemas import ExecutorAnswer, Health, NodeAnswer, StatusAnswer
+from app.core.errors import SchedulerUnavailable
+from app.core.jsonable import to_plain_json
+
+router = APIRouter(tags=["system"])
+health = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/executors", summary="List executors", responses=documented())
+def list_executors(runtime: RuntimeOf, _caller: Viewer) -> list[ExecutorAnswer]:
+    """The registered executors, with the JSON Schema of their params where they declare one."""
+    answers = []
+    for task_type, info in sorted(runtime.service.get_registered_executors().items()):
+        executor = runtime.service.get_executor(task_type)
+        if executor is not None:
+            answers.append(
+                ExecutorAnswer(
+                    type=task_type,
+                    lane=executor.lane,
+                    timeout_seconds=executor.timeout_seconds,
+                    max_attempts=executor.max_attempts,
+                    info=to_plain_json(info),
+                )
+            )
+    return answers
+
+
+@router.get("/nodes", summary="List nodes", responses=documented())
+def list_nodes(runtime: RuntimeOf, _caller: Viewer) -> list[NodeAnswer]:
+    """The processes that run an engine on this database."""
+    return [NodeAnswer.model_validate(node) for node in runtime.history.nodes()]
+
+
+@router.get("/status", summary="Show the status", responses=documented())
+def get_status(runtime: RuntimeOf, _caller: Viewer) -> StatusAnswer:
+    """How this process and its database stand."""
+    return StatusAnswer(**runtime.status())
+
+
+@health.get("/live", summary="Is the process alive?")
+async def live() -> Health:
+    """Answers while the event loop turns; asks nothing of the database."""
+    return Health(status="ok")
+
+
+@health.get("/ready", summary="Can it do its work?", responses={503: documented()[503]})
+def ready(runtime: RuntimeOf) -> Health:
+    """The database answers, and the scheduler runs where it is enabled."""
+    with runtime.sessions() as session:
+        session.execute(text("SELECT 1"))
+    if runtime.settings.scheduler_enabled and not runtime.is_running:
+        raise SchedulerUnavailable("the scheduler does not run in this process")
+    return Health(status="ok")

@@ -1,0 +1,211 @@
+"""`/tasks`: stored definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, create_model
+
+from app.api import cursor as cursors
+from app.api.auth import Admin, Operator, RuntimeOf, Viewer
+from app.api.problems import PreconditionFailed, documented
+from app.api.schemas import ExecutionAnswer, Explanation, PreviewAnswer, RunRequest, TaskAnswer, TaskPage
+from app.core.errors import Conflict, InvalidRequest
+from app.models.scheduled_task import ScheduledTask
+from app.scheduler.definitions import TaskDefinition
+from app.scheduler.preview import preview
+
+router = APIRouter(prefix="/tasks", tags=["tasks"])
+
+TaskId = Annotated[int, Path(ge=1, lt=2**63, description="Id of a task.")]
+IfMatch = Annotated[
+    str | None, Header(description="Version (the ETag) the change is meant for; another stored one: 412.")
+]
+Count = Annotated[int, Query(ge=1, le=100, description="How many fires.")]
+
+_EXAMPLE = {
+    "name": "morning-digest",
+    "task_type": "content_generation",
+    "params": {"account_id": 1, "topic": "人工智能的未来发展"},
+    "schedule": {"type": "cron", "expression": "0 9 * * 1-5"},
+    "timezone": "Asia/Shanghai",
+    "retry": {"max_attempts": 3},
+}
+
+_CHANGES: dict[str, Any] = {
+    name: (field.rebuild_annotation() | None, None) for name, field in TaskDefinition.model_fields.items()
+}
+TaskChanges: type[BaseModel] = create_model(
+    "TaskChanges",
+    __config__=ConfigDict(extra="forbid", json_schema_extra={"examples": [{"priority": 5}]}),
+    __doc__="The fields to change; what is left out stays.",
+    **_CHANGES,
+)
+
+
+def _answer(task: ScheduledTask, response: Response) -> TaskAnswer:
+    response.headers["ETag"] = f'"{task.version}"'
+    return TaskAnswer.of(task)
+
+
+def _version(if_match: str | None) -> int | None:
+    """The version in an `If-Match` header."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    plain = if_match.strip().removeprefix("W/").strip('"')
+    if not plain.isascii() or not plain.isdecimal() or len(plain) > 18:
+        raise InvalidRequest.of("If-Match", "send the ETag of the task as it was read, or *")
+    return int(plain)
+
+
+@contextmanager
+def _matching(if_match: str | None) -> Iterator[int | None]:
+    """The version in `If-Match`; where the client sent one, a conflict over it is 412."""
+    version = _version(if_match)
+    try:
+        yield version
+    except Conflict as error:
+        if version is None or not str(error).startswith("version"):
+            raise
+        raise PreconditionFailed(str(error)) from error
+
+
+@router.get("", summary="List tasks", responses=documented())
+def list_tasks(
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    task_type: Annotated[str | None, Query(max_length=100)] = None,
+    is_active: Annotated[bool | None, Query()] = None,
+    search: Annotated[str | None, Query(max_length=200, description="Part of the name.")] = None,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> TaskPage:
+    """Tasks in the order they were made."""
+    found = runtime.tasks.page(
+        after_id=cursors.decode(cursor) or 0,
+        limit=limit + 1,
+        task_type=task_type,
+        is_active=is_active,
+        search=search,
+    )
+    more = len(found) > limit
+    return TaskPage(
+        items=[TaskAnswer.of(task) for task in found[:limit]],
+        next_cursor=cursors.encode(found[limit - 1].id) if more else None,
+    )
+
+
+@router.post("", status_code=201, summary="Create a task", responses=documented(409))
+def create_task(
+    definition: Annotated[TaskDefinition, Body(examples=[_EXAMPLE])],
+    runtime: RuntimeOf,
+    _caller: Operator,
+    response: Response,
+) -> TaskAnswer:
+    """Store a task and arm its schedule. Nothing is stored unless every field is right."""
+    task = runtime.tasks.create(runtime.definition(definition.model_dump(exclude_unset=True)))
+    response.headers["Location"] = f"/api/v1/scheduler/tasks/{task.id}"
+    return _answer(task, response)
+
+
+@router.post("/preview", summary="Preview a schedule", responses=documented())
+def preview_definition(
+    definition: Annotated[TaskDefinition, Body(examples=[_EXAMPLE])],
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    count: Count = 10,
+) -> PreviewAnswer:
+    """What a schedule would do, in words and moments; nothing is stored."""
+    wanted = runtime.definition(definition.model_dump(exclude_unset=True))
+    return _preview(runtime, wanted, count, runtime.clock.now())
+
+
+@router.get("/{task_id}", summary="Show a task", responses=documented(404))
+def get_task(task_id: TaskId, runtime: RuntimeOf, _caller: Viewer, response: Response) -> TaskAnswer:
+    """One task; its version is in the ETag."""
+    return _answer(runtime.tasks.get(task_id), response)
+
+
+@router.patch("/{task_id}", summary="Change a task", responses=documented(404, 409, 412))
+def update_task(
+    task_id: TaskId,
+    changes: TaskChanges,  # type: ignore[valid-type]  # made by create_model from TaskDefinition
+    runtime: RuntimeOf,
+    _caller: Operator,
+    response: Response,
+    if_match: IfMatch = None,
+) -> TaskAnswer:
+    """Change the fields that are sent. Masked secrets stay what they are. Send `If-Match` so that nobody's
+    change in between is overwritten."""
+    with _matching(if_match) as version:
+        wanted = changes.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+        return _answer(runtime.tasks.update(task_id, wanted, expected_version=version), response)
+
+
+@router.delete("/{task_id}", status_code=204, summary="Delete a task", responses=documented(404, 412))
+def delete_task(task_id: TaskId, runtime: RuntimeOf, _caller: Admin, if_match: IfMatch = None) -> None:
+    """Delete the task and cancel what waits; its history stays."""
+    with _matching(if_match) as version:
+        runtime.tasks.delete(task_id, expected_version=version)
+
+
+@router.post("/{task_id}/run", status_code=202, summary="Run a task now", responses=documented(404))
+async def run_task(
+    task_id: TaskId, runtime: RuntimeOf, caller: Operator, request: RunRequest | None = None
+) -> ExecutionAnswer:
+    """Fire the task now, under its own policies: it may be skipped because an earlier run is not over."""
+    execution = await runtime.run_now(
+        task_id, params=request.params if request else None, trigger="api", triggered_by=caller.name
+    )
+    return ExecutionAnswer.model_validate(execution)
+
+
+@router.post("/{task_id}/pause", summary="Pause a task", responses=documented(404))
+def pause_task(task_id: TaskId, runtime: RuntimeOf, _caller: Operator, response: Response) -> TaskAnswer:
+    """Stop firing; what is under way goes on."""
+    return _answer(runtime.tasks.pause(task_id), response)
+
+
+@router.post("/{task_id}/resume", summary="Resume a task", responses=documented(404))
+def resume_task(task_id: TaskId, runtime: RuntimeOf, _caller: Operator, response: Response) -> TaskAnswer:
+    """Fire again from now on."""
+    return _answer(runtime.tasks.resume(task_id), response)
+
+
+@router.get("/{task_id}/explain", summary="Explain a task", responses=documented(404))
+def explain_task(
+    task_id: TaskId,
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    at: Annotated[datetime | None, Query(description="The moment to account for, with its offset.")] = None,
+) -> Explanation:
+    """Why it ran, or did not, at that moment; without `at`: what it does next."""
+    return Explanation(explanation=runtime.explain(task_id, at))
+
+
+@router.get("/{task_id}/preview", summary="Preview a task", responses=documented(404))
+def preview_task(task_id: TaskId, runtime: RuntimeOf, _caller: Viewer, count: Count = 10) -> PreviewAnswer:
+    """The task's next fires, in words and moments."""
+    task = runtime.tasks.get(task_id)
+    return _preview(runtime, TaskDefinition.of(task), count, task.created_at)
+
+
+def _preview(runtime: RuntimeOf, definition: TaskDefinition, count: int, anchor: datetime) -> PreviewAnswer:
+    if definition.schedule is None:
+        raise InvalidRequest.of("schedule", "the task has no schedule; it runs when asked to")
+    found = preview(
+        definition.schedule,
+        zone=definition.timezone,
+        dst_policy=definition.dst_policy,
+        after=runtime.clock.now(),
+        count=count,
+        start_at=definition.start_at,
+        end_at=definition.end_at,
+        anchor=anchor,
+        jitter_seconds=definition.jitter_seconds,
+    )
+    return PreviewAnswer(fires=list(found.fires), description=found.description, warnings=list(found.warnings))

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.api.conftest import API
+
+TASK = {"name": "daily", "task_type": "work", "params": {"topic": "x"}, "schedule": "0 9 * * 1-5"}
+
+
+def create(client: TestClient, **changes: Any) -> Any:
+    answer = client.post(f"{API}/tasks", json={**TASK, **changes})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def wait_for(client: TestClient, execution_id: int, *states: str) -> Any:
+    for _ in range(500):
+        found = client.get(f"{API}/executions/{execution_id}").json()
+        if found["state"] in states:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"execution {execution_id} is {found['state']}, not one of {states}")
+
+
+def fields(answer: Any) -> set[str]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    assert body["type"].startswith("urn:contenthub:problem:")
+    return {error["field"] for error in body["errors"]}
+
+
+def test_a_task_from_making_to_deleting(client: TestClient) -> None:
+    answer = client.post(f"{API}/tasks", json={**TASK, "timezone": "Asia/Shanghai"})
+    task = answer.json()
+    assert answer.headers["location"] == f"{API}/tasks/{task['id']}"
+    assert answer.headers["etag"] == '"1"'
+    assert task["schedule"] == {"type": "cron", "expression": "0 9 * * 1-5"}
+    assert client.get(answer.headers["location"]).json() == task
+    changed = client.patch(answer.headers["location"], json={"priority": 5}, headers={"If-Match": '"1"'})
+    assert (changed.json()["priority"], changed.json()["version"]) == (5, 2)
+    stale = client.patch(answer.headers["location"], json={"priority": 6}, headers={"If-Match": '"1"'})
+    assert stale.status_code == 412
+    assert client.post(f"{API}/tasks/{task['id']}/pause").json()["next_run_at"] is None
+    assert client.post(f"{API}/tasks/{task['id']}/resume").json()["next_run_at"] is not None
+    assert client.delete(answer.headers["location"], headers={"If-Match": '"1"'}).status_code == 412
+    assert client.delete(answer.headers["location"]).status_code == 204
+    assert client.get(answer.headers["location"]).status_code == 404
+
+
+def test_pages_are_complete_and_in_order(client: TestClient) -> None:
+    made = [create(client, name=f"task {n}")["id"] for n in range(7)]
+    found, cursor = [], None
+    while True:
+        page = client.get(f"{API}/tasks", params={"limit": 3, **({"cursor": cursor} if cursor else {})}).json()
+        found += [task["id"] for task in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert found == made
+    assert [t["name"] for t in client.get(f"{API}/tasks", params={"search": "K 3"}).json()["items"]] == ["task 3"]
+    assert client.get(f"{API}/tasks", params={"is_active": "false"}).json()["items"] == []
+
+
+@pytest.mark.parametrize("cursor", ["x", "LTE", "MTotMQ", "9" * 40, "é"])
+def test_a_cursor_that_is_not_ours_is_refused(client: TestClient, cursor: str) -> None:
+    answer = client.get(f"{API}/tasks", params={"cursor": cursor})
+    assert answer.status_code == 422
+    assert fields(answer) == {"cursor"}
+
+
+def test_running_a_task_and_reading_what_came_of_it(client: TestClient) -> None:
+    task = create(client)
+    answer = client.post(f"{API}/tasks/{task['id']}/run", json={"params": {"topic": "y"}})
+    assert answer.status_code == 202
+    done = wait_for(client, answer.json()["id"], "success")
+    assert (done["params"], done["triggered_by"], done["trigger"]) == ({"topic": "y"}, "local", "api")
+    assert [attempt["status"] for attempt in done["attempts"]] == ["success"]
+    assert client.get(f"{API}/tasks/{task['id']}").json()["last_state"] == "success"
+    listed = client.get(f"{API}/executions", params={"task_id": task["id"], "state": ["success", "failed"]}).json()
+    assert [execution["id"] for execution in listed["items"]] == [done["id"]]
+
+
+def test_preview_and_explain(client: TestClient) -> None:
+    task = create(client, timezone="Asia/Shanghai")
+    found = client.get(f"{API}/tasks/{task['id']}/preview", params={"count": 3}).json()
+    assert len(found["fires"]) == 3
+    assert all(fire.endswith("09:00:00+08:00") for fire in found["fires"])
+    assert client.post(f"{API}/tasks/preview", json=TASK).json()["description"]
+    assert "fires next" in client.get(f"{API}/tasks/{task['id']}/explain").json()["explanation"]
+    answer = client.get(f"{API}/tasks/{task['id']}/explain", params={"at": "2030-01-01T00:00:00"})
+    assert answer.status_code == 422
+    assert fields(answer) == {"at"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"schedule": "99 * * * *"}, "schedule.expression"),
+        ({"schedule": {"type": "interval", "seconds": False}}, "schedule.seconds"),
+        ({"schedule": {"type": "at", "at": "2001-01-01T00:00:00Z"}}, "schedule.at"),
+        ({"schedule": {"type": "moon"}}, "schedule"),
+        ({"timezone": "Mars/Olympus"}, "timezone"),
+        ({"task_type": "nobody"}, "task_type"),
+        ({"params": []}, "params"),
+        ({"priority": False}, "priority"),
+        ({"is_active": "yes"}, "is_active"),
+        ({"retry": {"max_attempts": 0}}, "retry.max_attempts"),
+        ({"unheard_of": 1}, "unheard_of"),
+        ({"task_type": "vault", "params": {"user": "u"}}, "params.pin"),
+    ],
+)
+def test_a_wrong_field_is_named_and_nothing_is_stored(client: TestClient, wrong: dict[str, Any], field: str) -> None:
+    answer = client.post(f"{API}/tasks", json={**TASK, **wrong})
+    assert answer.status_code == 422
+    assert field in fields(answer)
+    assert client.get(f"{API}/tasks").json()["items"] == []
+
+
+_junk = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5), st.lists(st.integers(), max_size=2))
+_invalid = st.one_of(
+    st.tuples(st.just("schedule"), st.one_of(st.integers(), st.booleans(), st.lists(st.integers()), st.text("xyz!?", min_size=1))),
+    st.tuples(st.just("schedule"), st.fixed_dictionaries({"type": st.just("interval"), "seconds": st.one_of(st.booleans(), st.floats(max_value=0.9), st.text())})),
+    st.tuples(st.just("schedule"), st.fixed_dictionaries({"type": st.just("cron"), "expression": st.text("0123456789*/,-x ", max_size=3)})),
+    st.tuples(st.just("timezone"), st.one_of(st.integers(), st.text("abc/", min_size=1).map(lambda t: f"Nowhere/{t}"))),
+    st.tuples(st.just("name"), st.one_of(st.integers(), st.none(), st.just(""), st.just("   "), st.just("x" * 201), st.just("a\x00b"))),
+    st.tuples(st.just("task_type"), st.one_of(st.integers(), st.none(), st.text("pqr", min_size=1))),
+    st.tuples(st.just("params"), st.one_of(st.integers(), st.lists(st.integers()), st.text())),
+    st.tuples(st.just("priority"), st.one_of(st.booleans(), st.text(), st.integers(min_value=1001), st.floats(allow_nan=False).filter(lambda f: not f.is_integer()))),
+    st.tuples(st.just("timeout_seconds"), st.one_of(st.booleans(), st.text(), st.floats(max_value=0, allow_infinity=False))),
+    st.tuples(st.just("jitter_seconds"), st.one_of(st.booleans(), st.text(), st.floats(max_value=-0.1, allow_infinity=False))),
+    st.tuples(st.just("misfire_policy"), st.one_of(st.integers(), st.text("xyz"))),
+    st.tuples(st.just("overlap_policy"), st.one_of(st.integers(), st.text("xyz"))),
+    st.tuples(st.just("concurrency_limit"), st.one_of(st.booleans(), st.integers(max_value=0), st.integers(min_value=1))),
+    st.tuples(st.just("start_at"), st.one_of(st.just("2030-01-01T00:00:00"), st.text("xyz"))),
+    st.tuples(st.just("retry"), st.fixed_dictionaries({"max_attempts": st.one_of(st.booleans(), st.integers(max_value=0), st.text())})),
+)  # fmt: skip
+
+
+def test_200_generated_wrong_definitions_are_refused_with_the_field_named(client: TestClient) -> None:
+    tried = 0
+
+    @settings(max_examples=220, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(_invalid)
+    def refuse(wrong: tuple[str, Any]) -> None:
+        nonlocal tried
+        field, value = wrong
+        answer = client.post(f"{API}/tasks", json={"name": "x", "task_type": "work", field: value})
+        assert 400 <= answer.status_code < 500, (wrong, answer.text)
+        assert any(name.startswith(field) for name in fields(answer)), (wrong, answer.text)
+        tried += 1
+
+    refuse()
+    assert tried >= 200
+    assert client.get(f"{API}/tasks").json()["items"] == []
+
+
+def test_secrets_are_masked_and_come_back_unharmed(client: TestClient) -> None:
+    secret = "s3cr3t-value"
+    task = create(client, task_type="vault", params={"user": "u", "pin": secret, "api_key": secret, "deep": [{"password": secret}]})
+    assert secret not in str(task["params"].get("api_key")) + str(task["params"]["deep"])
+    sent_back = client.patch(f"{API}/tasks/{task['id']}", json={"params": {**task["params"], "user": "v"}})
+    assert sent_back.status_code == 200, sent_back.text
+    execution = client.post(f"{API}/tasks/{task['id']}/run").json()
+    done = wait_for(client, execution["id"], "success", "failed")
+    assert "api_key': 's3cr3t" not in str(done)
+    work = client.post(f"{API}/executions", json={"task_type": "work", "params": {"token": secret}}).json()
+    done = wait_for(client, work["id"], "success")
+    assert secret not in str(done)
+    assert done["result"]["data"] == {"token": "******", "n": 1}
+    stored = client.app.state.runtime.tasks.get(task["id"]).params  # type: ignore[attr-defined]
+    assert stored == {"user": "v", "pin": secret, "api_key": secret, "deep": [{"password": secret}]}
+    refused = client.post(f"{API}/tasks", json={**TASK, "name": "masked", "params": {"password": "******"}})
+    assert refused.status_code == 422
+    assert fields(refused) == {"params"}
