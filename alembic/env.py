@@ -9,7 +9,8 @@ from sqlalchemy import Connection, DateTime, Text
 import app.models  # noqa: F401 - completes the metadata
 from alembic import context
 from app.core.config import get_settings
-from app.db.database import Base, begin_write, make_engine
+from app.db.database import Base, make_engine
+from app.db.schema import migration_lock
 from app.db.types import Json, SafeText, UtcDateTime
 
 
@@ -50,8 +51,8 @@ if handed_in is not None:
     migrate(handed_in)
 else:
     engine = make_engine(get_settings())
-    with engine.connect() as own:
-        begin_write(own)
-        migrate(own)
-        own.commit()
-    engine.dispose()
+    try:
+        with migration_lock(engine) as own:
+            migrate(own)
+    finally:
+        engine.dispose()

@@ -122,7 +122,8 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         found = tuple(
-            FieldError(_path(item["loc"]), str(item["msg"]), str(item["type"])) for item in error.errors()
+            FieldError(field_path(item["loc"][1:], item["msg"]), str(item["msg"]), str(item["type"]))
+            for item in error.errors()
         )
         return problem(request, 422, "invalid_request", "; ".join(f"{e.field}: {e.message}" for e in found), found)
 
@@ -140,11 +141,6 @@ def install_problems(app: FastAPI) -> None:
     async def _unexpected(request: Request, _error: Exception) -> JSONResponse:
         # Starlette logs the stack; the caller learns nothing of our insides.
         return problem(request, 500, "internal_error", "an unexpected error; the server's log has the details")
-
-
-def _path(location: tuple[Any, ...] | list[Any]) -> str:
-    """`("body", "schedule", "cron", "expression")` as `schedule.expression`."""
-    return field_path(location[1:]) or "body"
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

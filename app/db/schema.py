@@ -61,13 +61,34 @@ def upgrade(settings: Settings) -> None:
 
 @contextmanager
 def migration_lock(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which nobody else migrates; committed at the end."""
+    """A transaction in which nobody else migrates; committed at the end.
+
+    On SQLite foreign keys are off in it: to change a column there is to copy the table and drop the old one, and
+    with foreign keys on, the drop takes along whatever refers to its rows. They are checked before the commit.
+
+    Raises:
+        SchedulerUnavailable: the migration would leave rows that refer to nothing; it was rolled back.
+    """
     with engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.detach()  # closed at the end, so that nobody gets a connection without foreign keys
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         begin_write(connection)
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         yield connection
+        if orphans := _tables_with_orphans(connection):
+            raise SchedulerUnavailable(
+                f"the migration would leave rows in {', '.join(orphans)} that refer to nothing; nothing was changed"
+            )
         connection.commit()
+
+
+def _tables_with_orphans(connection: Connection) -> list[str]:
+    """Tables with rows whose foreign key leads nowhere. PostgreSQL lets none arise."""
+    if connection.dialect.name != "sqlite":
+        return []
+    return sorted({row[0] for row in connection.exec_driver_sql("PRAGMA foreign_key_check")})
 
 
 def current_revision(engine: Engine) -> str | None:
@@ -76,6 +97,7 @@ def current_revision(engine: Engine) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def head_revision() -> str | None:
+def head_revision() -> str:
     """The newest schema this code knows."""
-    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+    (head,) = ScriptDirectory.from_config(alembic_config()).get_heads()
+    return head

@@ -126,20 +126,20 @@ _PLAIN_FIELDS = tuple(name for name in TaskDefinition.model_fields if name != "s
 def field_errors(error: ValidationError) -> list[FieldError]:
     """pydantic's findings as field errors: the dotted path, the sentence, pydantic's stable kind."""
     return [
-        FieldError(field_path(item["loc"]) or _field_in(item["msg"]), item["msg"], item["type"])
+        FieldError(field_path(item["loc"], item["msg"]), item["msg"], item["type"])
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
 
 
-def field_path(location: Sequence[int | str]) -> str:
-    """`("schedule", "cron", "expression")` as `schedule.expression`: a union's tag is no field."""
+def field_path(location: Sequence[int | str], message: str) -> str:
+    """`("schedule", "cron", "expression")` as `schedule.expression`: a union's tag is no field.
+
+    A rule about several fields has no location; its message begins with the field it is about.
+    """
     parts = [str(part) for part in location]
     if len(parts) > 2 and parts[0] == "schedule" and parts[1] in ("cron", "interval", "at"):
         del parts[1]
-    return ".".join(parts)
-
-
-def _field_in(message: str) -> str:
-    """The field that a rule about several fields names first."""
-    words = message.removeprefix("Value error, ").split()
-    return next((word for word in words if word in TaskDefinition.model_fields), "task")
+    if parts:
+        return ".".join(parts)
+    first = message.removeprefix("Value error, ").partition(" ")[0]
+    return first if first.isidentifier() and first.islower() else "body"

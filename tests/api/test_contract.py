@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-import pytest
 import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi import checks as openapi_checks
 
 from tests.api.test_tasks import TASK
-
-
-@pytest.fixture
-def api_schema(application: FastAPI, client: TestClient) -> Any:
-    application.state.runtime.tasks.create(application.state.runtime.definition(TASK))
-    return schemathesis.openapi.from_asgi("/openapi.json", application)
-
-
-schema = schemathesis.pytest.from_fixture("api_schema")
 
 # Not checked: that every request the document allows is accepted. The document cannot say which executors are
 # registered, nor what their params are.
 CHECKS = [
     schemathesis.checks.not_a_server_error,
-    schemathesis.specs.openapi.checks.status_code_conformance,
-    schemathesis.specs.openapi.checks.content_type_conformance,
-    schemathesis.specs.openapi.checks.response_headers_conformance,
-    schemathesis.specs.openapi.checks.response_schema_conformance,
-    schemathesis.specs.openapi.checks.negative_data_rejection,
-    schemathesis.specs.openapi.checks.unsupported_method,
-    schemathesis.specs.openapi.checks.ignored_auth,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_headers_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.negative_data_rejection,
+    openapi_checks.unsupported_method,
+    openapi_checks.ignored_auth,
 ]
 
 
-@schema.parametrize()
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-def test_schemathesis_finds_nothing(case: Any, tokens: dict[str, str]) -> None:
-    case.call_and_validate(checks=CHECKS, headers={"Authorization": f"Bearer {tokens['admin']}"})
+def test_schemathesis_finds_nothing(application: FastAPI, client: TestClient, tokens: dict[str, str]) -> None:
+    """Every operation, with data that fits the document and data that does not."""
+    runtime = application.state.runtime
+    runtime.tasks.create(runtime.definition(TASK))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", application)
+    headers = {"Authorization": f"Bearer {tokens['admin']}"}
+    tried: set[str] = set()
+
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+            @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def probe(case: Any) -> None:
+                tried.add(case.operation.label)
+                case.call_and_validate(checks=CHECKS, headers=headers)
+
+            with suppress(Unsatisfiable):  # an operation without parameters cannot be asked wrongly
+                probe()
+    assert len(tried) >= 20
