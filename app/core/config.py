@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     """HMAC-SHA256 key of the `X-ContentHub-Signature` header."""
 
     http_allow_private: bool = False
-    """Let `http_request`, feeds and webhooks reach loopback, link-local and private addresses."""
+    """Let addresses in params be loopback, link-local or private. Addresses in settings always may."""
 
     @field_validator("scheduler_timezone")
     @classmethod

@@ -6,20 +6,41 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import SecretBytes, SecretStr
+from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic_core import to_json
 
 MASK = "******"
 
 _SECRET_KEY = re.compile(
-    r"pass(word|wd|phrase)?$|passw|secret|token|api[-_]?key|apikey|authorization|credential"
+    r"(^|[_-])pass(phrase)?$|passw|secret|token|api[-_]?key|apikey|authorization|credential"
     r"|private[-_]?key|access[-_]?key|cookie|^pwd$",
     re.IGNORECASE,
 )
 
 
+_declared: set[str] = set()
+
+
+def declare_secrets(model: type[BaseModel]) -> None:
+    """Hide, from now on and everywhere, what `model` or a model in it declares as `SecretStr` or `SecretBytes`."""
+
+    def visit(schema: Any) -> None:
+        if isinstance(schema, Mapping):
+            for name, field in schema.get("properties", {}).items():
+                if '"writeOnly":true' in to_json(field).decode():
+                    _declared.add(name)
+            for part in schema.values():
+                visit(part)
+        elif isinstance(schema, list):
+            for part in schema:
+                visit(part)
+
+    visit(model.model_json_schema())
+
+
 def is_secret_key(key: str) -> bool:
     """Whether a value under `key` is to be hidden."""
-    return _SECRET_KEY.search(key) is not None
+    return key in _declared or _SECRET_KEY.search(key) is not None
 
 
 def redact(value: Any) -> Any:

@@ -16,6 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from app.core.config import Settings, get_settings
+from app.core.errors import InvalidRequest
 
 LOCK_TIMEOUT_SECONDS = 30.0
 
@@ -38,14 +39,14 @@ def make_engine(settings: Settings) -> Engine:
     """An engine for `settings.database_url`, with room for every lane and the scheduler's own threads.
 
     Raises:
-        ValueError: the URL names an in-memory SQLite database, which threads cannot share.
+        InvalidRequest: the URL names an in-memory SQLite database, which threads cannot share.
     """
     url = make_url(settings.database_url)
     pool_size = settings.scheduler_concurrency + 8
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True)
     if not url.database or url.database == ":memory:":
-        raise ValueError("DATABASE_URL: name a SQLite file; threads cannot share a database in memory")
+        raise InvalidRequest.of("DATABASE_URL", "name a SQLite file; threads cannot share a database in memory")
     engine = create_engine(
         url,
         pool_size=pool_size,

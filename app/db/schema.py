@@ -44,19 +44,24 @@ def upgrade(settings: Settings) -> None:
     """
     engine = make_engine(settings)
     try:
+        if current_revision(engine) == head_revision():
+            return
         with migration_lock(engine) as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-            try:
-                ScriptDirectory.from_config(alembic_config()).get_revision(found or "base")
-            except CommandError:
-                raise SchedulerUnavailable(
-                    f"the database is at schema {found}, which this version does not know: "
-                    "it was migrated by a newer one; install that version"
-                ) from None
-            if found != head_revision():
-                command.upgrade(alembic_config(connection), "head")
+            _refuse_newer(MigrationContext.configure(connection).get_current_revision())
+            # Does nothing if another process was faster.
+            command.upgrade(alembic_config(connection), "head")
     finally:
         engine.dispose()
+
+
+def _refuse_newer(found: str | None) -> None:
+    try:
+        ScriptDirectory.from_config(alembic_config()).get_revision(found or "base")
+    except CommandError:
+        raise SchedulerUnavailable(
+            f"the database is at schema {found}, which this version does not know: "
+            "it was migrated by a newer one; install that version"
+        ) from None
 
 
 @contextmanager
@@ -69,19 +74,30 @@ def migration_lock(engine: Engine) -> Iterator[Connection]:
     Raises:
         SchedulerUnavailable: the migration would leave rows that refer to nothing; it was rolled back.
     """
-    with engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.detach()  # closed at the end, so that nobody gets a connection without foreign keys
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    with engine.connect() as connection, _without_foreign_keys(connection):
         begin_write(connection)
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         yield connection
         if orphans := _tables_with_orphans(connection):
             raise SchedulerUnavailable(
-                f"the migration would leave rows in {', '.join(orphans)} that refer to nothing; nothing was changed"
+                f"the migration would leave rows in {', '.join(orphans)} that refer to nothing; it was rolled back"
             )
         connection.commit()
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """Foreign keys off, on SQLite, which can switch them only between transactions."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
 
 def _tables_with_orphans(connection: Connection) -> list[str]:

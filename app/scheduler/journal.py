@@ -101,8 +101,8 @@ class Journal:
         return await future
 
     async def step(self, run: Callable[[Connection], T], on_stored: Callable[[T], None] | None = None) -> T:
-        """Run one function in the writer's transaction, in a savepoint of its own; what it raises is raised here."""
-        return cast(T, await self.commit(Step(run), on_stored))
+        """Run one function in the writer's transaction, in a savepoint of its own; it raises what that raises."""
+        return cast("T", await self.commit(Step(run), on_stored))
 
     def step_blocking(self, run: Callable[[Connection], T]) -> T:
         """The same for a thread without an event loop."""

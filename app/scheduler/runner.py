@@ -274,10 +274,12 @@ class Runner:
         )
         if not attempt.recorded:
             start = StartAttempt(execution.id, attempt.number, attempt.owner, started_at)
-            self.journal.submit(start, lambda accepted, error: self._start_answered(running, accepted, error))
+            self.journal.submit(
+                start, lambda accepted, error: self._start_answered(running, accepted=accepted, error=error)
+            )
         return running
 
-    def _start_answered(self, running: Running, accepted: bool, error: BaseException | None) -> None:
+    def _start_answered(self, running: Running, *, accepted: bool, error: BaseException | None) -> None:
         if (error is not None or not accepted) and not running.ended:
             logger.warning("执行 {} 已被其他节点接管", running.attempt.execution_id)
             self.stop(running.attempt.execution_id, LEASE_LOST)
@@ -359,7 +361,7 @@ class Runner:
         self._submit(self._finish_of(running, result, stop, policy), running.attempt.execution)
 
     def _submit(self, finish: FinishAttempt, execution: Execution) -> None:
-        def stored(accepted: bool, error: BaseException | None) -> None:
+        def stored(accepted: bool, error: BaseException | None) -> None:  # noqa: FBT001 - the journal's answer
             if error is not None:
                 logger.error("执行 {} 的结果未能保存: {}", finish.execution_id, error)
                 if not isinstance(error, SchedulerUnavailable) and finish.result is not None:

@@ -54,6 +54,19 @@ MOVES: dict[tuple[S, Move], S] = {
 }
 
 
+_DONE = {
+    Move.START: "started",
+    Move.SUCCEED: "finished",
+    Move.FAIL: "failed",
+    Move.RETRY: "retried",
+    Move.CANCEL: "cancelled",
+    Move.PARK: "parked",
+    Move.UNPARK: "unparked",
+    Move.HAND_BACK: "handed back",
+    Move.REOPEN: "retried",
+}
+
+
 def moved(state: S, move: Move) -> S:
     """The state after `move`.
 
@@ -63,7 +76,7 @@ def moved(state: S, move: Move) -> S:
     try:
         return MOVES[state, move]
     except KeyError:
-        raise Conflict(f"an execution that is {state.value} cannot {move.value.replace('_', ' ')}") from None
+        raise Conflict(f"the execution is {state.value}; it cannot be {_DONE[move]} from there") from None
 
 
 def sources(move: Move) -> tuple[S, ...]:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest
 from app.core.jsonable import safe_text, to_plain_json
-from app.core.redaction import redact
+from app.core.redaction import declare_secrets, redact
 from app.models.task_execution import Execution
 
 Lane = Literal["thread", "loop"]
@@ -201,6 +201,8 @@ class SchedulerService:
             raise InvalidRequest.of("lane", f"lane must be 'thread' or 'loop', not {executor.lane!r}")
         if task_type in self._executors:
             logger.warning("执行器 {} 已注册，将被 {} 替换", task_type, type(executor).__name__)
+        if executor.params_model is not None:
+            declare_secrets(executor.params_model)
         self._executors[task_type] = executor
         logger.debug("已注册执行器: {} ({})", task_type, type(executor).__name__)
 
@@ -229,7 +231,7 @@ class SchedulerService:
                 raise InvalidParameters(_field_errors(error)) from None
         try:
             accepted = executor.validate_params(task_params)
-        except Exception as error:  # noqa: BLE001 - the executor's code, whatever it raises
+        except Exception as error:
             raise InvalidParameters([FieldError("params", describe_error(error))]) from error
         if not accepted:
             raise InvalidParameters([FieldError("params", f"refused by {type(executor).__name__}")])
@@ -255,7 +257,7 @@ class SchedulerService:
             result = _refusal(f"未找到执行器: {task_type}", f"ExecutorNotFound: {task_type}", error)
         except InvalidParameters as error:
             result = _refusal("任务参数验证失败", "InvalidParameters", error)
-        except (Exception, SystemExit) as error:  # an executor's fault is a result
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an executor's fault is a result
             logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
             result = TaskExecutionResult.failure_result(
                 message=f"任务执行异常: {describe_error(error)}",

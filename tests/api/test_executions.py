@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from tests.api.conftest import API
-from tests.api.test_tasks import create, fields, wait_for
+from tests.api.test_tasks import fields, wait_for
 
 
 def test_an_execution_from_request_to_log(client: TestClient) -> None:
@@ -171,6 +171,11 @@ def test_every_operation_asks_for_its_role(client: TestClient, tokens: dict[str,
                 answer = client.request(
                     method, re.sub(r"\{\w+\}", "999", path), json={}, headers={"authorization": f"Bearer {token}"}
                 )
-                assert (answer.status_code == 403) == (ranks[role] < ranks[needed]), (method, path, role, answer.text)
+                assert (answer.status_code == 403) == (ranks[role] < ranks[needed]), (
+                    method,
+                    path,
+                    role,
+                    answer.text,
+                )
                 seen += 1
     assert seen >= 50

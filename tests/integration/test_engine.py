@@ -199,7 +199,7 @@ async def test_cancel_of_a_running_execution(database_url: str) -> None:
         await service.cancel(execution.id)
         result = await service.wait(execution.id, 10)
         assert result.error == "Cancelled"
-        with pytest.raises(Conflict, match="cancelled cannot cancel"):
+        with pytest.raises(Conflict, match="is cancelled; it cannot be cancelled"):
             await service.cancel(execution.id)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -280,7 +281,7 @@ async def test_two_schedulers_on_one_database_record_each_fire_once(database_url
         for task_id in task_ids:
             moments = [moment for _, _, moment in ledger(runtime, task_id)]
             assert len(moments) == len(set(moments))
-            assert all(b - a == timedelta(seconds=1) for a, b in zip(moments, moments[1:], strict=False))
+            assert all(b - a == timedelta(seconds=1) for a, b in pairwise(moments))
 
 
 # ---------------------------------------------------------------- declared in code

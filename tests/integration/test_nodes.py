@@ -40,7 +40,8 @@ async def test_a_killed_process_leaves_nothing_behind(database_url: str) -> None
         sys.path[:0] = {sys.path!r}
         from tests.support import Recorder, running
         async def main():
-            async with running({database_url!r}, Recorder("work", lambda *_: asyncio.sleep(60))) as (service, runtime):
+            work = Recorder("work", lambda *_: asyncio.sleep(60))
+            async with running({database_url!r}, work) as (service, runtime):
                 for _ in range(8):
                     execution = await service.enqueue("work")
                 while runtime.history.counts()["running"] < 4:

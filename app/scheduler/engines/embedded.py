@@ -148,7 +148,7 @@ class EmbeddedEngine:
     async def _until_idle(self, seconds: float) -> None:
         # Real time even under a virtual clock: it bounds how long a shutdown takes.
         end = time.monotonic() + seconds
-        while self._runner.running and time.monotonic() < end:
+        while self._runner.running and time.monotonic() < end:  # noqa: ASYNC110 - attempts end in other threads
             await asyncio.sleep(0.02)
 
     async def _hand_back_waiting(self) -> None:

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
+
+from app.core.redaction import MASK, declare_secrets, is_secret_key, redact, restore
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "password", "api_key", "n"]), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["password", "PASSWORD", "db_passwd", "token", "access_token", "secret", "api_key", "apiKey", "Authorization"],
+)
+def test_secret_keys_are_known(key: str) -> None:
+    assert is_secret_key(key)
+
+
+@pytest.mark.parametrize("key", ["topic", "account_id", "name", "compass"])
+def test_other_keys_are_left_alone(key: str) -> None:
+    assert not is_secret_key(key)
+
+
+def test_fields_that_a_model_declares_secret_are_hidden() -> None:
+    class Inner(BaseModel):
+        combination: SecretStr | None = None
+
+    class Outer(BaseModel):
+        inner: Inner
+        label: str
+
+    declare_secrets(Outer)
+    assert redact({"inner": {"combination": "1-2-3"}, "label": "x"}) == {
+        "inner": {"combination": MASK},
+        "label": "x",
+    }
+
+
+@given(JSON)
+def test_what_was_masked_and_sent_back_is_what_was_stored(value: Any) -> None:
+    assert restore(redact(value), value) == value
+
+
+@given(JSON)
+def test_masking_twice_is_masking_once(value: Any) -> None:
+    assert redact(redact(value)) == redact(value)
