@@ -94,3 +94,9 @@ async def test_the_documents_calls_work_on_the_built_in_executor(seed_names: dic
         task_id=1, task_type="content_generation", task_params={"invalid": "params"}, db=seed_names["db"]
     )
     assert refused.error == "InvalidParameters"
+
+
+def test_the_design_document_keeps_every_snippet_of_the_seed() -> None:
+    design = (SEED.parents[2] / "SCHEDULER_DESIGN.md").read_text("utf-8")
+    for snippet in SNIPPETS:
+        assert snippet in design
