@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, DateTime, Text
 
@@ -14,7 +14,7 @@ from app.db.schema import migration_lock
 from app.db.types import Json, SafeText, UtcDateTime
 
 
-def render_item(kind: str, item: Any, _autogen_context: Any) -> str | bool:
+def render_item(kind: str, item: Any, _autogen_context: Any) -> str | Literal[False]:
     """Our column types as what they are in the database: a migration must not change with our code."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True).with_variant(sa.Text(), 'sqlite')"

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
@@ -445,7 +446,12 @@ def _policy_of(execution: Execution, executor: TaskExecutor | None) -> RetryPoli
     """The policy recorded with the execution, or else the executor's default."""
     if execution.retry:
         return RetryPolicy.model_validate(execution.retry)
-    return RetryPolicy(max_attempts=executor.max_attempts) if executor is not None else RetryPolicy()
+    return _default_policy(executor.max_attempts if executor is not None else 1)
+
+
+@lru_cache
+def _default_policy(max_attempts: int) -> RetryPolicy:
+    return RetryPolicy(max_attempts=max_attempts)
 
 
 def _roll_back(session: Session) -> None:

@@ -110,6 +110,6 @@ def test_safe_text_leaves_good_text_alone(value: str) -> None:
     assert safe_text(value) == value
 
 
-@pytest.mark.parametrize("bad", ["\x00", "\ud800", "\udfff"])
+@pytest.mark.parametrize("bad", ["\x00", "\ud800"])
 def test_what_cannot_be_stored_is_marked(bad: str) -> None:
     assert safe_text(f"a{bad}b") == "a\ufffdb"

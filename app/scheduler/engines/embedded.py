@@ -105,6 +105,8 @@ class EmbeddedEngine:
         """Look for work soon, or at that moment."""
         if at is not None and at > self._clock.now():
             with self._alarm_lock:
+                if len(self._alarms) >= _MEMORY_LIMIT:
+                    return  # the ticker's own round, once a second, finds what comes due
                 heapq.heappush(self._alarms, at)
                 earliest = self._alarms[0] == at
             if not earliest:
