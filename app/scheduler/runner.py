@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
@@ -173,6 +174,13 @@ class Runner:
             running.context.cancelled = True
             _cancel_soon(running)
         return True
+
+    def executor_of(self, task: asyncio.Task[Any]) -> str | None:
+        """The type of the executor that runs in `task`; None: no attempt does."""
+        for running in list(self.running.values()):
+            if running.task is task:
+                return running.attempt.execution.task_type
+        return None
 
     def abandon_overdue(self, grace_seconds: float) -> list[Running]:
         """Give up attempts whose code does not let go: past their time limit or asked to end, and blocking.

@@ -35,6 +35,7 @@ from app.scheduler.explain import explain
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
 from app.scheduler.history import History
 from app.scheduler.journal import Journal
+from app.scheduler.loop_guard import LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
 from app.scheduler.requests import execution_values, insert_into
@@ -99,11 +100,14 @@ class _Live:
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
         self.heartbeat.start(on_lost)
+        self.guard = LoopGuard(loop, self.runner.executor_of)
+        self.guard.start()
         self.engine.start(loop)
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         """Drain, make everything durable, leave."""
         await self.engine.drain(grace_seconds)
+        self.guard.stop()
         await asyncio.to_thread(journal.close)
         # A node whose code still blocks a thread stays listed until its lease is over: only then may what it
         # runs be started elsewhere.

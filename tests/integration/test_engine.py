@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest, NotFound
 from app.models.task_execution import ExecutionState
+from app.scheduler import loop_guard
 from app.scheduler.context import current_execution, find_current_execution
 from app.scheduler.engines import embedded
 from app.services.scheduler_service import TaskExecutionResult
@@ -594,3 +595,18 @@ async def test_bulk_writes_are_never_taken_apart(database_url: str, log_records:
         found = await asyncio.gather(*(service.enqueue("work") for _ in range(300)))
         await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == len(found))
     assert [r["message"] for r in log_records if "one by one" in r["message"]] == []
+
+
+async def test_the_watchdog_names_the_executor_that_holds_the_loop(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, log_records: list[Any]
+) -> None:
+    monkeypatch.setattr(loop_guard, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(loop_guard, "HELD_SECONDS", 0.1)
+
+    def hold_the_loop(*_: Any) -> None:
+        time.sleep(0.6)
+
+    async with running(database_url, Recorder("greedy", hold_the_loop, lane="loop")) as (service, _):
+        await service.wait((await service.enqueue("greedy")).id, 10)
+    (warning,) = [r["message"] for r in log_records if "事件循环被" in r["message"] and "greedy" in r["message"]]
+    assert "hold_the_loop" in warning

@@ -1,0 +1,63 @@
+"""Names what holds the application's loop, with its stack.
+
+Executors on the loop lane promise only to await. One that breaks the promise stops every request of the process;
+this thread notices and says which one it is while it is still happening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from loguru import logger
+
+LOOK_SECONDS = 0.5
+HELD_SECONDS = 1.0
+
+
+class LoopGuard:
+    """Asks the loop for a sign of life from a thread of its own; `holder` names what a task of the loop runs."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, holder: Callable[[asyncio.Task[object]], str | None]
+    ) -> None:
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._holder = holder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="contenthub-loop-guard", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look; call it on the loop's own thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it. The thread goes at its next turn."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            answered = threading.Event()
+            try:
+                self._loop.call_soon_threadsafe(answered.set)
+            except RuntimeError:
+                return  # the loop is closed
+            if not answered.wait(HELD_SECONDS):
+                self._report()
+                self._wait_out(answered)
+
+    def _wait_out(self, answered: threading.Event) -> None:
+        """One report a blockage: wait until it is over."""
+        while not answered.is_set() and not self._stop.is_set():
+            answered.wait(LOOK_SECONDS)
+
+    def _report(self) -> None:
+        task = asyncio.current_task(self._loop)
+        name = self._holder(task) if task is not None else None
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way to another stack
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        culprit = f"执行器 {name} (lane = loop)" if name is not None else "应用代码"
+        logger.warning("事件循环被 {} 阻塞超过 {} 秒:\n{}", culprit, HELD_SECONDS, stack)
