@@ -322,12 +322,19 @@ def _record_one(connection: Connection, write: StartAttempt | FinishAttempt) -> 
 
 
 def finish_attempt(connection: Connection, write: FinishAttempt) -> bool:
-    """Store the end of one running attempt under its fence; False, and nothing written, if it was refused."""
-    if _FINISH.execute(connection, [_outcome_row(write)]) == 1:
+    """Store the end of one running attempt under its fence; False, and nothing written, if it was refused.
+
+    The executor's own transaction may overtake the attempt's start, which still waits in the journal; and on
+    PostgreSQL the start may be committed between two statements here. So: as started, as not yet started, and
+    once more as started.
+    """
+    outcome = [_outcome_row(write)]
+    if _FINISH.execute(connection, outcome) == 1:
         _FINISH_ATTEMPT.execute(connection, [_attempt_row(write)])
-    elif _START_AND_FINISH.execute(connection, [_outcome_row(write)]) == 1:
-        # The executor's own transaction overtook the start, which still waits in the journal.
+    elif _START_AND_FINISH.execute(connection, outcome) == 1:
         _INSERT_ATTEMPTS.execute(connection, [_ended_attempt(write)])
+    elif _FINISH.execute(connection, outcome) == 1:
+        _FINISH_ATTEMPT.execute(connection, [_attempt_row(write)])
     else:
         return False
     _after_finish(connection, [write])

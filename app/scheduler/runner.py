@@ -72,7 +72,8 @@ class Running:
     stop: str | None = None
     stop_since: float | None = None
     abandoned: bool = False
-    ended: bool = False
+    recording: bool = False
+    """Its end is being recorded: from here on nothing stops it, and a late start has nothing to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,6 @@ class Runner:
             broken = TaskExecutionResult.failure_result("任务执行异常", describe_error(error))
             self._record(running, broken, None, RetryPolicy())
         finally:
-            running.ended = True
             if self.running.get(attempt.execution_id) is running:
                 del self.running[attempt.execution_id]
             self.on_ended()
@@ -166,7 +166,7 @@ class Runner:
     def stop(self, execution_id: int, why: str) -> bool:
         """Ask a running attempt to end; False: none runs here. Safe from any thread."""
         running = self.running.get(execution_id)
-        if running is None:
+        if running is None or running.recording:
             return False
         if running.stop is None:
             running.stop = why
@@ -289,7 +289,7 @@ class Runner:
         return running
 
     def _start_answered(self, running: Running, *, accepted: bool, error: BaseException | None) -> None:
-        if (error is not None or not accepted) and not running.ended:
+        if (error is not None or not accepted) and not running.recording:
             logger.warning("执行 {} 已被其他节点接管", running.attempt.execution_id)
             self.stop(running.attempt.execution_id, LEASE_LOST)
 
@@ -299,6 +299,7 @@ class Runner:
         policy = _policy_of(execution, executor)
         with self.sessions() as session:
             result, stop = await self._result(running, session)
+            running.recording = True
             unrecorded: TaskExecutionResult | None = result
             if running.abandoned:
                 _roll_back(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -16,19 +17,21 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from tests.api.test_tasks import TASK
 
 # Not checked: that every request the document allows is accepted. The document cannot say which executors are
-# registered, nor what their params are.
+# registered, nor what their params are. Nor that every other request is refused: unknown query parameters are
+# ignored, and the token that each request here carries mends a missing one. Wrong bodies have tests of their own.
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     openapi_checks.status_code_conformance,
     openapi_checks.content_type_conformance,
     openapi_checks.response_headers_conformance,
     openapi_checks.response_schema_conformance,
-    openapi_checks.negative_data_rejection,
     openapi_checks.unsupported_method,
     openapi_checks.ignored_auth,
 ]
 
 
+# schemathesis draws some of its wrong data with `random`, which hypothesis warns of.
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 def test_schemathesis_finds_nothing(application: FastAPI, client: TestClient, tokens: dict[str, str]) -> None:
     """Every operation, with data that fits the document and data that does not."""
     runtime = application.state.runtime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ class ContentHub:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A test run in the background has SIGINT ignored, and a child would inherit that.
+            preexec_fn=_hear_sigint,
         )
         with process:
             try:
@@ -82,3 +85,7 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
         assert time.monotonic() < end, "the condition did not come true in time"
         time.sleep(0.1)
     return value
+
+
+def _hear_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -147,7 +147,7 @@ def test_a_detached_run_is_left_alone_by_other_commands_and_cancelled_only_once(
     assert states(contenthub, "later") == ["pending"]
     execution_id = str(detached.json["id"])
     assert contenthub("execution", "cancel", execution_id, "--json").json["state"] == "cancelled"
-    assert "cannot cancel" in contenthub("execution", "cancel", execution_id, code=1).err
+    assert "cannot be cancelled" in contenthub("execution", "cancel", execution_id, code=1).err
 
 
 def test_a_run_that_outlasts_its_timeout_is_cancelled_where_no_server_has_it(contenthub: ContentHub) -> None:

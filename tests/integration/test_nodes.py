@@ -13,11 +13,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
+from app.core.config import Settings
+from app.db.database import make_engine
 from app.models.task_execution import ExecutionState
+from app.scheduler.executions import FinishAttempt, StartAttempt, finish_attempt, record_attempts
 from app.scheduler.nodes import process_exists, rescue
 from app.scheduler.runtime import Runtime
+from app.services.scheduler_service import TaskStatus
 from tests.support import Recorder, running, until
 
 
@@ -38,7 +42,8 @@ async def test_a_killed_process_leaves_nothing_behind(database_url: str) -> None
         f"""
         import asyncio, sys
         sys.path[:0] = {sys.path!r}
-        from tests.support import Recorder, running
+        from app.services.scheduler_service import TaskStatus
+from tests.support import Recorder, running
         async def main():
             work = Recorder("work", lambda *_: asyncio.sleep(60))
             async with running({database_url!r}, work) as (service, runtime):
@@ -153,3 +158,42 @@ def test_process_exists_knows_the_living_and_the_dead() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert not process_exists(gone.pid)
+
+
+def test_a_start_committed_in_the_middle_of_a_finish_does_not_fence_it(postgres_url: str) -> None:
+    """The executor's transaction and the journal race for the row; PostgreSQL lets the start in between."""
+    engine = make_engine(Settings(database_url=postgres_url))
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO task_executions (id, task_type, owner) VALUES (1, 'work', 'me')"))
+    finish = FinishAttempt(
+        execution_id=1,
+        task_id=None,
+        attempt=1,
+        owner="me",
+        started_at=now,
+        finished_at=now,
+        duration_seconds=0.1,
+        status=TaskStatus.SUCCESS,
+        state=ExecutionState.SUCCESS,
+        reason=None,
+        message="好",
+        error=None,
+        result=None,
+        failures=0,
+        run_at=now,
+    )
+    with engine.connect() as finisher:
+
+        @event.listens_for(finisher, "after_cursor_execute", once=True)
+        def start_now(*_: Any) -> None:
+            with engine.begin() as journal:
+                assert record_attempts(journal, [StartAttempt(1, 1, "me", now)]) == [True]
+
+        assert finish_attempt(finisher, finish)
+        finisher.commit()
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT state, status FROM task_executions, task_attempts")).all() == [
+            ("success", "success")
+        ]
+    engine.dispose()
