@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from alembic import context
 from sqlalchemy import Connection, DateTime, Text
 
 import app.models  # noqa: F401 - completes the metadata
-from alembic import context
 from app.core.config import get_settings
 from app.db.database import Base, make_engine
 from app.db.schema import migration_lock

@@ -17,7 +17,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Settings of one process. Times are seconds unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
+    )
 
     database_url: str = "sqlite:///data/contenthub.db"
     """SQLAlchemy URL: a SQLite file, or `postgresql://…` (extra `[postgres]`, psycopg 3)."""

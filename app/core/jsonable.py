@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -20,8 +21,9 @@ def to_plain_json(value: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
 def safe_text(value: str) -> str:
     """`value` with what UTF-8 or PostgreSQL refuse (lone surrogates, NUL) replaced by U+FFFD."""
-    if value.isascii() and "\x00" not in value:
-        return value
-    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return _UNSTORABLE.sub("\ufffd", value)

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 MASK = "******"
 
 _SECRET_KEY = re.compile(
-    r"(^|[_-])pass(phrase)?$|passw|secret|token|api[-_]?key|apikey|authorization|credential"
+    r"(^|[_-])pass(phrase)?$|passw|secret|token(?!s)|api[-_]?key|apikey|authorization|credential"
     r"|private[-_]?key|access[-_]?key|cookie|^pwd$",
     re.IGNORECASE,
 )

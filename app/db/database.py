@@ -7,12 +7,14 @@ would fail at once with "database is locked" (SQLITE_BUSY_SNAPSHOT, which no tim
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from app.core.config import Settings, get_settings
@@ -63,7 +65,7 @@ def make_engine(settings: Settings) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: DBAPIConnection, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(cursor)
         cursor.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -76,12 +78,34 @@ def make_engine(settings: Settings) -> Engine:
     return engine
 
 
+def _switch_to_wal(cursor: DBAPICursor) -> None:
+    """Of several processes that open a new file at once only one can switch it, and SQLite's busy timeout does
+    not wait for that: try again until the others are through."""
+    end = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 def begin_write(connection: Connection) -> None:
-    """Take the write lock now, where the database has one: what is read next stays true until commit."""
-    if connection.dialect.name == "sqlite":
-        driver = connection.connection.driver_connection
-        if driver is not None and not driver.in_transaction:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    """Take the write lock now, where the database has one: what is read next stays true until commit.
+
+    Raises:
+        RuntimeError: the connection has been detached from its driver.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise RuntimeError("a connection without its driver cannot take the write lock")
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 SessionLocal: sessionmaker[Session] = sessionmaker(make_engine(get_settings()), expire_on_commit=False)

@@ -4,11 +4,11 @@
             ┌────────────── hand_back ◄─────────────┐
             ▼                                       │
  (new) ► pending ──start──► running ──succeed──► success
-            │  ▲               │ │
-            │  └─unpark─ parked◄┘ ├──fail──► failed ──reopen──► pending
-            │              ▲      ├──retry─► retrying ──start──► running
-            ├─────park─────┘      └──cancel► cancelled ─reopen─► pending
-            └─────cancel───────────────────► cancelled
+            │ ▲ ▲             │ │ │
+            │ │ └─unpark─┐    │ │ └──fail──► failed ──reopen──► pending
+            │ └─reopen─ parked◄ park   └──retry─► retrying ──start──► running
+            └──cancel──────┴──► cancelled ◄─cancel─ running, retrying
+                                cancelled ──reopen──► pending
  (new) ► skipped
 ```
 """

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, MetaData, Table, inspect, text
 
 import app.models  # noqa: F401 - completes the metadata
-from alembic import command
 from app.core.config import Settings
 from app.core.errors import SchedulerUnavailable
 from app.db.database import Base, make_engine
