@@ -1,1 +1,1 @@
-"""What ContentHub is compared with, each at the best settings found for it on SQLite (said where they are made)."""
+"""What ContentHub is compared with, each at the best settings found for it on SQLite."""

@@ -1,0 +1,237 @@
+"""Ours: the same questions, put to ContentHub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from sqlalchemy import text
+
+from app.core.config import Settings
+from app.core.logging import configure_logging
+from app.db.schema import upgrade
+from app.factory import create_app
+from app.scheduler.events import ExecutionChanged
+from app.scheduler.runtime import Runtime, build_service, runtime_of
+from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
+from tests.benchmarks import probe
+from tests.benchmarks.measure import (
+    MICROSECONDS,
+    MILLISECONDS,
+    LoopWatch,
+    percentile,
+    resident_mib,
+    spread_ms,
+)
+
+
+class NoOp(TaskExecutor):
+    """Does nothing, at once."""
+
+    @property
+    def executor_type(self) -> str:
+        return "no_op"
+
+    async def execute(self, task_id: int, task_params: dict[str, Any], db: Any) -> TaskExecutionResult:
+        return TaskExecutionResult.success_result("")
+
+
+class Sleeper(TaskExecutor):
+    """Blocks its thread for two seconds."""
+
+    @property
+    def executor_type(self) -> str:
+        return "sleeper"
+
+    async def execute(self, task_id: int, task_params: dict[str, Any], db: Any) -> TaskExecutionResult:
+        time.sleep(2)
+        return TaskExecutionResult.success_result("")
+
+
+def _settings(folder: Path, synchronous: str = "FULL") -> Settings:
+    return Settings(database_url=f"sqlite:///{folder / 'ours.db'}", sqlite_synchronous=synchronous)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[tuple[SchedulerService, Runtime]]:
+    configure_logging("WARNING")
+    upgrade(settings)
+    service = build_service(settings)
+    service.register_executor(NoOp())
+    service.start()
+    try:
+        yield service, runtime_of(service)
+    finally:
+        await service.drain()
+        runtime_of(service).close()
+
+
+async def overhead(calls: int, level: str) -> probe.Figures:
+    """`execute_task` over a bare await of the same coroutine, in microseconds a call."""
+    configure_logging(level)
+    service, executor = SchedulerService(), NoOp()
+    service.register_executor(executor)
+    db: Any = None
+    started = time.perf_counter()
+    for _ in range(calls):
+        await executor.execute(1, {}, db)
+    bare = time.perf_counter() - started
+    started = time.perf_counter()
+    for _ in range(calls):
+        await service.execute_task(1, "no_op", {}, db)
+    full = time.perf_counter() - started
+    return {"bare_us": bare / calls * MICROSECONDS, "execute_task_us": full / calls * MICROSECONDS}
+
+
+async def throughput(jobs: int, synchronous: str, callers: int) -> probe.Figures:
+    """`callers` coroutines await their enqueues; done when every outcome is committed."""
+    with probe.workspace() as folder:
+        async with _running(_settings(folder, synchronous)) as (service, runtime):
+            loop, all_done, done = asyncio.get_running_loop(), asyncio.Event(), 0
+
+            def count(event: ExecutionChanged) -> None:
+                nonlocal done
+                done += 1
+                if done == jobs:
+                    loop.call_soon_threadsafe(all_done.set)
+
+            runtime.events.subscribe(count)
+            numbers = iter(range(jobs))
+
+            async def call() -> None:
+                for _ in numbers:
+                    await service.enqueue("no_op")
+
+            started = time.perf_counter()
+            await asyncio.gather(*(call() for _ in range(callers)))
+            await asyncio.wait_for(all_done.wait(), 120)
+            return {"rate": jobs / (time.perf_counter() - started)}
+
+
+async def latency(jobs: int, synchronous: str) -> probe.Figures:
+    """One at a time on an idle scheduler: from the call of enqueue to the start of the attempt."""
+    started_at = threading.Event()
+    moments: list[float] = []
+
+    class Note(NoOp):
+        async def execute(self, task_id: int, task_params: dict[str, Any], db: Any) -> TaskExecutionResult:
+            moments.append(time.perf_counter())
+            started_at.set()
+            return TaskExecutionResult.success_result("")
+
+    seconds: list[float] = []
+    with probe.workspace() as folder:
+        async with _running(_settings(folder, synchronous)) as (service, _):
+            service.register_executor(Note())
+            for _ in range(jobs):
+                started_at.clear()
+                asked = time.perf_counter()
+                await service.enqueue("no_op")
+                await asyncio.to_thread(started_at.wait, 10)
+                seconds.append(moments[-1] - asked)
+                await asyncio.sleep(0.01)
+    return spread_ms("start", seconds)
+
+
+def _store_tasks(database: Path, count: int, due: datetime) -> None:
+    moment = due.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO scheduled_tasks (name, task_type, schedule_type, schedule_expression, next_run_at)"
+            " VALUES (?, 'no_op', 'cron', '0 0 1 1 *', ?)",
+            ((f"task {number}", moment) for number in range(count)),
+        )
+
+
+async def fires(tasks: int) -> probe.Figures:
+    """`tasks` tasks due at one instant: how late each fire is recorded and started; the loop's longest stall."""
+    with probe.workspace() as folder:
+        settings = _settings(folder)
+        upgrade(settings)
+        due = datetime.now(UTC) + timedelta(seconds=3)
+        _store_tasks(folder / "ours.db", tasks, due)
+        async with _running(settings) as (_, runtime):
+            await asyncio.sleep(max((due - datetime.now(UTC)).total_seconds() - 0.3, 0))
+            async with LoopWatch() as watch:
+                while (await asyncio.to_thread(runtime.history.counts))["success"] < tasks:  # type: ignore[index]
+                    await asyncio.sleep(0.1)
+            with runtime.engine.connect() as connection:
+                rows = connection.execute(text("SELECT created_at, started_at FROM task_executions")).all()
+    recorded = [_seconds(row.created_at) - due.timestamp() for row in rows]
+    started = [_seconds(row.started_at) - due.timestamp() for row in rows]
+    return {
+        **spread_ms("fire_late", recorded),
+        **spread_ms("start_late", started),
+        "stall_ms": watch.longest_stall * MILLISECONDS,
+    }
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
+
+
+async def footprint(tasks: int) -> probe.Figures:
+    """Memory after start, and the time start takes, with `tasks` stored tasks that are not due."""
+    with probe.workspace() as folder:
+        settings = _settings(folder, "NORMAL")
+        upgrade(settings)
+        _store_tasks(folder / "ours.db", tasks, datetime.now(UTC) + timedelta(days=30))
+        started = time.perf_counter()
+        async with _running(settings):
+            elapsed = time.perf_counter() - started
+            await asyncio.sleep(2.5)
+            return {"start_ms": elapsed * MILLISECONDS, "memory_mib": resident_mib()}
+
+
+_CLIENT = """
+import json, sys, time, httpx
+seconds = []
+with httpx.Client(base_url=sys.argv[1]) as client:
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end:
+        asked = time.perf_counter()
+        client.get("/health/live").raise_for_status()
+        seconds.append(time.perf_counter() - asked)
+print(json.dumps(seconds))
+"""
+
+
+async def api_latency(blocked: int) -> probe.Figures:
+    """p99 of GET /health/live, asked by another process, while `blocked` executors sleep in their threads."""
+    configure_logging("WARNING")
+    with probe.workspace() as folder:
+        settings = _settings(folder).model_copy(update={"publish_directory": folder / "site"})
+        app = create_app(settings)
+        app.state.service.register_executor(Sleeper())
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=address) as client:
+            await client.get("/health/live")
+        for _ in range(blocked):
+            await app.state.service.enqueue("sleeper")
+        asking = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _CLIENT, address, "1.5", stdout=subprocess.PIPE
+        )
+        answer, _ = await asking.communicate()
+        server.should_exit = True
+        await serving
+        return {"p99_ms": percentile(json.loads(answer), 99) * MILLISECONDS}
+
+
+if __name__ == "__main__":
+    probe.main(overhead, throughput, latency, fires, footprint, api_latency)
