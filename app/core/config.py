@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     """FULL survives a power cut; NORMAL survives a crash of the process and is faster."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe level that is logged, and kept with the attempt that logged it."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)

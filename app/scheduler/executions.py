@@ -274,22 +274,19 @@ _LAST_RUN = Bulk(
 )
 
 
-class _Fenced(Exception):
-    pass
+class Fenced(Exception):  # not an error: the signal that some row of a bulk write was fenced
+    """A guard matched fewer rows than it was given; applied one by one, each write tells its own outcome."""
 
 
 def record_attempts(connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> list[bool]:
     """Store starts and finishes. An attempt whose start and finish meet here is stored as one.
 
-    In bulk first; if a guard matched fewer rows than it was given, one by one, to learn which.
+    Raises:
+        Fenced: of several writes some were refused; the caller rolls back and applies them one by one.
     """
     if len(writes) == 1:
         return [_record_one(connection, writes[0])]
-    try:
-        with connection.begin_nested():
-            _record_bulk(connection, writes)
-    except _Fenced:
-        return [_record_one(connection, write) for write in writes]
+    _record_bulk(connection, writes)
     return [True] * len(writes)
 
 
@@ -305,7 +302,7 @@ def _record_bulk(connection: Connection, writes: Sequence[StartAttempt | FinishA
     matched += _START_AND_FINISH.execute(connection, [_outcome_row(write) for write in whole])
     matched += _FINISH.execute(connection, [_outcome_row(write) for write in finishes])
     if matched != len(starts) + len(whole) + len(finishes):
-        raise _Fenced
+        raise Fenced
     fresh = [_running_attempt(write) for write in starts.values()] + [_ended_attempt(write) for write in whole]
     _INSERT_ATTEMPTS.execute(connection, fresh)
     _FINISH_ATTEMPT.execute(connection, [_attempt_row(write) for write in finishes])

@@ -176,8 +176,19 @@ class Journal:
     def _store(self, group: list[_Entry]) -> None:
         with self._engine.connect() as connection:
             begin_write(connection)
-            for entries in _in_order(group):
-                _apply(connection, entries)
+            try:
+                for entries in _in_order(group):
+                    _apply_together(connection, entries)
+            except Exception as error:
+                if _is_outage(error):
+                    raise
+                # Savepoints around everything would cost more than this rare second try.
+                logger.debug("{} writes are stored one by one, because together: {}", len(group), error)
+                connection.rollback()
+                begin_write(connection)
+                for entries in _in_order(group):
+                    for entry in entries:
+                        _apply_alone(connection, entry)
             connection.commit()
 
     def _outage(self, group: list[_Entry], error: Exception, *, closing: bool) -> list[_Entry]:
@@ -207,24 +218,26 @@ def _rank(entry: _Entry) -> int:
     return entry.write.rank or 0
 
 
-def _apply(connection: Connection, entries: list[_Entry]) -> None:
-    """Apply neighbours of one kind together; if that fails, each by itself, so that only the culprit fails."""
+def _apply_together(connection: Connection, entries: list[_Entry]) -> None:
+    """Apply writes of one rank in one go. A step may fail by itself; anything else fails the group."""
+    if entries[0].write.rank is None:
+        _apply_alone(connection, entries[0])
+        return
     writes = [entry.write for entry in entries]
+    for entry, outcome in zip(entries, type(writes[0]).apply_all(connection, writes), strict=True):
+        entry.outcome = outcome
+
+
+def _apply_alone(connection: Connection, entry: _Entry) -> None:
+    """Apply one write in a savepoint of its own; what it raises is for its caller."""
+    entry.error = None
     try:
         with connection.begin_nested():
-            outcomes = type(writes[0]).apply_all(connection, writes)
+            (entry.outcome,) = type(entry.write).apply_all(connection, [entry.write])
     except Exception as error:
         if _is_outage(error):
             raise
-        if len(entries) == 1:
-            entries[0].error = error
-            return
-        logger.debug("{} writes are stored one by one, because together: {}", len(entries), error)
-        for entry in entries:
-            _apply(connection, [entry])
-        return
-    for entry, outcome in zip(entries, outcomes, strict=True):
-        entry.outcome = outcome
+        entry.error = error
 
 
 def _is_outage(error: Exception) -> bool:

@@ -95,7 +95,7 @@ class _Live:
             engine_name=self.engine.name,
             version=package_version(),
         )
-        self._forget_lines = keep_log_lines(self.node_id, "INFO")
+        self._forget_lines = keep_log_lines(self.node_id, settings.log_level)
 
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
@@ -264,6 +264,8 @@ class Runtime:
     async def _stop(self, live: _Live, grace_seconds: float) -> None:
         logger.info("调度器正在关闭，最多等待 {} 秒", grace_seconds)
         try:
+            while self._ticking:  # noqa: ASYNC110 - one transaction; APScheduler would cancel it half-way
+                await asyncio.sleep(0.005)
             if self._scheduler is not None and self._scheduler.running:
                 self._scheduler.shutdown(wait=False)
                 await asyncio.sleep(0)

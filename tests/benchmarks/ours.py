@@ -61,7 +61,8 @@ class Sleeper(TaskExecutor):
 
 
 def _settings(folder: Path, synchronous: str = "FULL") -> Settings:
-    return Settings(database_url=f"sqlite:///{folder / 'ours.db'}", sqlite_synchronous=synchronous)  # type: ignore[arg-type]
+    database = f"sqlite:///{folder / 'ours.db'}"
+    return Settings(database_url=database, sqlite_synchronous=synchronous, log_level="WARNING")  # type: ignore[arg-type]
 
 
 @asynccontextmanager
