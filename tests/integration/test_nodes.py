@@ -42,8 +42,7 @@ async def test_a_killed_process_leaves_nothing_behind(database_url: str) -> None
         f"""
         import asyncio, sys
         sys.path[:0] = {sys.path!r}
-        from app.services.scheduler_service import TaskStatus
-from tests.support import Recorder, running
+        from tests.support import Recorder, running
         async def main():
             work = Recorder("work", lambda *_: asyncio.sleep(60))
             async with running({database_url!r}, work) as (service, runtime):
