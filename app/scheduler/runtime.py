@@ -23,6 +23,7 @@ from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
 from app.db.database import SessionLocal, make_engine
+from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
@@ -206,6 +207,8 @@ class Runtime:
             if self._stopping is not None:
                 raise SchedulerUnavailable("the scheduler is shutting down; await drain() before start()")
             return
+        if current_revision(self.engine) is None:
+            upgrade(self.settings)  # first boot: the tables, before anybody looks for tasks
         if self.role != "cli":
             reconcile(self._declared, self.tasks, self.sessions)
         self._loop = loop

@@ -17,12 +17,14 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from app.core.config import Settings
 from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest, NotFound
+from app.db.database import configure
 from app.models.task_execution import ExecutionState
 from app.scheduler import loop_guard
 from app.scheduler.context import current_execution, find_current_execution
 from app.scheduler.engines import embedded
-from app.services.scheduler_service import TaskExecutionResult
+from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 from tests.support import Recorder, ended, fail_with, running, until
 
 
@@ -610,3 +612,18 @@ async def test_the_watchdog_names_the_executor_that_holds_the_loop(
         await service.wait((await service.enqueue("greedy")).id, 10)
     (warning,) = [r["message"] for r in log_records if "事件循环被" in r["message"] and "greedy" in r["message"]]
     assert "hold_the_loop" in warning
+
+
+async def test_a_service_without_a_factory_starts_on_an_empty_database(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First boot: the tables are made before anybody looks for tasks."""
+    settings = Settings(database_url=empty_database_url)
+    monkeypatch.setattr("app.scheduler.runtime.get_settings", lambda: settings)
+    engine = configure(settings)
+    service = SchedulerService()
+    service.register_executor(Recorder("work"))
+    service.start()
+    assert (await service.wait((await service.enqueue("work")).id, 10)).success
+    await service.drain()
+    engine.dispose()
