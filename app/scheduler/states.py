@@ -1,15 +1,15 @@
 """The life of an execution: one table of moves.
 
 ```
-            ┌────────────── hand_back ◄─────────────┐
-            ▼                                       │
- (new) ► pending ──start──► running ──succeed──► success
-            │ ▲ ▲             │ │ │
-            │ │ └─unpark─┐    │ │ └──fail──► failed ──reopen──► pending
-            │ └─reopen─ parked◄ park   └──retry─► retrying ──start──► running
-            └──cancel──────┴──► cancelled ◄─cancel─ running, retrying
-                                cancelled ──reopen──► pending
- (new) ► skipped
+(new) ────► pending      start ► running      cancel ► cancelled
+            running      succeed ► success    fail ► failed         retry ► retrying
+                         cancel ► cancelled   park ► parked         hand_back ► pending
+            retrying     start ► running      cancel ► cancelled
+            parked       unpark ► pending     reopen ► pending      cancel ► cancelled
+            failed       reopen ► pending
+            cancelled    reopen ► pending
+            success      the end
+(new) ────► skipped      the end
 ```
 """
 
