@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from sqlalchemy import text
 
@@ -10,6 +12,7 @@ from app.api.problems import documented
 from app.api.schemas import ExecutorAnswer, Health, NodeAnswer, StatusAnswer
 from app.core.errors import SchedulerUnavailable
 from app.core.jsonable import to_plain_json
+from app.services.scheduler_service import TaskExecutor, describe_error
 
 router = APIRouter(tags=["system"])
 health = APIRouter(prefix="/health", tags=["health"])
@@ -18,20 +21,25 @@ health = APIRouter(prefix="/health", tags=["health"])
 @router.get("/executors", summary="List executors", responses=documented())
 def list_executors(runtime: RuntimeOf, _caller: Viewer) -> list[ExecutorAnswer]:
     """The registered executors, with the JSON Schema of their params where they declare one."""
-    answers = []
-    for task_type, info in sorted(runtime.service.get_registered_executors().items()):
-        executor = runtime.service.get_executor(task_type)
-        if executor is not None:
-            answers.append(
-                ExecutorAnswer(
-                    type=task_type,
-                    lane=executor.lane,
-                    timeout_seconds=executor.timeout_seconds,
-                    max_attempts=executor.max_attempts,
-                    info=to_plain_json(info),
-                )
-            )
-    return answers
+    return [
+        ExecutorAnswer(
+            type=task_type,
+            lane=executor.lane,
+            timeout_seconds=executor.timeout_seconds,
+            max_attempts=executor.max_attempts,
+            info=_info(executor),
+        )
+        for task_type, executor in sorted(runtime.service.executors().items())
+    ]
+
+
+def _info(executor: TaskExecutor) -> dict[str, Any]:
+    """What the executor says of itself; one that cannot must not hide the others."""
+    try:
+        info: dict[str, Any] = to_plain_json(executor.get_executor_info())
+    except Exception as error:  # noqa: BLE001 - the executor's code, whatever it raises
+        return {"error": describe_error(error)}
+    return info
 
 
 @router.get("/nodes", summary="List nodes", responses=documented())

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
+from app.core.redaction import restore
 from app.db.database import SessionLocal, make_engine
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
@@ -397,6 +398,9 @@ class Runtime:
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
     ) -> Execution:
         task = await asyncio.to_thread(self.tasks.get, task_id)
+        if params is not None:
+            # A client that read the stored params, masked, and sends them back changed means the stored secrets.
+            params = restore(params, task.params)
         self.service.check(task.task_type, task.params if params is None else params)
         live = self._live if self.is_running else None
 

@@ -210,6 +210,10 @@ class SchedulerService:
         """The executor of that type, or None."""
         return self._executors.get(task_type)
 
+    def executors(self) -> dict[str, TaskExecutor]:
+        """Every registered executor, by type."""
+        return dict(self._executors)
+
     def get_registered_executors(self) -> dict[str, dict[str, Any]]:
         """Every registered type with its `get_executor_info()`."""
         return {task_type: executor.get_executor_info() for task_type, executor in self._executors.items()}

@@ -180,8 +180,12 @@ def test_secrets_are_masked_and_come_back_unharmed(client: TestClient) -> None:
     assert secret not in str(task)
     sent_back = client.patch(f"{API}/tasks/{task['id']}", json={"params": {**task["params"], "user": "v"}})
     assert sent_back.status_code == 200, sent_back.text
-    execution = client.post(f"{API}/tasks/{task['id']}/run").json()
+    execution = client.post(
+        f"{API}/tasks/{task['id']}/run", json={"params": {**task["params"], "user": "w"}}
+    ).json()
     assert secret not in str(wait_for(client, execution["id"], "success"))
+    ran = client.app.state.runtime.history.get(execution["id"]).params  # type: ignore[attr-defined]
+    assert ran == {**params, "user": "w"}
     work = client.post(f"{API}/executions", json={"task_type": "work", "params": {"token": secret}}).json()
     done = wait_for(client, work["id"], "success")
     assert secret not in str(done)
