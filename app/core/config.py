@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     """A node silent for this long is dead; its executions are rescued."""
     scheduler_max_rescues: int = Field(default=3, ge=0)
     """An execution whose node died more often than this ends `failed`, reason `node_lost`."""
+    scheduler_switch_interval_seconds: float = Field(default=0.0005, gt=0, le=1)
+    """How long a busy thread may keep the interpreter while others wait (Python's own default is 0.005). The event
+    loop waits for it once for each busy lane, so a smaller value keeps the API quick under load."""
     scheduler_retention_days: float = Field(default=30, gt=0)
     """Finished executions older than this are pruned."""
     scheduler_log_lines: int = Field(default=1000, ge=0)

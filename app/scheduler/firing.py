@@ -177,7 +177,8 @@ def _rows_of(
         # Several fires made up at once go one after the other; they do not overlap-skip each other.
         if verdict.run or (position and not active):
             row["exclusive"] = verdict.exclusive or (position > 0 and task.overlap_policy != "allow")
-            row["run_at"] = max(now, fire + jitter_of(task.id, fire, task.jitter_seconds))
+            if task.jitter_seconds:
+                row["run_at"] = max(now, fire + jitter_of(task.id, fire, task.jitter_seconds))
             row["owner"] = owner_of(row)
         else:
             row |= _skip("overlap", now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -47,6 +48,7 @@ from app.scheduler.tasks import TaskStore
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 
 FIRE_BATCH = 500
+LAUNCH_BATCHES = 40
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 WAIT_POLL_SECONDS = 0.5
@@ -154,6 +156,7 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._live: _Live | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._switch_interval = sys.getswitchinterval()
         self._ticking = False
         self._tick_again = False
         self._last_tick: datetime | None = None
@@ -214,6 +217,8 @@ class Runtime:
             reconcile(self._declared, self.tasks, self.sessions)
         self._loop = loop
         self._live = self._join(loop)
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._switch_interval, self.settings.scheduler_switch_interval_seconds))
         if self.role != "cli":
             self._start_clock()
         logger.info("调度器已启动 (节点: {}, 引擎: {})", self._live.node_id, self._live.engine.name)
@@ -275,6 +280,7 @@ class Runtime:
                 await asyncio.sleep(0)
             await live.stop(grace_seconds, self.journal)
         finally:
+            sys.setswitchinterval(self._switch_interval)
             self._scheduler = None
             self._live = None
             self._loop = None
@@ -337,16 +343,30 @@ class Runtime:
             self._schedule_tick(self.clock.now() if again else next_fire)
 
     async def _fire_all_due(self) -> datetime | None:
+        """Fire what is due, batch by batch, and start it when all of it is in the ledger.
+
+        Attempts compete with the firing for the interpreter, and a fire recorded late is worse than one that
+        starts a little later.
+        """
         live = self._live
-        if live is None:
-            return None
-        while self.is_running:
-            fired, next_fire = await self.journal.step(
-                partial(self._fire_batch, live), lambda outcome: self._launch(live, outcome[0])
-            )
-            if fired.tasks < FIRE_BATCH:
-                return next_fire
-        return None
+        fired: list[Fired] = []
+        next_fire: datetime | None = None
+        try:
+            while live is not None and self.is_running:
+                batch, next_fire = await self.journal.step(
+                    partial(self._fire_batch, live), lambda outcome: fired.append(outcome[0])
+                )
+                if batch.tasks < FIRE_BATCH:
+                    break
+                if len(fired) >= LAUNCH_BATCHES:
+                    self._launch_all(live, fired)
+        finally:
+            self._launch_all(live, fired)
+        return next_fire
+
+    def _launch_all(self, live: _Live | None, fired: list[Fired]) -> None:
+        while fired:
+            self._launch(live, fired.pop(0))
 
     def _fire_batch(self, live: _Live, connection: Connection) -> tuple[Fired, datetime | None]:
         now = self.clock.now()
