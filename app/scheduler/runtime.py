@@ -359,9 +359,9 @@ class Runtime:
                 if batch.tasks < FIRE_BATCH:
                     break
                 if len(fired) >= LAUNCH_BATCHES:
-                    self._launch_all(live, fired)
+                    await asyncio.to_thread(self._launch_all, live, fired)
         finally:
-            self._launch_all(live, fired)
+            await asyncio.to_thread(self._launch_all, live, fired)
         return next_fire
 
     def _launch_all(self, live: _Live | None, fired: list[Fired]) -> None:

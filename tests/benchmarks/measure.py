@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import multiprocessing
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -55,3 +59,57 @@ class LoopWatch:
             awake = time.perf_counter()
             self.longest_stall = max(self.longest_stall, awake - asleep_since - _TICK_SECONDS)
             asleep_since = awake
+
+
+class RowWatch:
+    """Another process that reads a table of a SQLite file as it grows: what it sees is committed.
+
+    Counts by the highest id, so the table must be filled from id 1 without gaps.
+    """
+
+    def __init__(self, rows: int, answer: Any) -> None:
+        self._rows = rows
+        self._answer = answer
+
+    def moments(self, timeout: float) -> list[float]:
+        """Wall-clock time at which each row was first visible, in order of ids; waits for all of them.
+
+        Raises:
+            TimeoutError: not all rows appeared in `timeout` seconds.
+        """
+        if not self._answer.poll(timeout):
+            raise TimeoutError(f"fewer than {self._rows} rows in {timeout} s")
+        sightings: list[tuple[float, int]] = self._answer.recv()
+        moments: list[float] = []
+        for moment, count in sightings:
+            moments += [moment] * (count - len(moments))
+        return moments
+
+
+@contextmanager
+def row_watch(database: Path, table: str, rows: int) -> Iterator[RowWatch]:
+    """A `RowWatch` that is looking already, until `table` has `rows` rows."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    watcher = context.Process(target=_watch_rows, args=(database, table, rows, theirs), daemon=True)
+    watcher.start()
+    ours.recv()
+    try:
+        yield RowWatch(rows, ours)
+    finally:
+        watcher.terminate()
+        watcher.join()
+
+
+def _watch_rows(database: Path, table: str, rows: int, answer: Any) -> None:
+    sightings: list[tuple[float, int]] = []
+    seen = 0
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        answer.send("looking")
+        while seen < rows:
+            count = connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]
+            if count > seen:
+                seen = count
+                sightings.append((time.time(), count))
+            time.sleep(2 * _TICK_SECONDS)
+    answer.send(sightings)

@@ -33,6 +33,7 @@ from tests.benchmarks.measure import (
     LoopWatch,
     percentile,
     resident_mib,
+    row_watch,
     spread_ms,
 )
 
@@ -157,20 +158,24 @@ def _store_tasks(database: Path, count: int, due: datetime) -> None:
 
 
 async def fires(tasks: int) -> probe.Figures:
-    """`tasks` tasks due at one instant: how late each fire is recorded and started; the loop's longest stall."""
+    """`tasks` tasks due at one instant: how late each fire is recorded and started; the loop's longest stall.
+
+    A fire is recorded when another process can read its row: `created_at` is stamped before the commit.
+    """
     with probe.workspace() as folder:
-        settings = _settings(folder)
+        settings, database = _settings(folder), folder / "ours.db"
         upgrade(settings)
-        due = datetime.now(UTC) + timedelta(seconds=3)
-        _store_tasks(folder / "ours.db", tasks, due)
-        async with _running(settings) as (_, runtime):
-            await asyncio.sleep(max((due - datetime.now(UTC)).total_seconds() - 0.3, 0))
-            async with LoopWatch() as watch:
-                while (await asyncio.to_thread(runtime.history.counts))["success"] < tasks:  # type: ignore[index]
-                    await asyncio.sleep(0.1)
-            with runtime.engine.connect() as connection:
-                rows = connection.execute(text("SELECT created_at, started_at FROM task_executions")).all()
-    recorded = [_seconds(row.created_at) - due.timestamp() for row in rows]
+        with row_watch(database, "task_executions", tasks) as ledger:
+            due = datetime.now(UTC) + timedelta(seconds=3)
+            _store_tasks(database, tasks, due)
+            async with _running(settings) as (_, runtime):
+                await asyncio.sleep(max((due - datetime.now(UTC)).total_seconds() - 0.3, 0))
+                async with LoopWatch() as watch:
+                    while (await asyncio.to_thread(runtime.history.counts))["success"] < tasks:  # type: ignore[index]
+                        await asyncio.sleep(0.1)
+                with runtime.engine.connect() as connection:
+                    rows = connection.execute(text("SELECT started_at FROM task_executions")).all()
+            recorded = [moment - due.timestamp() for moment in ledger.moments(timeout=10)]
     started = [_seconds(row.started_at) - due.timestamp() for row in rows]
     return {
         **spread_ms("fire_late", recorded),
