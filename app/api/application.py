@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from app.api import executions, status, tasks
 from app.api.body_limit import BodyLimit
@@ -16,14 +17,19 @@ PREFIX = "/api/v1/scheduler"
 
 def install_api(app: FastAPI) -> None:
     """Add the scheduler's API to `app`, whose state holds `runtime`."""
-    api = APIRouter(prefix=PREFIX)
+    api = APIRouter(prefix=PREFIX, generate_unique_id_function=_operation_id)
     for router in (tasks.router, executions.router, status.router):
         api.include_router(router)
     app.include_router(api)
-    app.include_router(status.health)
+    app.include_router(status.health, generate_unique_id_function=_operation_id)
     app.add_middleware(BodyLimit)
     install_problems(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The function's own name: what a generated client calls the operation."""
+    return route.name
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +22,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
         messages: list[Message] = []
         size = 0
         while True:
@@ -28,8 +33,7 @@ class BodyLimit:
             messages.append(message)
             size += len(message.get("body", b""))
             if size > self._limit:
-                error = TooLarge(f"the body is larger than {self._limit} bytes; send less")
-                await of_error(Request(scope), error)(scope, receive, send)
+                await self._refuse(scope, receive, send)
                 return
             if message["type"] != "http.request" or not message.get("more_body", False):
                 break
@@ -40,3 +44,7 @@ class BodyLimit:
             return following if following is not None else await receive()
 
         await self._app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = TooLarge(f"the body is larger than {self._limit} bytes; send less")
+        await of_error(Request(scope), error)(scope, receive, send)

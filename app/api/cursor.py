@@ -24,7 +24,7 @@ def decode(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     try:
-        plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
     except (ValueError, binascii.Error, UnicodeError):
         plain = ""
     digits = plain.removeprefix(_VERSION)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Path, Query, Response
-from pydantic import AwareDatetime
 
 from app.api import cursor as cursors
 from app.api.auth import Operator, RuntimeOf, Viewer
@@ -18,9 +17,11 @@ from app.api.schemas import (
     ExecutionPage,
     LogAnswer,
     LogPage,
+    SearchText,
 )
 from app.core.errors import InvalidRequest
 from app.models.task_execution import ExecutionState
+from app.scheduler.schedules import Moment
 
 router = APIRouter(prefix="/executions", tags=["executions"])
 
@@ -34,13 +35,11 @@ def list_executions(
     _caller: Viewer,
     state: Annotated[list[ExecutionState] | None, Query(description="Any of these states.")] = None,
     task_id: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    task_type: Annotated[str | None, Query(max_length=100)] = None,
-    trigger: Annotated[str | None, Query(max_length=20)] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Recorded at or after; with its offset.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Recorded before; with its offset.")] = None,
-    search: Annotated[
-        str | None, Query(max_length=200, description="Part of task name, message or error.")
-    ] = None,
+    task_type: Annotated[SearchText | None, Query()] = None,
+    trigger: Annotated[SearchText | None, Query()] = None,
+    since: Annotated[Moment | None, Query(description="Recorded at or after; with its offset.")] = None,
+    until: Annotated[Moment | None, Query(description="Recorded before; with its offset.")] = None,
+    search: Annotated[SearchText | None, Query(description="Part of task name, message or error.")] = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> ExecutionPage:

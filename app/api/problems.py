@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -10,7 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from loguru import logger
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.core.errors import (
@@ -121,10 +123,7 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = tuple(
-            FieldError(field_path(item["loc"][1:], item["msg"]), str(item["msg"]), str(item["type"]))
-            for item in error.errors()
-        )
+        found = tuple(FieldError(_field_of(item), str(item["msg"]), str(item["type"])) for item in error.errors())
         return problem(request, 422, "invalid_request", "; ".join(f"{e.field}: {e.message}" for e in found), found)
 
     @app.exception_handler(HTTPException)
@@ -132,8 +131,11 @@ def install_problems(app: FastAPI) -> None:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         return problem(request, error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
 
-    @app.exception_handler(DBAPIError)
-    async def _database(request: Request, error: DBAPIError) -> JSONResponse:
+    # Only what trying again may mend: a statement that the database refuses is an error of ours, and a 500.
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(PoolTimeout)
+    async def _database(request: Request, error: Exception) -> JSONResponse:
         logger.error("数据库错误: {}", error)
         return of_error(request, SchedulerUnavailable("the database did not answer; try again later"))
 
@@ -141,6 +143,12 @@ def install_problems(app: FastAPI) -> None:
     async def _unexpected(request: Request, _error: Exception) -> JSONResponse:
         # Starlette logs the stack; the caller learns nothing of our insides.
         return problem(request, 500, "internal_error", "an unexpected error; the server's log has the details")
+
+
+def _field_of(error: Mapping[str, Any]) -> str:
+    """The field of one finding of FastAPI; where the body is no JSON, the body."""
+    location = () if error["type"] == "json_invalid" else error["loc"][1:]
+    return field_path(location, error["msg"])
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 
 from app.core.redaction import redact
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
+from app.scheduler.definitions import Params
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
-from app.scheduler.schedules import DstPolicy
+from app.scheduler.schedules import DstPolicy, Moment
 
 Masked = Annotated[dict[str, Any], PlainSerializer(redact, return_type=dict[str, Any])]
 MaskedOrNone = Annotated[dict[str, Any] | None, PlainSerializer(redact, return_type=dict[str, Any] | None)]
+
+SearchText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+"""What a list is searched for. PostgreSQL has no NUL in its text, and refuses to be asked for one."""
 
 
 class _Answer(BaseModel):
@@ -165,7 +169,7 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    params: dict[str, JsonValue] | None = Field(default=None, description="Instead of the stored ones, this once.")
+    params: Params | None = Field(default=None, description="Instead of the stored ones, this once.")
 
 
 class EnqueueRequest(BaseModel):
@@ -179,8 +183,8 @@ class EnqueueRequest(BaseModel):
     )
 
     task_type: str = Field(min_length=1, max_length=100)
-    params: dict[str, JsonValue] = {}
-    run_at: AwareDatetime | None = Field(default=None, description="Not before this moment; with its offset.")
+    params: Params = {}
+    run_at: Moment | None = Field(default=None, description="Not before this moment; with its offset.")
     priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=200)
     max_attempts: int | None = Field(default=None, ge=1, le=100, strict=True)
@@ -196,7 +200,7 @@ class ExecutorAnswer(BaseModel):
     lane: str
     timeout_seconds: float | None
     max_attempts: int
-    info: Masked
+    info: dict[str, Any]
 
 
 class PreviewAnswer(BaseModel):

@@ -12,6 +12,7 @@ from app.api.problems import documented
 from app.api.schemas import ExecutorAnswer, Health, NodeAnswer, StatusAnswer
 from app.core.errors import SchedulerUnavailable
 from app.core.jsonable import to_plain_json
+from app.core.redaction import redact
 from app.services.scheduler_service import TaskExecutor, describe_error
 
 router = APIRouter(tags=["system"])
@@ -39,7 +40,9 @@ def _info(executor: TaskExecutor) -> dict[str, Any]:
         info: dict[str, Any] = to_plain_json(executor.get_executor_info())
     except Exception as error:  # noqa: BLE001 - the executor's code, whatever it raises
         return {"error": describe_error(error)}
-    return info
+    shown: dict[str, Any] = redact(info)
+    # The schema of a field called `password` is no secret.
+    return shown | {"params_schema": info["params_schema"]} if "params_schema" in info else shown
 
 
 @router.get("/nodes", summary="List nodes", responses=documented())

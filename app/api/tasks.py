@@ -13,11 +13,20 @@ from pydantic import BaseModel, ConfigDict, create_model
 from app.api import cursor as cursors
 from app.api.auth import Admin, Operator, RuntimeOf, Viewer
 from app.api.problems import PreconditionFailed, documented
-from app.api.schemas import ExecutionAnswer, Explanation, PreviewAnswer, RunRequest, TaskAnswer, TaskPage
+from app.api.schemas import (
+    ExecutionAnswer,
+    Explanation,
+    PreviewAnswer,
+    RunRequest,
+    SearchText,
+    TaskAnswer,
+    TaskPage,
+)
 from app.core.errors import Conflict, InvalidRequest
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.preview import preview
+from app.scheduler.schedules import Moment
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
@@ -45,6 +54,13 @@ TaskChanges: type[BaseModel] = create_model(
     __doc__="The fields to change; what is left out stays.",
     **_CHANGES,
 )
+SchedulePreview: type[BaseModel] = create_model(
+    "SchedulePreview",
+    __config__=ConfigDict(extra="forbid"),
+    __doc__="A task that may still be without a name and a type.",
+    **_CHANGES,
+)
+_UNNAMED = {"name": "preview", "task_type": "preview"}
 
 
 def _answer(task: ScheduledTask, response: Response) -> TaskAnswer:
@@ -78,9 +94,9 @@ def _matching(if_match: str | None) -> Iterator[int | None]:
 def list_tasks(
     runtime: RuntimeOf,
     _caller: Viewer,
-    task_type: Annotated[str | None, Query(max_length=100)] = None,
+    task_type: Annotated[SearchText | None, Query()] = None,
     is_active: Annotated[bool | None, Query()] = None,
-    search: Annotated[str | None, Query(max_length=200, description="Part of the name.")] = None,
+    search: Annotated[SearchText | None, Query(description="Part of the name.")] = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TaskPage:
@@ -114,13 +130,13 @@ def create_task(
 
 @router.post("/preview", summary="Preview a schedule", responses=documented())
 def preview_definition(
-    definition: Annotated[TaskDefinition, Body(examples=[_EXAMPLE])],
+    definition: Annotated[SchedulePreview, Body(examples=[_EXAMPLE])],  # type: ignore[valid-type]
     runtime: RuntimeOf,
     _caller: Viewer,
     count: Count = 10,
 ) -> PreviewAnswer:
     """What a schedule would do, in words and moments; nothing is stored."""
-    wanted = runtime.definition(definition.model_dump(exclude_unset=True))
+    wanted = runtime.definition({**_UNNAMED, **definition.model_dump(exclude_unset=True)})  # type: ignore[attr-defined]
     return _preview(runtime, wanted, count, runtime.clock.now())
 
 
@@ -181,7 +197,7 @@ def explain_task(
     task_id: TaskId,
     runtime: RuntimeOf,
     _caller: Viewer,
-    at: Annotated[datetime | None, Query(description="The moment to account for, with its offset.")] = None,
+    at: Annotated[Moment | None, Query(description="The moment to account for, with its offset.")] = None,
 ) -> Explanation:
     """Why it ran, or did not, at that moment; without `at`: what it does next."""
     return Explanation(explanation=runtime.explain(task_id, at))

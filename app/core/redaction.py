@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import to_json
 
+from app.core.errors import InvalidRequest
+
 MASK = "******"
 
 _SECRET_KEY = re.compile(
@@ -67,3 +69,9 @@ def restore(value: Any, stored: Any) -> Any:
         padded = [*stored, *[None] * len(value)]
         return [restore(item, old) for item, old in zip(value, padded, strict=False)]
     return value
+
+
+def refuse_masks(params: Any) -> None:
+    """Raises InvalidRequest where a mask is left in `params`: nobody knows the secret it stands for."""
+    if MASK in str(params):
+        raise InvalidRequest.of("params", f"{MASK} stands for a secret that is not stored here")

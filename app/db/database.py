@@ -46,13 +46,14 @@ def make_engine(settings: Settings) -> Engine:
     url = make_url(settings.database_url)
     pool_size = settings.scheduler_concurrency + 8
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True)
+        return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
     if not url.database or url.database == ":memory:":
         raise InvalidRequest.of("DATABASE_URL", "name a SQLite file; threads cannot share a database in memory")
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=20,
+        hide_parameters=True,  # an error's text goes to the log, and params hold secrets
         connect_args={"timeout": LOCK_TIMEOUT_SECONDS, "isolation_level": "IMMEDIATE"},
     )
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from app.core.errors import FieldError, InvalidRequest
+from app.core.jsonable import to_plain_json
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
 from app.scheduler.schedules import DstPolicy, Schedule, from_columns, to_columns
@@ -40,6 +41,8 @@ def _cron_shorthand(value: object) -> object:
     return {"type": "cron", "expression": value} if isinstance(value, str) else value
 
 
+Params = Annotated[dict[str, JsonValue], AfterValidator(to_plain_json)]
+"""As they will be stored; what has no JSON form, such as a lone surrogate, is refused."""
 ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
 ShortText = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_PRINTABLE)
@@ -54,7 +57,7 @@ class TaskDefinition(BaseModel):
     name: ShortText
     description: str = Field(default="", max_length=2000)
     task_type: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_PRINTABLE)]
-    params: dict[str, JsonValue] = {}
+    params: Params = {}
     schedule: Annotated[Schedule | None, BeforeValidator(_cron_shorthand)] = None
     """`{"type": "cron", "expression": "0 9 * * 1-5"}` (or just the expression),
     `{"type": "interval", "seconds": 300}`, `{"type": "at", "at": "2030-01-01T09:00:00+08:00"}`, or none."""

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -25,6 +24,7 @@ from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.definitions import ShortText, field_errors
 from app.scheduler.executions import Recorded, execution_of, once, under_key
 from app.scheduler.policies import RetryPolicy
+from app.scheduler.schedules import Moment
 
 _DUE = "contenthub_due"
 """Key of `Session.info` under which the due moments of enqueued executions wait for the commit."""
@@ -38,7 +38,7 @@ class ExecutionRequest(BaseModel):
     task_type: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     params: dict[str, Any] = {}
     task_id: int | None = Field(default=None, ge=1, lt=2**63, strict=True)
-    run_at: AwareDatetime | None = None
+    run_at: Moment | None = None
     priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
     idempotency_key: ShortText | None = None
     max_attempts: int | None = Field(default=None, ge=1, le=100, strict=True)

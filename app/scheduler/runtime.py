@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
-from app.core.redaction import restore
+from app.core.redaction import refuse_masks, restore
 from app.db.database import SessionLocal, make_engine
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
@@ -399,6 +399,7 @@ class Runtime:
     ) -> Execution:
         if not isinstance(params, dict):
             raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
+        refuse_masks(params)
         self.service.check(task_type, params)
         values = execution_values(self.clock.now(), task_type=task_type, params=params, **request)
         live = self._live if self.is_running else None
@@ -421,6 +422,7 @@ class Runtime:
         if params is not None:
             # A client that read the stored params, masked, and sends them back changed means the stored secrets.
             params = restore(params, task.params)
+            refuse_masks(params)
         self.service.check(task.task_type, task.params if params is None else params)
         live = self._live if self.is_running else None
 

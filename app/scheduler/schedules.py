@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.core.errors import InvalidRequest
 
@@ -143,9 +143,17 @@ def _moment(value: object) -> datetime:
             ) from error
     if not isinstance(value, datetime):
         raise ValueError("a moment is ISO 8601 text such as 2026-01-31T09:00:00+08:00")  # noqa: TRY004 - pydantic reports ValueError
+    return _in_calendar(value)
+
+
+def _in_calendar(value: datetime) -> datetime:
     if not FIRST_YEAR <= value.year <= LAST_YEAR:
         raise ValueError(f"year {value.year} is outside {FIRST_YEAR} to {LAST_YEAR}; write a date in that range")
     return value
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_calendar)]
+"""A moment with its offset. Further out, `astimezone()` overflows."""
 
 
 def _cron_text(value: object) -> object:

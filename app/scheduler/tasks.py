@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import Conflict, FieldError, InvalidRequest, NotFound
-from app.core.redaction import MASK, restore
+from app.core.errors import Conflict, InvalidRequest, NotFound
+from app.core.redaction import refuse_masks, restore
 from app.db.database import begin_write
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution
@@ -185,8 +185,7 @@ class TaskStore:
         self._on_change()
 
     def _check(self, definition: TaskDefinition) -> None:
-        if MASK in str(definition.params):
-            raise InvalidRequest([FieldError("params", f"{MASK} stands for a secret that is not stored here")])
+        refuse_masks(definition.params)
         self._service.check(definition.task_type, dict(definition.params))
 
 
