@@ -24,7 +24,7 @@ from app.core.errors import (
     SchedulerError,
     SchedulerUnavailable,
 )
-from app.scheduler.definitions import field_path
+from app.scheduler.definitions import field_path, plain_message
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -123,7 +123,9 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = tuple(FieldError(_field_of(item), str(item["msg"]), str(item["type"])) for item in error.errors())
+        found = tuple(
+            FieldError(_field_of(item), plain_message(item["msg"]), str(item["type"])) for item in error.errors()
+        )
         return problem(request, 422, "invalid_request", "; ".join(f"{e.field}: {e.message}" for e in found), found)
 
     @app.exception_handler(HTTPException)

@@ -111,7 +111,7 @@ def refuse(error: SchedulerError) -> None:
         sentences = [f"{error}; see `{_LISTED_BY[error.kind]}`"]
     for sentence in sentences:
         line = Text("Error: ", style="bold red")
-        line.append(printable(sentence.replace("Value error, ", "")), style="not bold default")
+        line.append(printable(sentence), style="not bold default")
         err.print(line)
 
 

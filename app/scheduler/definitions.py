@@ -129,9 +129,14 @@ _PLAIN_FIELDS = tuple(name for name in TaskDefinition.model_fields if name != "s
 def field_errors(error: ValidationError) -> list[FieldError]:
     """pydantic's findings as field errors: the dotted path, the sentence, pydantic's stable kind."""
     return [
-        FieldError(field_path(item["loc"], item["msg"]), item["msg"], item["type"])
+        FieldError(field_path(item["loc"], item["msg"]), plain_message(item["msg"]), item["type"])
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def plain_message(message: str) -> str:
+    """pydantic's message without the prefix it puts before a validator's own sentence."""
+    return message.removeprefix("Value error, ")
 
 
 def field_path(location: Sequence[int | str], message: str) -> str:
@@ -144,5 +149,5 @@ def field_path(location: Sequence[int | str], message: str) -> str:
         del parts[1]
     if parts:
         return ".".join(parts)
-    first = message.removeprefix("Value error, ").partition(" ")[0]
+    first = plain_message(message).partition(" ")[0]
     return first if first.isidentifier() and first.islower() else "body"

@@ -427,7 +427,9 @@ def describe_error(error: BaseException) -> str:
 
 def _field_errors(error: ValidationError) -> list[FieldError]:
     return [
-        FieldError(".".join(["params", *map(str, item["loc"])]), item["msg"], item["type"])
+        FieldError(
+            ".".join(["params", *map(str, item["loc"])]), item["msg"].removeprefix("Value error, "), item["type"]
+        )
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
 
