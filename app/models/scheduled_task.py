@@ -76,14 +76,14 @@ class ScheduledTask(Base):
         Index(
             "ix_scheduled_tasks_due",
             "next_run_at",
-            sqlite_where=text("is_active AND next_run_at IS NOT NULL"),
+            sqlite_where=text("is_active = 1 AND next_run_at IS NOT NULL"),
             postgresql_where=text("is_active AND next_run_at IS NOT NULL"),
         ),
         Index(
             "ix_scheduled_tasks_unarmed",
             "id",
             sqlite_where=text(
-                "is_active AND next_run_at IS NULL AND exhausted_at IS NULL"
+                "is_active = 1 AND next_run_at IS NULL AND exhausted_at IS NULL"
                 " AND schedule_error IS NULL AND schedule_type IS NOT NULL"
             ),
             postgresql_where=text(

@@ -33,11 +33,15 @@ from app.db.bulk import Bulk
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
+    ACTIVE_STATES,
     EXECUTION_FIELDS,
     WAITING_STATES,
     Execution,
     ExecutionState,
     TaskExecution,
+    is_not_success,
+    is_running,
+    state_in,
 )
 from app.scheduler.context import LogLine
 from app.scheduler.states import Move, moved, sources
@@ -201,18 +205,13 @@ class FinishAttempt:
         return record_attempts(connection, writes)
 
 
-def _startable() -> ColumnElement[bool]:
-    # Spelled out: an `IN` list is expanded at execution, which a bulk UPDATE does not allow.
-    return or_(*(executions.c.state == state.value for state in sources(Move.START)))
-
-
 _START = Bulk(
     update(executions)
     .where(
         executions.c.id == bindparam("x_id"),
         executions.c.owner == bindparam("x_owner"),
         executions.c.attempt == bindparam("x_attempt") - 1,
-        _startable(),
+        state_in(executions.c.state, sources(Move.START)),
     )
     .values(
         state=ExecutionState.RUNNING.value, attempt=bindparam("x_attempt"), started_at=bindparam("x_started_at")
@@ -250,7 +249,7 @@ _START_AND_FINISH = Bulk(
         executions.c.id == bindparam("x_id"),
         executions.c.owner == bindparam("x_owner"),
         executions.c.attempt == bindparam("x_attempt") - 1,
-        _startable(),
+        state_in(executions.c.state, sources(Move.START)),
     )
     .values(_OUTCOME)
 )
@@ -518,7 +517,7 @@ def claim(
 
 
 def _claimable() -> ColumnElement[bool]:
-    return and_(executions.c.owner.is_(None), executions.c.state.in_([state.value for state in WAITING_STATES]))
+    return and_(executions.c.owner.is_(None), state_in(executions.c.state, WAITING_STATES))
 
 
 def _next_priority(connection: Connection, below: int | None) -> int | None:
@@ -537,10 +536,12 @@ def _claim_priority(
     same_key = (
         select(func.count())
         .select_from(other)
-        .where(other.c.concurrency_key == executions.c.concurrency_key, other.c.state == "running")
+        .where(other.c.concurrency_key == executions.c.concurrency_key, is_running(other.c.state))
         .scalar_subquery()
     )
-    same_task = select(other.c.id).where(other.c.task_id == executions.c.task_id, other.c.state == "running")
+    same_task = select(other.c.id).where(
+        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), is_running(other.c.state)
+    )
     free = and_(
         or_(
             executions.c.concurrency_key.is_(None),
@@ -587,7 +588,7 @@ def _running_under(connection: Connection, key: str) -> int:
         connection.scalar(
             select(func.count())
             .select_from(executions)
-            .where(executions.c.concurrency_key == key, executions.c.state == "running")
+            .where(executions.c.concurrency_key == key, is_running(executions.c.state))
         )
         or 0
     )
@@ -621,7 +622,7 @@ def release(connection: Connection, *, node: str, execution_ids: Sequence[int]) 
         .where(
             executions.c.id.in_(execution_ids),
             executions.c.owner == node,
-            executions.c.state.in_([state.value for state in WAITING_STATES]),
+            state_in(executions.c.state, WAITING_STATES),
         )
         .values(owner=None)
     ).rowcount
@@ -695,7 +696,7 @@ def cancel_requests(connection: Connection, node: str) -> list[int]:
         connection.scalars(
             select(executions.c.id).where(
                 executions.c.owner == node,
-                executions.c.state.in_(["pending", "retrying", "running"]),
+                state_in(executions.c.state, ACTIVE_STATES),
                 executions.c.cancel_requested_at.is_not(None),
             )
         )
@@ -706,7 +707,11 @@ def parked(connection: Connection, reason: str, limit: int = 500) -> list[Execut
     """Parked executions with that reason, oldest first."""
     query = (
         select(executions)
-        .where(executions.c.state == ExecutionState.PARKED.value, executions.c.reason == reason)
+        .where(
+            is_not_success(executions.c.state),
+            executions.c.state == ExecutionState.PARKED.value,
+            executions.c.reason == reason,
+        )
         .order_by(executions.c.id)
         .limit(limit)
     )

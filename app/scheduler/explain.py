@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import select
+from sqlalchemy import literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import InvalidRequest, NotFound
@@ -94,10 +94,11 @@ def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | N
             select(executions)
             .where(
                 executions.c.task_id == task_id,
-                executions.c.fire_count > 1,
+                executions.c.fire_count > literal_column("1"),  # word for word as in the index on spans
                 executions.c.first_fire_at <= at,
                 executions.c.scheduled_for >= at,
             )
+            .order_by(executions.c.scheduled_for)
             .limit(1)
         ).first()
     return Execution.from_row(row) if row is not None else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
@@ -17,8 +18,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import InvalidRequest, NotFound
+from app.db.bulk import Bulk
 from app.models.scheduled_task import ScheduledTask
-from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState
+from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState, state_in
 from app.scheduler.arming import first_fire, trigger_of
 from app.scheduler.executions import allocate_ids, execution_of, executions, insert_executions
 from app.scheduler.policies import (
@@ -29,7 +31,7 @@ from app.scheduler.policies import (
     overlap_verdict,
     plan_fires,
 )
-from app.scheduler.triggers import fires_between, jitter_of
+from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
 
 tasks = cast("Table", ScheduledTask.__table__)
 
@@ -77,7 +79,7 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
     """Fire up to `limit` due tasks, the longest due first. One transaction, the caller's."""
     due = connection.execute(
         select(*(tasks.c[name] for name in _FIRE_COLUMNS))
-        .where(tasks.c.is_active.is_(True), tasks.c.next_run_at.is_not(None), tasks.c.next_run_at <= now)
+        .where(tasks.c.is_active, tasks.c.next_run_at.is_not(None), tasks.c.next_run_at <= now)
         .order_by(tasks.c.next_run_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -88,9 +90,13 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
     fired = Fired(tasks=len(due))
     rows: list[dict[str, Any]] = []
     advances: list[dict[str, Any]] = []
+    # Herds are alike: thousands of tasks on `0 9 * * *` are due at one moment and wait for the same next one.
+    plan_of = lru_cache(maxsize=None)(partial(_plan, now))
     for task in due:
         try:
-            plan, next_fire = _plan(task, now)
+            plan, next_fire = plan_of(
+                trigger_of(task), task.next_run_at, task.misfire_policy, task.misfire_grace_seconds
+            )
         except InvalidRequest as error:
             logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, error)
             advances.append(_advance(task, None, now, error=str(error)))
@@ -98,13 +104,13 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
         rows += _rows_of(task, plan, active.get(task.id, []), now, owner_of, fired.cancel)
         advances.append(_advance(task, next_fire, now))
     recorded = _insert_fires(connection, rows)
-    connection.execute(_ADVANCE, advances)
+    _ADVANCE.execute(connection, advances)
     _request_ends(connection, fired.cancel, now)
     fired.executions = [execution_of(row) for row in recorded]
     return fired
 
 
-_ADVANCE = (
+_ADVANCE = Bulk(
     update(tasks)
     .where(tasks.c.id == bindparam("x_id"))
     .values(
@@ -120,20 +126,16 @@ def _advance(
     return {"x_id": task.id, "x_next": next_fire, "x_exhausted": exhausted, "x_error": error}
 
 
-def _plan(task: Row[Any], now: datetime) -> tuple[FirePlan, datetime | None]:
-    """Which of the task's due fires run, and the fire it waits for next."""
-    trigger = trigger_of(task)
+def _plan(
+    now: datetime, trigger: ScheduleTrigger | None, first: datetime, misfire_policy: str, grace_seconds: float
+) -> tuple[FirePlan, datetime | None]:
+    """Which of the due fires of a task run, the oldest of them `first`, and the fire it waits for next."""
     if trigger is None:
         return FirePlan(run=()), None
-    policy = MisfirePolicy(task.misfire_policy)
-    due = fires_between(trigger, task.next_run_at, now, limit=CATCH_UP_LIMIT if policy is MisfirePolicy.ALL else 2)
+    policy = MisfirePolicy(misfire_policy)
+    due = fires_between(trigger, first, now, limit=CATCH_UP_LIMIT if policy is MisfirePolicy.ALL else 2)
     plan = plan_fires(
-        policy,
-        first=task.next_run_at,
-        newest=due.newest,
-        count=due.count,
-        now=now,
-        grace_seconds=task.misfire_grace_seconds,
+        policy, first=first, newest=due.newest, count=due.count, now=now, grace_seconds=grace_seconds
     )
     return plan, due.next_fire
 
@@ -146,7 +148,7 @@ def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[
     for task_id, execution_id in connection.execute(
         select(executions.c.task_id, executions.c.id).where(
             executions.c.task_id.in_(task_ids),
-            executions.c.state.in_([state.value for state in ACTIVE_STATES]),
+            state_in(executions.c.state, ACTIVE_STATES),
         )
     ):
         found.setdefault(task_id, []).append(execution_id)
@@ -248,7 +250,7 @@ def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:
     unarmed = connection.execute(
         select(*(tasks.c[name] for name in _FIRE_COLUMNS))
         .where(
-            tasks.c.is_active.is_(True),
+            tasks.c.is_active,
             tasks.c.next_run_at.is_(None),
             tasks.c.exhausted_at.is_(None),
             tasks.c.schedule_error.is_(None),
@@ -265,15 +267,14 @@ def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:
         except InvalidRequest as error:
             logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, error)
             advances.append(_advance(task, None, now, error=str(error)))
-    if advances:
-        connection.execute(_ADVANCE, advances)
+    _ADVANCE.execute(connection, advances)
     return len(advances)
 
 
 def next_fire_at(connection: Connection) -> datetime | None:
     """When the next task is due; None: none is."""
     earliest: datetime | None = connection.execute(
-        select(func.min(tasks.c.next_run_at)).where(tasks.c.is_active.is_(True), tasks.c.next_run_at.is_not(None))
+        select(func.min(tasks.c.next_run_at)).where(tasks.c.is_active, tasks.c.next_run_at.is_not(None))
     ).scalar()
     return earliest
 

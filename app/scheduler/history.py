@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import NotFound
 from app.models.node import Node
 from app.models.task_attempt import ExecutionLog, TaskAttempt
-from app.models.task_execution import Execution, ExecutionState, TaskExecution
+from app.models.task_execution import Execution, ExecutionState, TaskExecution, is_not_success
 
 executions = TaskExecution.__table__
 
@@ -51,6 +51,8 @@ class History:
             query = query.where(executions.c.id < before_id)
         if states:
             query = query.where(executions.c.state.in_([state.value for state in states]))
+            if ExecutionState.SUCCESS not in states:
+                query = query.where(is_not_success(executions.c.state))
         for column, value in (("task_id", task_id), ("task_type", task_type), ("trigger", trigger)):
             if value is not None:
                 query = query.where(executions.c[column] == value)
@@ -93,10 +95,18 @@ class History:
 
     def counts(self) -> dict[ExecutionState, int]:
         """How many executions are in each state."""
+        everything = "everything"
+        query = union_all(
+            select(executions.c.state, func.count())
+            .where(is_not_success(executions.c.state))
+            .group_by(executions.c.state),
+            select(literal(everything), func.count()).select_from(executions),
+        )
         with self._sessions() as session:
-            rows = session.execute(select(executions.c.state, func.count()).group_by(executions.c.state)).all()
-        found = {ExecutionState(state): count for state, count in rows}
-        return {state: found.get(state, 0) for state in ExecutionState}
+            found: dict[str, int] = {state: count for state, count in session.execute(query)}  # noqa: C416 - typed
+        total = found.pop(everything)
+        found[ExecutionState.SUCCESS.value] = total - sum(found.values())
+        return {state: found.get(state.value, 0) for state in ExecutionState}
 
     def nodes(self, *, alive: bool = True) -> list[Node]:
         """The nodes that have not stopped (`alive=False`: all that are remembered), oldest first."""

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.clock import Clock
 from app.models.node import Node
-from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState
+from app.models.task_execution import ACTIVE_STATES, WAITING_STATES, Execution, ExecutionState, state_in
 from app.scheduler.executions import attempts, executions
 from app.scheduler.policies import RetryPolicy
 from app.services.scheduler_service import TaskStatus
@@ -216,14 +216,15 @@ def rescue(
         for row in connection.execute(
             select(executions).where(
                 executions.c.owner == node_id,
-                executions.c.state.in_([state.value for state in ACTIVE_STATES]),
+                state_in(executions.c.state, ACTIVE_STATES),
             )
         )
     ]
     running = [execution for execution in held if execution.state is ExecutionState.RUNNING]
     connection.execute(
         update(executions)
-        .where(executions.c.owner == node_id, executions.c.state.in_(["pending", "retrying"]))
+        .where(executions.c.owner == node_id, state_in(executions.c.state, ACTIVE_STATES))
+        .where(state_in(executions.c.state, WAITING_STATES))
         .values(owner=None)
     )
     if running:

@@ -297,20 +297,23 @@ class Runner:
         execution = running.attempt.execution
         executor = self.service.get_executor(execution.task_type)
         policy = _policy_of(execution, executor)
-        with self.sessions() as session:
+        session = self.sessions()
+        try:
             result, stop = await self._result(running, session)
             running.recording = True
             unrecorded: TaskExecutionResult | None = result
             if running.abandoned:
-                _roll_back(session)
                 return
-            if not result.success:
+            if result.success and _is_touched(session):
+                if executor is not None and executor.lane == "loop":
+                    # A commit waits for the disk and for locks: never on the application's loop.
+                    unrecorded = await asyncio.to_thread(self._commit_with, running, session, result, policy)
+                else:
+                    unrecorded = self._commit_with(running, session, result, policy)
+        finally:
+            if _is_touched(session):
                 _roll_back(session)
-            elif executor is not None and executor.lane == "loop":
-                # A commit waits for the disk and for locks: never on the application's loop.
-                unrecorded = await asyncio.to_thread(self._commit_with, running, session, result, policy)
-            else:
-                unrecorded = self._commit_with(running, session, result, policy)
+                session.close()
         if unrecorded is not None:
             self._record(running, unrecorded, stop, policy)
 
@@ -470,6 +473,12 @@ def _roll_back(session: Session) -> None:
     except Exception as error:  # noqa: BLE001 - the outcome is recorded elsewhere; this Session is thrown away
         logger.warning("会话回滚失败，其连接已丢弃: {}", error)
         session.invalidate()
+
+
+def _is_touched(session: Session) -> bool:
+    """Whether there is anything to commit, roll back or close. For a third of a short attempt's time, an untouched
+    Session would be closed in vain."""
+    return session.in_transaction() or bool(session.identity_map or session.new or session.deleted)
 
 
 def _has_writes(session: Session) -> bool:

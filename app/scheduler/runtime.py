@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +36,7 @@ from app.scheduler.executions import Recorded, RecordExecution, read_execution, 
 from app.scheduler.explain import explain
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
 from app.scheduler.history import History
+from app.scheduler.interpreter import InterpreterTuning
 from app.scheduler.journal import Journal
 from app.scheduler.loop_guard import LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
@@ -156,7 +156,7 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._live: _Live | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._switch_interval = sys.getswitchinterval()
+        self._tuning = InterpreterTuning(self.settings.scheduler_switch_interval_seconds)
         self._ticking = False
         self._tick_again = False
         self._last_tick: datetime | None = None
@@ -217,8 +217,7 @@ class Runtime:
             reconcile(self._declared, self.tasks, self.sessions)
         self._loop = loop
         self._live = self._join(loop)
-        self._switch_interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(self._switch_interval, self.settings.scheduler_switch_interval_seconds))
+        self._tuning.apply()
         if self.role != "cli":
             self._start_clock()
         logger.info("调度器已启动 (节点: {}, 引擎: {})", self._live.node_id, self._live.engine.name)
@@ -280,7 +279,7 @@ class Runtime:
                 await asyncio.sleep(0)
             await live.stop(grace_seconds, self.journal)
         finally:
-            sys.setswitchinterval(self._switch_interval)
+            self._tuning.undo()
             self._scheduler = None
             self._live = None
             self._loop = None

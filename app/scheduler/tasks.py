@@ -15,7 +15,7 @@ from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.redaction import refuse_masks, restore
 from app.db.database import begin_write
 from app.models.scheduled_task import ScheduledTask
-from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution
+from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution, state_in
 from app.scheduler.arming import first_fire
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.schedules import AtSchedule
@@ -175,7 +175,7 @@ class TaskStore:
                 update(TaskExecution)
                 .where(
                     TaskExecution.task_id == task_id,
-                    TaskExecution.state.in_([*WAITING_STATES, ExecutionState.PARKED]),
+                    state_in(TaskExecution.__table__.c.state, (*WAITING_STATES, ExecutionState.PARKED)),
                     TaskExecution.owner.is_(None),
                 )
                 .values(state=ExecutionState.CANCELLED.value, reason="task_deleted", finished_at=self._clock.now())
