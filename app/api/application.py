@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from app.api import executions, status, tasks
 from app.api.body_limit import BodyLimit
 from app.api.problems import FieldProblem, Problem, install_problems
+from app.core.errors import FieldError, InvalidRequest
 
 PREFIX = "/api/v1/scheduler"
 
 
 def install_api(app: FastAPI) -> None:
     """Add the scheduler's API to `app`, whose state holds `runtime`."""
-    api = APIRouter(prefix=PREFIX, generate_unique_id_function=_operation_id)
+    api = APIRouter(
+        prefix=PREFIX, generate_unique_id_function=_operation_id, dependencies=[Depends(refuse_unknown_query)]
+    )
     for router in (tasks.router, executions.router, status.router):
         api.include_router(router)
     app.include_router(api)
@@ -25,6 +28,23 @@ def install_api(app: FastAPI) -> None:
     app.add_middleware(BodyLimit)
     install_problems(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+
+
+def refuse_unknown_query(request: Request) -> None:
+    """A filter that is misspelt must not answer with everything.
+
+    Raises:
+        InvalidRequest: the query has parameters that the operation does not take.
+    """
+    route: APIRoute = request.scope["route"]
+    known = {field.alias for field in route.dependant.query_params}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+        raise InvalidRequest(
+            FieldError(name, f"this operation has no such query parameter; {takes}", "extra_forbidden")
+            for name in dict.fromkeys(unknown)
+        )
 
 
 def _operation_id(route: APIRoute) -> str:

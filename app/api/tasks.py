@@ -22,7 +22,7 @@ from app.api.schemas import (
     TaskAnswer,
     TaskPage,
 )
-from app.core.errors import Conflict, InvalidRequest
+from app.core.errors import InvalidRequest, VersionConflict
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.preview import preview
@@ -84,8 +84,8 @@ def _matching(if_match: str | None) -> Iterator[int | None]:
     version = _version(if_match)
     try:
         yield version
-    except Conflict as error:
-        if version is None or not str(error).startswith("version"):
+    except VersionConflict as error:
+        if version is None:
             raise
         raise PreconditionFailed(str(error)) from error
 

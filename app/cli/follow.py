@@ -19,6 +19,7 @@ from app.scheduler.nodes import host_identity, process_exists
 from app.scheduler.runtime import Runtime
 
 LOOK_SECONDS = 0.25
+STAND_IN_SECONDS = 1.0
 
 Record = Callable[[], Awaitable[Execution]]
 
@@ -42,18 +43,17 @@ def carry_out(runtime: Runtime, record: Record, *, detach: bool, timeout: float 
     """Record an execution and, unless `detach`, wait for its outcome, which becomes the exit code: 0 only for
     success.
 
-    Where no server listens it runs in this process; then Ctrl-C and `timeout` (seconds) cancel it. Where one
-    does, they only end the waiting.
+    Where no server listens, or the last one goes while we wait, it runs in this process; then Ctrl-C and
+    `timeout` (seconds) cancel it. Where one does, they only end the waiting.
     """
-    nodes = listening_nodes(runtime)
     if detach:
         execution = asyncio.run(_recorded(record))
-        _show_recorded(execution, has_server=bool(nodes), as_json=as_json)
+        _show_recorded(execution, has_server=bool(listening_nodes(runtime)), as_json=as_json)
         raise typer.Exit(int(execution.state is ExecutionState.SKIPPED))
     try:
-        execution = asyncio.run(_carried_out(runtime, record, here=not nodes, timeout=timeout))
+        execution = asyncio.run(_carried_out(runtime, record, timeout))
     except TimeoutError:
-        end = "it runs on in the server" if nodes else "it was cancelled"
+        end = "it runs on in the server" if listening_nodes(runtime) else "it was cancelled"
         output.err.print(f"Error: the execution was not over after {timeout:g} s; {end}", style="red")
         raise typer.Exit(1) from None
     show_outcome(execution, as_json=as_json)
@@ -64,22 +64,37 @@ async def _recorded(record: Record) -> Execution:
     return await record()
 
 
-async def _carried_out(runtime: Runtime, record: Record, *, here: bool, timeout: float | None) -> Execution:
-    if here:
-        runtime.service.start()
+async def _carried_out(runtime: Runtime, record: Record, timeout: float | None) -> Execution:
+    service = runtime.service
+    if not listening_nodes(runtime):
+        service.start()
     try:
         execution = await record()
+        watching = asyncio.create_task(_stand_in(runtime, execution.id))
         try:
             async with asyncio.timeout(timeout):
                 return await until_over(runtime, execution)
         except (TimeoutError, asyncio.CancelledError):
-            if here:
+            if service.is_running:
                 with suppress(Conflict):  # it was over in that very moment
-                    await runtime.service.cancel(execution.id)
+                    await service.cancel(execution.id)
             raise
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
     finally:
-        if here:
-            await runtime.service.drain()
+        if service.is_running:
+            await service.drain()
+
+
+async def _stand_in(runtime: Runtime, execution_id: int) -> None:
+    """Should the last server go while it has the execution, run it here."""
+    while not runtime.is_running:
+        await asyncio.sleep(STAND_IN_SECONDS)
+        if not await asyncio.to_thread(listening_nodes, runtime):
+            output.note(f"No server is running any more; execution {execution_id} goes on here.")
+            runtime.ask_for([execution_id])
+            runtime.service.start()
 
 
 async def until_over(runtime: Runtime, execution: Execution) -> Execution:

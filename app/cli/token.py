@@ -80,11 +80,14 @@ def revoke(
 ) -> None:
     """Make a token useless from now on."""
     with opened() as runtime:
-        from app.models.api_token import revoke_token  # as above
+        from app.models.api_token import any_token_exists, revoke_token  # as above
 
         with runtime.sessions() as session:
             revoke_token(session, name)
             session.commit()
+            is_last = not any_token_exists(session)
+    if is_last:
+        output.note("No token is left: the API answers every request from this machine, and none from elsewhere.")
     if as_json:
         output.show_json({"name": name, "revoked": True})
     else:

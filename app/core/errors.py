@@ -90,6 +90,13 @@ class Conflict(SchedulerError):
     code = "conflict"
 
 
+class VersionConflict(Conflict):
+    """The thing was changed by somebody else since it was read."""
+
+    def __init__(self, kind: str, key: object, *, found: int, expected: int) -> None:
+        super().__init__(f"version: {kind} {key} is at version {found}, not {expected}; read it again")
+
+
 class SchedulerUnavailable(SchedulerError):
     """The scheduler cannot serve now: not started, shutting down, or its database is out of reach."""
 

@@ -41,14 +41,17 @@ def make_engine(settings: Settings) -> Engine:
     """An engine for `settings.database_url`, with room for every lane and the scheduler's own threads.
 
     Raises:
-        InvalidRequest: the URL names an in-memory SQLite database, which threads cannot share.
+        InvalidRequest: the URL names an in-memory SQLite database, which threads cannot share, or a `file:` URI.
     """
     url = make_url(settings.database_url)
     pool_size = settings.scheduler_concurrency + 8
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
-    if not url.database or url.database == ":memory:":
-        raise InvalidRequest.of("DATABASE_URL", "name a SQLite file; threads cannot share a database in memory")
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise InvalidRequest.of(
+            "DATABASE_URL",
+            "name a SQLite file by its path, as in sqlite:///data/app.db; threads cannot share one in memory",
+        )
     engine = create_engine(
         url,
         pool_size=pool_size,

@@ -193,7 +193,8 @@ class Runtime:
         """The executions this process may claim: all (None), or for a one-off command those it asked for."""
         return list(self._asked) if self.role == "cli" else None
 
-    def _ask_for(self, execution_ids: Sequence[int]) -> None:
+    def ask_for(self, execution_ids: Sequence[int]) -> None:
+        """Let a one-off command claim these executions; other roles claim whatever waits."""
         if self.role == "cli":
             self._asked.extend(execution_ids)
 
@@ -409,7 +410,7 @@ class Runtime:
 
         def stored(recorded: Recorded) -> None:
             if recorded.is_new and live is not None:
-                self._ask_for([recorded.execution.id])
+                self.ask_for([recorded.execution.id])
                 live.engine.offer([recorded.execution])
 
         return (await self.journal.commit(RecordExecution(values), stored)).execution
@@ -437,7 +438,7 @@ class Runtime:
             )
 
         def stored(fired: Fired) -> None:
-            self._ask_for([execution.id for execution in fired.executions])
+            self.ask_for([execution.id for execution in fired.executions])
             self._launch(live, fired)
 
         return (await self.journal.step(fire, stored)).executions[0]
@@ -455,7 +456,7 @@ class Runtime:
 
     async def retry(self, execution_id: int) -> Execution:
         execution = await self.journal.step(lambda connection: reopen(connection, execution_id, self.clock.now()))
-        self._ask_for([execution_id])
+        self.ask_for([execution_id])
         self._wake_engine(execution.run_at)
         return execution
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import Conflict, InvalidRequest, NotFound
+from app.core.errors import Conflict, InvalidRequest, NotFound, VersionConflict
 from app.core.redaction import refuse_masks, restore
 from app.db.database import begin_write
 from app.models.scheduled_task import ScheduledTask
@@ -128,9 +128,7 @@ class TaskStore:
             begin_write(session.connection())
             task = _require(session, task_id, lock=True)
             if expected_version is not None and task.version != expected_version:
-                raise Conflict(
-                    f"version: task {task_id} is at version {task.version}, not {expected_version}; read it again"
-                )
+                raise VersionConflict("task", task_id, found=task.version, expected=expected_version)
             values = {**_plain_values(task), **changes}
             if isinstance(changes.get("params"), Mapping):
                 values["params"] = restore(changes["params"], task.params)
@@ -170,7 +168,7 @@ class TaskStore:
             begin_write(session.connection())
             task = _require(session, task_id, lock=True)
             if expected_version is not None and task.version != expected_version:
-                raise Conflict(f"version: task {task_id} is at version {task.version}, not {expected_version}")
+                raise VersionConflict("task", task_id, found=task.version, expected=expected_version)
             session.execute(
                 update(TaskExecution)
                 .where(

@@ -179,3 +179,12 @@ def test_every_operation_asks_for_its_role(client: TestClient, tokens: dict[str,
                 )
                 seen += 1
     assert seen >= 50
+
+
+def test_a_query_parameter_nobody_takes_is_refused_by_name(client: TestClient) -> None:
+    answer = client.get(f"{API}/executions", params={"stat": "failed", "limit": 5})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "stat"
+    assert "state" in error["message"]
+    assert client.get(f"{API}/status", params={"verbose": "1"}).json()["errors"][0]["field"] == "verbose"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -143,3 +145,22 @@ def test_doctor_fails_where_a_folder_can_not_be_one(contenthub: ContentHub) -> N
     findings = contenthub("doctor", "--json", code=1, PUBLISH_DIRECTORY="file/site").json["findings"]
     (publish,) = [item for item in findings if item["check"] == "publish directory"]
     assert (publish["level"], "right to write" in publish["remedy"]) == ("fail", True)
+
+
+def test_a_run_whose_server_dies_goes_on_in_the_waiting_command(contenthub: ContentHub) -> None:
+    draft = json.dumps({"title": "t", "body": "b"})
+    sleeps = json.dumps([sys.executable, "-c", "import time; time.sleep(600)"])
+    writes = json.dumps([sys.executable, "-c", f"print({draft!r})"])
+    params = '{"account_id": 1, "topic": "x", "generator": "command"}'
+    contenthub("task", "create", "--name", "draft", "--type", "content_generation", "--params", params)
+    port = free_port()
+    with contenthub.started("serve", "--port", str(port), GENERATOR_COMMAND=sleeps) as server:
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/live"))
+        with contenthub.started("task", "run", "draft", "--json", GENERATOR_COMMAND=writes) as command:
+            until(lambda: [run["state"] for run in contenthub("execution", "list", "--json").json] == ["running"])
+            server.kill()
+            out, err = command.communicate(timeout=60)
+    assert command.returncode == 0, err
+    assert "goes on here" in err
+    execution = json.loads(out)
+    assert (execution["state"], execution["attempt"], execution["rescues"]) == ("success", 2, 1)

@@ -75,7 +75,9 @@ class TestSqlite:
         assert pragma(engine, "synchronous") == level
         engine.dispose()
 
-    @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+    @pytest.mark.parametrize(
+        "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"]
+    )
     def test_a_database_in_memory_is_refused(self, url: str) -> None:
         with pytest.raises(InvalidRequest, match="DATABASE_URL"):
             make_engine(Settings(database_url=url))
