@@ -554,6 +554,8 @@ def _claim_priority(
         .where(_claimable(), executions.c.priority == priority, executions.c.run_at <= now, free)
         .order_by(executions.c.run_at, executions.c.id)
         .limit(limit)
+        # Whoever holds a row now is cancelling it, or deleting its task: it is not for us.
+        .with_for_update(of=executions, skip_locked=True)
     )
     if only is not None:
         query = query.where(executions.c.id.in_(only))

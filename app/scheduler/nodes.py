@@ -218,6 +218,8 @@ def rescue(
                 executions.c.owner == node_id,
                 state_in(executions.c.state, ACTIVE_STATES),
             )
+            # The dead may be a sleeper that is just storing an outcome: then that outcome stands.
+            .with_for_update()
         )
     ]
     running = [execution for execution in held if execution.state is ExecutionState.RUNNING]

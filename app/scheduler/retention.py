@@ -24,6 +24,7 @@ def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int
             .where(executions.c.finished_at.is_not(None), executions.c.finished_at < before)
             .order_by(executions.c.finished_at)
             .limit(limit)
+            .with_for_update(skip_locked=True)  # somebody is putting it back in line
         )
     )
     if ids:
