@@ -214,7 +214,8 @@ def rescue(
     held = [
         Execution.from_row(row)
         for row in connection.execute(
-            select(executions).where(
+            select(executions)
+            .where(
                 executions.c.owner == node_id,
                 state_in(executions.c.state, ACTIVE_STATES),
             )

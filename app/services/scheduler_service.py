@@ -7,6 +7,8 @@ A backend team subclasses `TaskExecutor`, registers an instance, and from then o
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -261,7 +263,9 @@ class SchedulerService:
             result = _refusal(f"未找到执行器: {task_type}", f"ExecutorNotFound: {task_type}", error)
         except InvalidParameters as error:
             result = _refusal("任务参数验证失败", "InvalidParameters", error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - an executor's fault is a result
+        except BaseException as error:  # an executor's fault is a result
+            if _is_from_outside(error):
+                raise
             logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
             result = TaskExecutionResult.failure_result(
                 message=f"任务执行异常: {describe_error(error)}",
@@ -432,6 +436,13 @@ def _field_errors(error: ValidationError) -> list[FieldError]:
         )
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def _is_from_outside(error: BaseException) -> bool:
+    """Cancellation, or Ctrl-C: Python raises that one in the main thread only."""
+    if isinstance(error, KeyboardInterrupt):
+        return threading.current_thread() is threading.main_thread()
+    return isinstance(error, asyncio.CancelledError)
 
 
 def _checked(result: object, executor: TaskExecutor) -> TaskExecutionResult:

@@ -627,3 +627,14 @@ async def test_a_service_without_a_factory_starts_on_an_empty_database(
     assert (await service.wait((await service.enqueue("work")).id, 10)).success
     await service.drain()
     engine.dispose()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("x"), GeneratorExit("x"), SystemExit(3)])
+async def test_nothing_an_executor_raises_ends_its_lane_or_leaves_it_running(
+    sqlite_url: str, error: BaseException
+) -> None:
+    work = Recorder("work", fail_with(error))
+    async with running(sqlite_url, work, Recorder("next"), scheduler_concurrency=1) as (service, _):
+        failed = await service.wait((await service.enqueue("work")).id, 10)
+        assert (failed.error or "").startswith(type(error).__name__)
+        assert (await service.wait((await service.enqueue("next")).id, 10)).success

@@ -167,6 +167,23 @@ async def test_sys_exit_in_an_executor_is_its_fault_and_no_end_of_the_process(se
     assert (await run(service, Recorder("x", fail_with(SystemExit(3))))).error == "SystemExit: 3"
 
 
+class Halt(BaseException):
+    """What some libraries raise past `except Exception`."""
+
+
+@pytest.mark.parametrize("error", [Halt("stop"), GeneratorExit("gone")])
+async def test_what_flies_past_except_exception_is_a_failure_too(
+    service: SchedulerService, error: BaseException
+) -> None:
+    assert (await run(service, Recorder("x", fail_with(error)))).error == f"{type(error).__name__}: {error}"
+
+
+async def test_ctrl_c_passes_through(service: SchedulerService) -> None:
+    call = run(service, Recorder("x", fail_with(KeyboardInterrupt())))
+    with pytest.raises(KeyboardInterrupt):
+        call.send(None)
+
+
 async def test_cancellation_passes_through(service: SchedulerService) -> None:
     task = asyncio.create_task(run(service, Recorder("x", lambda *_: asyncio.sleep(30))))
     await asyncio.sleep(0.05)
