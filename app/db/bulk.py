@@ -1,88 +1,155 @@
-"""Bulk writes at the speed of the driver.
+"""Many rows in one statement.
 
-SQLAlchemy Core turns each row of an `executemany` into parameters by itself, 25 µs a row with our columns: most of
-what a job cost. `Bulk` compiles a Core statement once a dialect and hands the driver the rows ready-made. The
-statement and the column types are still Core's; only the loop over the rows is ours.
+Two costs made up most of what a job cost. SQLAlchemy Core turns each row of an `executemany` into parameters by
+itself, 25 µs a row with our columns; here a statement is compiled once a dialect, and the driver is handed rows
+ready-made. And Python's sqlite3 lets go of the interpreter at each row of an `executemany` and has to win it back
+from every other thread; here a statement carries up to 256 rows, and SQLite works on them while Python goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, Update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Dialect,
+    Insert,
+    Table,
+    Update,
+    bindparam,
+    insert,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.engine.interfaces import Compiled
+from sqlalchemy.sql.elements import ColumnElement
+
+_CHUNKS = (256, 64, 16, 4, 1)
+"""Rows a statement: a few sizes, so that SQLite's prepared statements are used again and again."""
+
+Parameters = Mapping[str, ColumnElement[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Prepared:
     """A statement for one dialect, and how a row becomes its parameters."""
 
     sql: str
     names: tuple[str, ...]
     values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     """The row's values, in the order of `names`."""
-    processors: list[tuple[int, Callable[[Any], Any]]]
+    processors: Sequence[tuple[int, Callable[[Any], Any]]]
     """Which of them the column's type converts."""
-    constants: list[tuple[Any, Any]]
-    """What the statement itself says: by position, ascending, or by name."""
-    positional: bool
 
-    def parameters(self, row: Mapping[str, Any]) -> Any:
-        values = list(self.values_of(row))
+    def values(self, row: Mapping[str, Any]) -> list[Any]:
+        found = list(self.values_of(row))
         for position, process in self.processors:
-            values[position] = process(values[position])
-        if not self.positional:
-            return dict(zip(self.names, values, strict=True)) | dict(self.constants)
-        for position, value in self.constants:
-            values.insert(position, value)
-        return tuple(values)
+            found[position] = process(found[position])
+        return found
 
 
-class Bulk:
-    """A statement to be executed with many rows, each a mapping of all its parameters.
+class _Bulk:
+    """What insert and update share: compile once a dialect, execute in chunks or by the driver's executemany."""
 
-    `columns` names the columns of an INSERT; an UPDATE has its parameters spelled out as `bindparam()`.
-    """
-
-    def __init__(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> None:
-        self._statement = statement
-        self._columns = list(columns) if columns is not None else None
-        self._compiled: dict[str, _Compiled] = {}
+    def __init__(self, columns: Mapping[str, Column[Any]]) -> None:
+        self._columns = columns
+        self._prepared: dict[str, _Prepared] = {}
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Execute for every row; returns how many rows of the table matched or were inserted.
+        """Execute for every row, a mapping of all its parameters; returns how many rows of the table matched or
+        were inserted. No two rows of an update may mean the same row of the table.
 
         Raises:
             KeyError: a row lacks one of the parameters.
         """
         if not rows:
             return 0
-        compiled = self._for(connection.dialect)
-        return connection.exec_driver_sql(compiled.sql, [compiled.parameters(row) for row in rows]).rowcount
+        dialect = connection.dialect
+        prepared = self._prepared.get(dialect.name)
+        if prepared is None:
+            prepared = self._prepared[dialect.name] = self._prepare(dialect)
+        if dialect.name != "sqlite":
+            named = [dict(zip(prepared.names, prepared.values(row), strict=True)) for row in rows]
+            return connection.exec_driver_sql(prepared.sql, named).rowcount
+        matched = 0
+        for chunk in _chunks(rows):
+            parameters = tuple([value for row in chunk for value in prepared.values(row)])
+            matched += connection.exec_driver_sql(self._of_rows(prepared, len(chunk)), parameters).rowcount
+        return matched
 
-    def _for(self, dialect: Dialect) -> _Compiled:
-        known = self._compiled.get(dialect.name)
-        if known is None:
-            known = self._compiled[dialect.name] = _compile(self._statement, self._columns, dialect)
-        return known
-
-
-def _compile(statement: Insert | Update, columns: list[str] | None, dialect: Dialect) -> _Compiled:
-    compiled = statement.compile(dialect=dialect, column_keys=columns)
-    all_names = list(compiled.positiontup or ()) if compiled.positional else list(compiled.binds)
-    names: list[str] = []
-    processors: list[tuple[int, Callable[[Any], Any]]] = []
-    constants: list[tuple[Any, Any]] = []
-    for position, name in enumerate(all_names):
-        bind = compiled.binds[name]
-        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
-        if bind.required:
+    def _prepare(self, dialect: Dialect) -> _Prepared:
+        compiled = self._compiled(dialect)
+        names = tuple(self._columns)
+        if not compiled.params.keys() <= self._columns.keys():
+            raise TypeError(f"the statement has parameters of its own: {compiled}")
+        processors = []
+        for position, name in enumerate(names):
+            process = self._columns[name].type.dialect_impl(dialect).bind_processor(dialect)
             if process is not None:
-                processors.append((len(names), process))
-            names.append(name)
-        else:
-            value = bind.value if process is None else process(bind.value)
-            constants.append((position if compiled.positional else name, value))
-    return _Compiled(compiled.string, tuple(names), itemgetter(*names), processors, constants, compiled.positional)
+                processors.append((position, process))
+        return _Prepared(str(compiled), names, itemgetter(*names), processors)
+
+    def _compiled(self, dialect: Dialect) -> Compiled:
+        raise NotImplementedError
+
+    def _of_rows(self, prepared: _Prepared, count: int) -> str:
+        """SQLite's statement for `count` rows: the one for a single row with its `(?, …)` repeated."""
+        one = _one_row(len(prepared.names))
+        return prepared.sql.replace(one, ", ".join([one] * count), 1)
+
+
+class BulkInsert(_Bulk):
+    """INSERT of the named columns."""
+
+    def __init__(self, table: Table, names: Sequence[str]) -> None:
+        super().__init__({name: table.c[name] for name in names})
+        self._statement: Insert = insert(table)
+
+    def _compiled(self, dialect: Dialect) -> Compiled:
+        return self._statement.compile(dialect=dialect, column_keys=list(self._columns))
+
+
+class BulkUpdate(_Bulk):
+    """UPDATE of one row of the table for each row given.
+
+    `columns` says for each parameter which column it is compared with or stored in; `statement` is handed the
+    parameters and makes the UPDATE. It may hold no other parameter: constants are spelled out in it.
+    """
+
+    def __init__(self, columns: Mapping[str, Column[Any]], statement: Callable[[Parameters], Update]) -> None:
+        super().__init__(columns)
+        self._statement = statement
+
+    def _compiled(self, dialect: Dialect) -> Compiled:
+        if dialect.name == "sqlite":
+            # No CTE: in a statement that begins with WITH, Python's sqlite3 neither counts rows nor sees a write.
+            given = (
+                select(
+                    *(
+                        literal_column(f"column{number}", of.type).label(name)
+                        for number, (name, of) in enumerate(self._columns.items(), 1)
+                    )
+                )
+                .select_from(text(f"(VALUES {_one_row(len(self._columns))})"))
+                .subquery("given")
+            )
+            return self._statement(dict(given.c.items())).compile(dialect=dialect)
+        bound = {name: bindparam(name, type_=of.type) for name, of in self._columns.items()}
+        return self._statement(bound).compile(dialect=dialect)
+
+
+def _one_row(width: int) -> str:
+    return f"({', '.join('?' * width)})"
+
+
+def _chunks(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    start = 0
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size

@@ -12,14 +12,17 @@ from datetime import datetime
 from typing import Any, ClassVar, cast
 
 from sqlalchemy import (
+    Column,
     Connection,
     Executable,
     Select,
     Table,
+    Update,
     and_,
     bindparam,
     func,
-    insert,
+    literal_column,
+    null,
     or_,
     select,
     text,
@@ -29,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.core.errors import NotFound
-from app.db.bulk import Bulk
+from app.db.bulk import BulkInsert, BulkUpdate, Parameters
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
@@ -58,9 +61,9 @@ _SERVER_SIDE = {"attempt", "failures", "rescues", "cancel_requested_at", "starte
     "progress",
     "progress_message",
 }
-_INSERT = Bulk(insert(executions), [name for name in EXECUTION_FIELDS if name not in _SERVER_SIDE])
-_INSERT_ATTEMPTS = Bulk(insert(attempts), [column.name for column in attempts.columns])
-_INSERT_LINES = Bulk(insert(logs), [column.name for column in logs.columns if column.name != "id"])
+_INSERT = BulkInsert(executions, [name for name in EXECUTION_FIELDS if name not in _SERVER_SIDE])
+_INSERT_ATTEMPTS = BulkInsert(attempts, [column.name for column in attempts.columns])
+_INSERT_LINES = BulkInsert(logs, [column.name for column in logs.columns if column.name != "id"])
 
 _CLAIM_LOCK = 0x434F4E54
 """Key of the advisory lock that makes claims one after the other on PostgreSQL ("CONT")."""
@@ -205,71 +208,91 @@ class FinishAttempt:
         return record_attempts(connection, writes)
 
 
-_START = Bulk(
-    update(executions)
-    .where(
-        executions.c.id == bindparam("x_id"),
-        executions.c.owner == bindparam("x_owner"),
-        executions.c.attempt == bindparam("x_attempt") - 1,
-        state_in(executions.c.state, sources(Move.START)),
-    )
-    .values(
-        state=ExecutionState.RUNNING.value, attempt=bindparam("x_attempt"), started_at=bindparam("x_started_at")
-    )
-)
-_OUTCOME: dict[str, Any] = {
-    "state": bindparam("x_state"),
-    "reason": bindparam("x_reason"),
-    "attempt": bindparam("x_attempt"),
-    "failures": bindparam("x_failures"),
-    "started_at": bindparam("x_started_at"),
-    "finished_at": bindparam("x_over_at"),
-    "run_at": bindparam("x_run_at"),
-    "owner": None,
-    "message": bindparam("x_message"),
-    "error": bindparam("x_error"),
-    "result": bindparam("x_result"),
-    "duration_seconds": bindparam("x_duration"),
-    "progress": bindparam("x_progress"),
-    "progress_message": bindparam("x_progress_message"),
+_FENCE: dict[str, Column[Any]] = {
+    "x_id": executions.c.id,
+    "x_owner": executions.c.owner,
+    "x_attempt": executions.c.attempt,
 }
-_FINISH = Bulk(
-    update(executions)
-    .where(
-        executions.c.id == bindparam("x_id"),
-        executions.c.owner == bindparam("x_owner"),
-        executions.c.attempt == bindparam("x_attempt"),
-        executions.c.state == ExecutionState.RUNNING.value,
-    )
-    .values(_OUTCOME)
-)
-_START_AND_FINISH = Bulk(
-    update(executions)
-    .where(
-        executions.c.id == bindparam("x_id"),
-        executions.c.owner == bindparam("x_owner"),
-        executions.c.attempt == bindparam("x_attempt") - 1,
+_OUTCOME: dict[str, Column[Any]] = {
+    "x_state": executions.c.state,
+    "x_reason": executions.c.reason,
+    "x_failures": executions.c.failures,
+    "x_started_at": executions.c.started_at,
+    "x_over_at": executions.c.finished_at,
+    "x_run_at": executions.c.run_at,
+    "x_message": executions.c.message,
+    "x_error": executions.c.error,
+    "x_result": executions.c.result,
+    "x_duration": executions.c.duration_seconds,
+    "x_progress": executions.c.progress,
+    "x_progress_message": executions.c.progress_message,
+}
+
+
+def _waiting(given: Parameters) -> ColumnElement[bool]:
+    """The fence of an attempt that has not started: still ours, and not tried meanwhile."""
+    return and_(
+        executions.c.id == given["x_id"],
+        executions.c.owner == given["x_owner"],
+        executions.c.attempt == given["x_attempt"] - literal_column("1"),
         state_in(executions.c.state, sources(Move.START)),
     )
-    .values(_OUTCOME)
-)
-_FINISH_ATTEMPT = Bulk(
-    update(attempts)
-    .where(attempts.c.execution_id == bindparam("x_id"), attempts.c.number == bindparam("x_attempt"))
-    .values(
-        status=bindparam("x_status"),
-        reason=bindparam("x_reason"),
-        finished_at=bindparam("x_finished_at"),
-        duration_seconds=bindparam("x_duration"),
-        message=bindparam("x_message"),
-        error=bindparam("x_error"),
-        traceback=bindparam("x_traceback"),
+
+
+def _under_way(given: Parameters) -> ColumnElement[bool]:
+    """The fence of an attempt that runs."""
+    return and_(
+        executions.c.id == given["x_id"],
+        executions.c.owner == given["x_owner"],
+        executions.c.attempt == given["x_attempt"],
+        is_running(executions.c.state),
     )
+
+
+def _with_outcome(given: Parameters) -> Update:
+    return update(executions).values(
+        attempt=given["x_attempt"], owner=null(), **{of.name: given[name] for name, of in _OUTCOME.items()}
+    )
+
+
+_START = BulkUpdate(
+    {**_FENCE, "x_started_at": executions.c.started_at},
+    lambda given: (
+        update(executions)
+        .where(_waiting(given))
+        .values(
+            state=literal_column(f"'{ExecutionState.RUNNING.value}'"),
+            attempt=given["x_attempt"],
+            started_at=given["x_started_at"],
+        )
+    ),
 )
-_LAST_RUN = Bulk(
-    update(tasks)
-    .where(tasks.c.id == bindparam("x_task_id"))
-    .values(last_run_at=bindparam("x_finished_at"), last_state=bindparam("x_state"))
+_FINISH = BulkUpdate({**_FENCE, **_OUTCOME}, lambda given: _with_outcome(given).where(_under_way(given)))
+_START_AND_FINISH = BulkUpdate({**_FENCE, **_OUTCOME}, lambda given: _with_outcome(given).where(_waiting(given)))
+_ATTEMPT_OUTCOME: dict[str, Column[Any]] = {
+    "x_status": attempts.c.status,
+    "x_reason": attempts.c.reason,
+    "x_finished_at": attempts.c.finished_at,
+    "x_duration": attempts.c.duration_seconds,
+    "x_message": attempts.c.message,
+    "x_error": attempts.c.error,
+    "x_traceback": attempts.c.traceback,
+}
+_FINISH_ATTEMPT = BulkUpdate(
+    {"x_id": attempts.c.execution_id, "x_attempt": attempts.c.number, **_ATTEMPT_OUTCOME},
+    lambda given: (
+        update(attempts)
+        .where(attempts.c.execution_id == given["x_id"], attempts.c.number == given["x_attempt"])
+        .values({of.name: given[name] for name, of in _ATTEMPT_OUTCOME.items()})
+    ),
+)
+_LAST_RUN = BulkUpdate(
+    {"x_task_id": tasks.c.id, "x_finished_at": tasks.c.last_run_at, "x_state": tasks.c.last_state},
+    lambda given: (
+        update(tasks)
+        .where(tasks.c.id == given["x_task_id"])
+        .values(last_run_at=given["x_finished_at"], last_state=given["x_state"])
+    ),
 )
 
 
@@ -458,32 +481,28 @@ class SpeakUp:
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[SpeakUp]) -> Sequence[None]:
-        _PROGRESS.execute(
-            connection,
-            [
-                {
-                    "x_id": write.execution_id,
-                    "x_attempt": write.attempt,
-                    "x_owner": write.owner,
-                    "x_progress": write.progress,
-                    "x_message": write.progress_message,
-                }
-                for write in writes
-            ],
-        )
+        latest = {
+            write.execution_id: {
+                "x_id": write.execution_id,
+                "x_attempt": write.attempt,
+                "x_owner": write.owner,
+                "x_progress": write.progress,
+                "x_message": write.progress_message,
+            }
+            for write in writes
+        }
+        _PROGRESS.execute(connection, list(latest.values()))
         insert_lines(connection, [(write.execution_id, write.attempt, write.lines) for write in writes])
         return [None] * len(writes)
 
 
-_PROGRESS = Bulk(
-    update(executions)
-    .where(
-        executions.c.id == bindparam("x_id"),
-        executions.c.owner == bindparam("x_owner"),
-        executions.c.attempt == bindparam("x_attempt"),
-        executions.c.state == ExecutionState.RUNNING.value,
-    )
-    .values(progress=bindparam("x_progress"), progress_message=bindparam("x_message"))
+_PROGRESS = BulkUpdate(
+    {**_FENCE, "x_progress": executions.c.progress, "x_message": executions.c.progress_message},
+    lambda given: (
+        update(executions)
+        .where(_under_way(given))
+        .values(progress=given["x_progress"], progress_message=given["x_message"])
+    ),
 )
 
 

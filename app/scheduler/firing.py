@@ -13,12 +13,12 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Row, Table, bindparam, func, select, update
+from sqlalchemy import Connection, Row, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import InvalidRequest, NotFound
-from app.db.bulk import Bulk
+from app.db.bulk import BulkUpdate
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState, state_in
 from app.scheduler.arming import first_fire, trigger_of
@@ -110,12 +110,18 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
     return fired
 
 
-_ADVANCE = Bulk(
-    update(tasks)
-    .where(tasks.c.id == bindparam("x_id"))
-    .values(
-        next_run_at=bindparam("x_next"), exhausted_at=bindparam("x_exhausted"), schedule_error=bindparam("x_error")
-    )
+_ADVANCE = BulkUpdate(
+    {
+        "x_id": tasks.c.id,
+        "x_next": tasks.c.next_run_at,
+        "x_exhausted": tasks.c.exhausted_at,
+        "x_error": tasks.c.schedule_error,
+    },
+    lambda given: (
+        update(tasks)
+        .where(tasks.c.id == given["x_id"])
+        .values(next_run_at=given["x_next"], exhausted_at=given["x_exhausted"], schedule_error=given["x_error"])
+    ),
 )
 
 
