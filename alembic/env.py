@@ -32,12 +32,18 @@ def compare_type(_context: Any, _inspected: Any, _metadata: Any, found: Any, wan
     return None
 
 
+def include_object(_object: Any, _name: str | None, kind: str, reflected: bool, compared_to: Any) -> bool:  # noqa: FBT001
+    """Tables that are not ours (PgQueuer keeps its own beside them) are none of our business."""
+    return not (kind == "table" and reflected and compared_to is None)
+
+
 def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         render_item=render_item,
         compare_type=compare_type,
+        include_object=include_object,
         compare_server_default=False,
         render_as_batch=connection.dialect.name == "sqlite",
         transactional_ddl=True,

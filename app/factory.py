@@ -13,7 +13,6 @@ from app.api.application import install_api
 from app.core.config import Settings, get_settings
 from app.core.logging import configure_logging
 from app.db.database import SessionLocal, configure
-from app.db.schema import upgrade
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
@@ -41,7 +40,7 @@ def create_service(settings: Settings, *, role: str = "all") -> SchedulerService
 
 def prepare_database(runtime: Runtime) -> None:
     """Bring the schema to head, make sure the first account and the folder of the site exist. Blocks."""
-    upgrade(runtime.settings)
+    runtime.prepare_database()
     runtime.settings.publish_directory.mkdir(parents=True, exist_ok=True)
     with runtime.sessions() as session:
         ensure_default_account(session)
@@ -59,10 +58,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure_logging(settings.log_level)
         configure(settings)
         service = scheduler_service
-        service.attach(Runtime(service, settings=settings, sessions=SessionLocal))
+        service.attach(Runtime(service, settings=settings, sessions=SessionLocal, role=settings.scheduler_role))
         register_executors(service, settings)
     else:
-        service = create_service(settings)
+        service = create_service(settings, role=settings.scheduler_role)
     runtime = runtime_of(service)
 
     @asynccontextmanager

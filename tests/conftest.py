@@ -17,7 +17,9 @@ from loguru import logger
 from sqlalchemy import URL, create_engine, make_url, text
 
 from app.core.config import Settings
+from app.db.database import make_engine
 from app.db.schema import upgrade
+from app.scheduler.engines.choice import prepare
 
 # Tests must not depend on the settings of whoever runs them, nor do the processes they start.
 for _name in [name for name in os.environ if name.lower() in Settings.model_fields]:
@@ -102,6 +104,17 @@ def database_url(request: pytest.FixtureRequest) -> str:
     fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     found: str = request.getfixturevalue(fixture)
     return found
+
+
+@pytest.fixture
+def pgqueuer_url(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A PostgreSQL database with both schemas, for nodes that use the pgqueuer engine."""
+    monkeypatch.setenv("SCHEDULER_ENGINE", "pgqueuer")
+    settings = Settings(database_url=postgres_url)
+    engine = make_engine(settings)
+    prepare(settings, engine)
+    engine.dispose()
+    return postgres_url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated
+
 import typer
 
 from app.cli import output
 from app.cli.session import database_faults, load_settings
 from app.core.config import Settings
 from app.core.logging import configure_logging
+
+
+class Engine(StrEnum):
+    """The engines, as the command line names them."""
+
+    EMBEDDED = "embedded"
+    PGQUEUER = "pgqueuer"
+
 
 app = typer.Typer(help="The schema of the database.", no_args_is_help=True)
 
@@ -34,6 +45,32 @@ def upgrade(as_json: output.JsonFlag = False) -> None:
         output.say(f"The schema is at {head} already.")
     else:
         output.say(f"Upgraded the schema from {before or 'nothing'} to {head}.", style="green")
+
+
+@app.command(name="move-engine")
+def move_engine(
+    to: Annotated[Engine, typer.Argument(help="The engine that shall carry what waits.")],
+    as_json: output.JsonFlag = False,
+) -> None:
+    """Prepare what waits for another engine; then set SCHEDULER_ENGINE and restart the nodes. Loses nothing, may
+    be repeated, and may run while nodes are at work."""
+    settings = load_settings()
+    configure_logging("WARNING")
+    with database_faults(), output.working("Moving"):
+        from app.db.database import make_engine  # needs SQLAlchemy, see session.py
+        from app.scheduler.engines import choice
+
+        database = make_engine(settings)
+        try:
+            moved = choice.move_engine(settings, database, to=to.value)
+        finally:
+            database.dispose()
+    if as_json:
+        output.show_json({"engine": to.value, "moved": moved})
+    else:
+        done = "withdrew the jobs of" if to is Engine.EMBEDDED else "wrote jobs for"
+        output.say(f"Moved: {done} {moved} waiting executions.", style="green")
+        output.note(f"Now set SCHEDULER_ENGINE={to.value} and restart every node.")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import db, demo, doctor, execution, node, output, schedule, serve, task, token
+from app.cli import db, demo, doctor, execution, node, output, schedule, serve, task, token, worker
 from app.core.errors import SchedulerError
 
 
@@ -59,6 +59,7 @@ def _main(
 
 
 app.command()(serve.serve)
+app.command()(worker.worker)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(task.app, name="task")

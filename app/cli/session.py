@@ -64,7 +64,7 @@ def database_faults() -> Iterator[None]:
 
 
 @contextmanager
-def opened(*, executors: bool = False, upgrade: bool = False) -> Iterator[Runtime]:
+def opened(*, executors: bool = False, upgrade: bool = False, role: str = "cli") -> Iterator[Runtime]:
     """The runtime of a one-off command, not started: it fires no schedules and runs only what it is asked to.
     `executors`: with the backend's executors, which commands that check params or run something need.
 
@@ -80,7 +80,7 @@ def opened(*, executors: bool = False, upgrade: bool = False) -> Iterator[Runtim
         from app.db.schema import current_revision, head_revision
         from app.scheduler.runtime import runtime_of
 
-        runtime = runtime_of(_service(settings, executors=executors))
+        runtime = runtime_of(_service(settings, executors=executors, role=role))
         try:
             found, wanted = current_revision(runtime.engine), head_revision()
             if found is None or (upgrade and found != wanted):
@@ -96,12 +96,12 @@ def opened(*, executors: bool = False, upgrade: bool = False) -> Iterator[Runtim
             runtime.close()
 
 
-def _service(settings: Settings, *, executors: bool) -> SchedulerService:
+def _service(settings: Settings, *, executors: bool, role: str) -> SchedulerService:
     if executors:
         from app.factory import create_service
 
-        return create_service(settings, role="cli")
+        return create_service(settings, role=role)
     # Without the factory, and FastAPI and the executors' libraries with it: a quarter of the start-up time.
     from app.scheduler.runtime import build_service
 
-    return build_service(settings, role="cli")
+    return build_service(settings, role=role)

@@ -38,6 +38,13 @@ class Settings(BaseSettings):
     """False: this process serves the API but neither fires schedules nor runs executions."""
     scheduler_timezone: str = "UTC"
     """IANA zone of tasks that name none."""
+    scheduler_engine: Literal["embedded", "pgqueuer"] = "embedded"
+    """What carries recorded executions to running attempts: the database itself, or PgQueuer (many machines)."""
+    scheduler_role: Literal["all", "api", "worker"] = "all"
+    """What this process does beside recording and firing: `all` and `worker` run executions, `api` leaves that to
+    others. `contenthub worker` is a `worker` without HTTP."""
+    scheduler_job_heartbeat_seconds: float = Field(default=30, ge=2)
+    """A PgQueuer job whose worker has been silent for this long is given to another worker."""
     scheduler_concurrency: int = Field(default=16, ge=1, le=1000)
     """Attempts on worker threads at the same time."""
     scheduler_loop_concurrency: int = Field(default=100, ge=1, le=100_000)

@@ -6,7 +6,7 @@ state it expects; where that matches no row, somebody else has taken over and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, cast
@@ -91,6 +91,10 @@ def allocate_ids(connection: Connection, count: int) -> range | list[int]:
     )
 
 
+Carry = Callable[[Connection, Sequence[Execution]], None]
+"""Writes, in the transaction that recorded executions, what their engine needs to find them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """A recorded execution; `is_new` is False where the idempotency key had been used before."""
@@ -101,22 +105,25 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class RecordExecution:
-    """A new execution."""
+    """A new execution; `carry` (alike for all of a process) writes what else it takes to get it run."""
 
     rank: ClassVar[int | None] = 0
     must_land: ClassVar[bool] = False
     values: dict[str, Any]
+    carry: Carry
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[RecordExecution]) -> Sequence[Recorded]:
         plain = [write.values for write in writes if write.values["idempotency_key"] is None]
         insert_executions(connection, plain)
-        return [
+        recorded = [
             Recorded(execution_of(write.values), is_new=True)
             if write.values["idempotency_key"] is None
             else insert_once(connection, write.values)
             for write in writes
         ]
+        writes[0].carry(connection, [one.execution for one in recorded if one.is_new])
+        return recorded
 
 
 def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> None:
@@ -517,14 +524,14 @@ def claim(
     limit: int,
     only: Sequence[int] | None = None,
 ) -> list[Execution]:
-    """Take up to `limit` waiting executions for `node` and start an attempt of each, highest priority first.
+    """Take up to `limit` waiting executions for `node` and start an attempt of each, highest priority first;
+    returned as they are then: running, their `attempt` the one that starts.
 
     Concurrency keys and exclusive executions are decided here, in the one transaction that also starts them;
     claims are one after the other (SQLite's write lock, an advisory lock on PostgreSQL), so no two nodes can
     take the last place of a key. `only` restricts the claim to these ids.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+    _lock_claims(connection)
     taken: list[Execution] = []
     priority: int | None = None
     while len(taken) < limit:
@@ -533,6 +540,11 @@ def claim(
             break
         taken += _claim_priority(connection, priority, node, now, limit - len(taken), only)
     return taken
+
+
+def _lock_claims(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
 
 
 def _claimable() -> ColumnElement[bool]:
@@ -547,10 +559,14 @@ def _next_priority(connection: Connection, below: int | None) -> int | None:
     return connection.execute(query).scalar()
 
 
-def _claim_priority(
-    connection: Connection, priority: int, node: str, now: datetime, limit: int, only: Sequence[int] | None
-) -> list[Execution]:
-    """Claim at one priority, the longest due first."""
+def waiting() -> Select[Any]:
+    """SELECT of the executions that nobody has and that are not over, whenever they are due."""
+    return select(executions).where(_claimable())
+
+
+def ready(now: datetime) -> Select[Any]:
+    """SELECT of the executions that may start at `now`: nobody's, due, and held up by no key and no other of
+    their task."""
     other = executions.alias("other")
     same_key = (
         select(func.count())
@@ -568,9 +584,16 @@ def _claim_priority(
         ),
         or_(executions.c.exclusive.is_(False), ~same_task.exists()),
     )
+    return select(executions).where(_claimable(), executions.c.run_at <= now, free)
+
+
+def _claim_priority(
+    connection: Connection, priority: int, node: str, now: datetime, limit: int, only: Sequence[int] | None
+) -> list[Execution]:
+    """Claim at one priority, the longest due first."""
     query = (
-        select(executions)
-        .where(_claimable(), executions.c.priority == priority, executions.c.run_at <= now, free)
+        ready(now)
+        .where(executions.c.priority == priority)
         .order_by(executions.c.run_at, executions.c.id)
         .limit(limit)
         # Whoever holds a row now is cancelling it, or deleting its task: it is not for us.
@@ -580,6 +603,52 @@ def _claim_priority(
         query = query.where(executions.c.id.in_(only))
     candidates = [Execution.from_row(row) for row in connection.execute(query)]
     return _start_claimed(connection, _within_limits(connection, candidates), node, now)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimNamed:
+    """A claim of one execution, brought here by a job. Outcome: the execution, started, or None where it cannot
+    start (now, or ever again)."""
+
+    rank: ClassVar[int | None] = 3
+    must_land: ClassVar[bool] = False
+    execution_id: int
+    node: str
+    now: datetime
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[ClaimNamed]) -> Sequence[Execution | None]:
+        node, now = writes[0].node, max(write.now for write in writes)
+        wanted = {write.execution_id for write in writes}
+        claimed = {execution.id: execution for execution in _claim_plain(connection, wanted, node, now)}
+        left = wanted - claimed.keys()
+        if left:
+            _lock_claims(connection)
+            query = ready(now).where(executions.c.id.in_(left)).order_by(executions.c.run_at, executions.c.id)
+            rows = connection.execute(query.with_for_update(of=executions, skip_locked=True))
+            held_up = _within_limits(connection, [Execution.from_row(row) for row in rows])
+            claimed |= {execution.id: execution for execution in _start_claimed(connection, held_up, node, now)}
+        # Two jobs may name one execution: the first has it.
+        return [claimed.pop(write.execution_id, None) for write in writes]
+
+
+def _claim_plain(connection: Connection, ids: Iterable[int], node: str, now: datetime) -> list[Execution]:
+    """Claim those of `ids` that no limit holds up; no two nodes can fight over more than a row."""
+    rows = connection.execute(
+        update(executions)
+        .where(
+            executions.c.id.in_(ids),
+            _claimable(),
+            executions.c.run_at <= now,
+            executions.c.concurrency_key.is_(None),
+            executions.c.exclusive.is_(False),
+        )
+        .values(state=ExecutionState.RUNNING.value, attempt=executions.c.attempt + 1, owner=node, started_at=now)
+        .returning(*executions.c)
+    )
+    claimed = [Execution.from_row(row) for row in rows]
+    _insert_starts(connection, claimed, node, now)
+    return claimed
 
 
 def _within_limits(connection: Connection, candidates: list[Execution]) -> list[Execution]:
@@ -629,9 +698,17 @@ def _start_claimed(connection: Connection, accepted: list[Execution], node: str,
         ),
         [{"x_id": execution.id, "x_attempt": execution.attempt + 1} for execution in accepted],
     )
-    starts = [StartAttempt(execution.id, execution.attempt + 1, node, now) for execution in accepted]
+    started = [
+        execution._replace(state=ExecutionState.RUNNING, attempt=execution.attempt + 1, owner=node, started_at=now)
+        for execution in accepted
+    ]
+    _insert_starts(connection, started, node, now)
+    return started
+
+
+def _insert_starts(connection: Connection, started: Sequence[Execution], node: str, now: datetime) -> None:
+    starts = [StartAttempt(execution.id, execution.attempt, node, now) for execution in started]
     _INSERT_ATTEMPTS.execute(connection, [_running_attempt(start) for start in starts])
-    return accepted
 
 
 def release(connection: Connection, *, node: str, execution_ids: Sequence[int]) -> int:

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
@@ -120,6 +121,11 @@ class Journal:
     def submit(self, write: Write[T], answer: Callable[[T, BaseException | None], None] | None = None) -> None:
         """Store `write` soon; `answer(outcome, error)` is called in the writer's thread after the commit."""
         self._put(_Entry(write, answer))
+
+    def flush(self) -> None:
+        """Block until everything handed in so far has been committed, refused or kept for later."""
+        with suppress(SchedulerUnavailable):
+            self.step_blocking(lambda _: None)
 
     def close(self) -> None:
         """Commit what waits and end the writer thread. A later write starts a new one."""

@@ -22,7 +22,7 @@ from app.core.errors import InvalidRequest
 from app.core.jsonable import to_plain_json
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.definitions import ShortText, field_errors
-from app.scheduler.executions import Recorded, execution_of, once, under_key
+from app.scheduler.executions import Carry, Recorded, execution_of, once, under_key
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.schedules import Moment
 
@@ -97,7 +97,7 @@ def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
 
 
 async def insert_into(
-    db: Session | AsyncSession, values: dict[str, Any], wake: Callable[[datetime], None]
+    db: Session | AsyncSession, values: dict[str, Any], carry: Carry, wake: Callable[[datetime], None]
 ) -> Execution:
     """Record an execution in the caller's own transaction; `wake` is called with its due moment after the commit.
 
@@ -112,6 +112,10 @@ async def insert_into(
     else:
         recorded = Recorded(Execution.from_row(await _first(db, under_key(values))), is_new=False)
     if recorded.is_new:
+        if isinstance(db, AsyncSession):
+            await db.run_sync(lambda sync: carry(sync.connection(), [recorded.execution]))
+        else:
+            carry(db.connection(), [recorded.execution])
         _wake_after_commit(session, values["run_at"], wake)
     return recorded.execution
 

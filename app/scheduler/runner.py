@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
 from app.core.errors import SchedulerUnavailable
-from app.models.task_execution import Execution, ExecutionState
+from app.models.task_execution import WAITING_STATES, Execution, ExecutionState
 from app.scheduler.context import CurrentExecution, enter_execution
 from app.scheduler.events import EventBus, ExecutionChanged
 from app.scheduler.executions import FinishAttempt, SpeakUp, StartAttempt, finish_attempt
@@ -129,7 +129,8 @@ def stopped_result(stop: str, deadline_seconds: float | None) -> TaskExecutionRe
 
 @dataclass(slots=True)
 class Runner:
-    """Runs attempts of one node. `on_waiting(run_at)` hears when there will be work again."""
+    """Runs attempts of one node. `on_waiting(run_at)` hears when there will be work again, and
+    `on_settled(id, retry_at)` that an attempt's end is in the database, or was refused there."""
 
     service: SchedulerService
     sessions: sessionmaker[Session]
@@ -143,6 +144,7 @@ class Runner:
     on_waiting: Callable[[datetime], None]
     on_unstarted: Callable[[Attempt], None]
     on_ended: Callable[[], None]
+    on_settled: Callable[[int, datetime | None], None]
     running: dict[int, Running] = field(default_factory=dict)
 
     async def run(self, attempt: Attempt) -> None:
@@ -358,6 +360,7 @@ class Runner:
             else:
                 session.rollback()
                 logger.warning("执行 {} 已被其他节点接管，其写入已回滚", finish.execution_id)
+                self.on_settled(finish.execution_id, None)
         except Exception as error:  # noqa: BLE001 - whatever the executor left in its Session
             _roll_back(session)
             logger.opt(exception=error).error("执行 {} 的会话无法提交", running.attempt.execution_id)
@@ -379,10 +382,13 @@ class Runner:
                 logger.error("执行 {} 的结果未能保存: {}", finish.execution_id, error)
                 if not isinstance(error, SchedulerUnavailable) and finish.result is not None:
                     self._submit(_unstorable(finish, error), execution)
+                else:
+                    self.on_settled(finish.execution_id, None)
             elif accepted:
                 self._announce(finish, execution)
             else:
                 logger.warning("执行 {} 已被其他节点接管，本次结果作废", finish.execution_id)
+                self.on_settled(finish.execution_id, None)
 
         self.journal.submit(finish, stored)
 
@@ -425,6 +431,8 @@ class Runner:
             self.on_waiting(finish.run_at)
         elif execution.concurrency_key is not None or execution.exclusive:
             self.on_waiting(finish.finished_at)
+        is_tried_again = finish.state in WAITING_STATES
+        self.on_settled(finish.execution_id, finish.run_at if is_tried_again else None)
         self.events.publish(ExecutionChanged(finish.execution_id, finish.state))
 
     def _timeout_of(self, execution: Execution) -> float | None:

@@ -23,13 +23,15 @@ from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
 from app.core.redaction import refuse_masks, restore
-from app.db.database import SessionLocal, make_engine
+from app.db.database import SessionLocal
+from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
-from app.scheduler.engines.embedded import EmbeddedEngine
+from app.scheduler.engines.choice import courier_of, make_engine, prepare
+from app.scheduler.engines.pool import NodeParts
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.events import EventBus, ExecutionChanged
 from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
@@ -76,18 +78,23 @@ class _Live:
             on_waiting=lambda at: self.engine.wake(at),
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda: self.engine.attempt_ended(),
+            on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
         )
-        self.engine: ExecutionEngine = EmbeddedEngine(
-            service=runtime.service,
-            database=runtime.engine,
-            journal=runtime.journal,
-            runner=self.runner,
-            undertaker=Undertaker(clock, node_id=self.node_id, lease_seconds=settings.scheduler_lease_seconds),
-            clock=clock,
-            node_id=self.node_id,
-            concurrency=settings.scheduler_concurrency,
-            loop_concurrency=settings.scheduler_loop_concurrency,
-            max_rescues=settings.scheduler_max_rescues,
+        self.engine: ExecutionEngine = make_engine(
+            settings,
+            NodeParts(
+                node_id=self.node_id,
+                service=runtime.service,
+                database=runtime.engine,
+                journal=runtime.journal,
+                runner=self.runner,
+                undertaker=Undertaker(clock, node_id=self.node_id, lease_seconds=settings.scheduler_lease_seconds),
+                clock=clock,
+                concurrency=settings.scheduler_concurrency,
+                loop_concurrency=settings.scheduler_loop_concurrency,
+                max_rescues=settings.scheduler_max_rescues,
+            ),
+            role=runtime.role,
             claims=runtime.claimable_here,
         )
         self.heartbeat = Heartbeat(
@@ -149,6 +156,7 @@ class Runtime:
         self.events = EventBus()
         self.journal = Journal(self.engine)
         self.history = History(sessions)
+        self._courier = courier_of(self.settings)
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
         self._declared: dict[str, TaskDefinition] = {}
         self._asked: list[int] = []
@@ -213,7 +221,7 @@ class Runtime:
                 raise SchedulerUnavailable("the scheduler is shutting down; await drain() before start()")
             return
         if current_revision(self.engine) is None:
-            upgrade(self.settings)  # first boot: the tables, before anybody looks for tasks
+            self.prepare_database()  # first boot: the tables, before anybody looks for tasks
         if self.role != "cli":
             reconcile(self._declared, self.tasks, self.sessions)
         self._loop = loop
@@ -222,6 +230,11 @@ class Runtime:
         if self.role != "cli":
             self._start_clock()
         logger.info("调度器已启动 (节点: {}, 引擎: {})", self._live.node_id, self._live.engine.name)
+
+    def prepare_database(self) -> None:
+        """Bring the schema to head, and what the engine keeps in the database with it. Blocks."""
+        upgrade(self.settings)
+        prepare(self.settings, self.engine)
 
     def _join(self, loop: asyncio.AbstractEventLoop) -> _Live:
         live = _Live(self)
@@ -372,7 +385,13 @@ class Runtime:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
         fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
+        self._carry(connection, fired)
         return fired, next_fire_at(connection)
+
+    def _carry(self, connection: Connection, fired: Fired) -> None:
+        self._courier.carry(connection, fired.executions)
+        if fired.cancel:
+            self._courier.carry_cancel(connection, fired.cancel)
 
     def _launch(self, live: _Live | None, fired: Fired) -> None:
         """After the commit: start what was fired here, end what it displaces."""
@@ -404,7 +423,7 @@ class Runtime:
         values = execution_values(self.clock.now(), task_type=task_type, params=params, **request)
         live = self._live if self.is_running else None
         if db is not None:
-            return await insert_into(db, values, self._wake_engine)
+            return await insert_into(db, values, self._courier.carry, self._wake_engine)
         if live is not None:
             values["owner"] = live.engine.owner_of(values)
 
@@ -413,7 +432,7 @@ class Runtime:
                 self.ask_for([recorded.execution.id])
                 live.engine.offer([recorded.execution])
 
-        return (await self.journal.commit(RecordExecution(values), stored)).execution
+        return (await self.journal.commit(RecordExecution(values, self._courier.carry), stored)).execution
 
     async def run_now(
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
@@ -427,7 +446,7 @@ class Runtime:
         live = self._live if self.is_running else None
 
         def fire(connection: Connection) -> Fired:
-            return fire_now(
+            fired = fire_now(
                 connection,
                 task_id,
                 now=self.clock.now(),
@@ -436,6 +455,8 @@ class Runtime:
                 triggered_by=triggered_by,
                 owner_of=live.engine.owner_of if live is not None else lambda _: None,
             )
+            self._carry(connection, fired)
+            return fired
 
         def stored(fired: Fired) -> None:
             self.ask_for([execution.id for execution in fired.executions])
@@ -444,9 +465,13 @@ class Runtime:
         return (await self.journal.step(fire, stored)).executions[0]
 
     async def cancel(self, execution_id: int) -> Execution:
-        execution = await self.journal.step(
-            lambda connection: request_cancel(connection, execution_id, self.clock.now())
-        )
+        def ask(connection: Connection) -> Execution:
+            asked = request_cancel(connection, execution_id, self.clock.now())
+            if not asked.is_final:
+                self._courier.carry_cancel(connection, [execution_id])
+            return asked
+
+        execution = await self.journal.step(ask)
         if execution.is_final:
             self.events.publish(ExecutionChanged(execution.id, execution.state))
         elif self._live is not None and execution.owner == self._live.node_id:
@@ -455,7 +480,12 @@ class Runtime:
         return execution
 
     async def retry(self, execution_id: int) -> Execution:
-        execution = await self.journal.step(lambda connection: reopen(connection, execution_id, self.clock.now()))
+        def put_back(connection: Connection) -> Execution:
+            reopened = reopen(connection, execution_id, self.clock.now())
+            self._courier.carry(connection, [reopened])
+            return reopened
+
+        execution = await self.journal.step(put_back)
         self.ask_for([execution_id])
         self._wake_engine(execution.run_at)
         return execution
@@ -540,7 +570,7 @@ class Runtime:
 def build_service(settings: Settings, *, role: str = "all", clock: Clock | None = None) -> SchedulerService:
     """A service of its own on the database of `settings`, without executors; its schema must be there."""
     service = SchedulerService()
-    sessions = sessionmaker(make_engine(settings), expire_on_commit=False)
+    sessions = sessionmaker(make_database(settings), expire_on_commit=False)
     service.attach(Runtime(service, settings=settings, sessions=sessions, role=role, clock=clock))
     return service
 

@@ -7,8 +7,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from sqlalchemy import Connection
+
 from app.models.task_execution import Execution
 from app.scheduler.runner import Attempt
+
+
+class Courier(Protocol):
+    """Writes, beside a change and in its transaction, what an engine must be told of it."""
+
+    def carry(self, connection: Connection, executions: Sequence[Execution]) -> None:
+        """These have just been recorded, or put back in line."""
+
+    def carry_cancel(self, connection: Connection, execution_ids: Sequence[int]) -> None:
+        """Somebody wants the end of these; other nodes may run them."""
 
 
 class Engine(Protocol):
@@ -40,6 +52,9 @@ class Engine(Protocol):
 
     def attempt_ended(self) -> None:
         """An attempt has ended; there is room for another."""
+
+    def settled(self, execution_id: int, retry_at: datetime | None) -> None:
+        """The end of an attempt is in the database, or was refused there; `retry_at`: when it is tried again."""
 
     def lose_everything(self) -> None:
         """This node has been declared dead: end what runs, forget what waits."""

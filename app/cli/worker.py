@@ -1,0 +1,38 @@
+"""`contenthub worker`: a node without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from app.cli import output
+from app.cli.session import load_settings, opened
+from app.core.logging import configure_logging
+
+if TYPE_CHECKING:
+    from app.scheduler.runtime import Runtime
+
+
+def worker() -> None:
+    """Run executions, and fire schedules, until SIGTERM or Ctrl-C; serves no HTTP.
+
+    For more power than the API's processes have, on this machine or, with SCHEDULER_ENGINE=pgqueuer, on others.
+    """
+    settings = load_settings()
+    with opened(executors=True, upgrade=True, role="worker") as runtime:
+        configure_logging(settings.log_level)
+        output.note("Worker started.   Ctrl-C stops.")
+        asyncio.run(_work(runtime))
+
+
+async def _work(runtime: Runtime) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    runtime.service.start()
+    try:
+        await stopping.wait()
+    finally:
+        await runtime.service.drain()

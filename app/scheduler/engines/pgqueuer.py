@@ -1,0 +1,321 @@
+"""The pgqueuer engine: PgQueuer carries executions to any number of machines.
+
+Each waiting execution has a PgQueuer job, written in the transaction that recorded it. A job that comes to this
+node claims its execution's row, under the same fence and the same limits as everywhere; what it gets runs on this
+node's lanes, and the job is acknowledged, or put back with a delay, once the outcome is in the database.
+
+PgQueuer lives on a thread and an event loop of its own. Its heartbeats are sent from that loop: on the
+application's, an executor or a request that blocks for longer than the heartbeat timeout would have its job run
+twice. Its `run()` ends when PostgreSQL goes away; it is started anew, on a new pool, until the node stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import asyncpg
+from loguru import logger
+from pgqueuer.db import AsyncpgPoolDriver
+from pgqueuer.errors import PgqException, RetryRequested
+from pgqueuer.models import Context, Job
+from pgqueuer.qm import QueueManager
+from pgqueuer.queries import Queries
+
+from app.core.errors import NotFound, SchedulerUnavailable
+from app.models.task_execution import WAITING_STATES, Execution
+from app.scheduler.engines import pgqueuer_jobs as jobs
+from app.scheduler.engines.pool import AttemptPool, NodeParts
+from app.scheduler.engines.ticker import Ticker
+from app.scheduler.executions import ClaimNamed, read_execution
+from app.scheduler.runner import CANCELLED, Attempt
+
+T = TypeVar("T")
+
+NAME = "pgqueuer"
+DEQUEUE_SECONDS = 5.0
+_POOL_MIN, _POOL_MAX = 2, 8
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 5.0
+_COMING_SECONDS = 60.0
+_SWEEP_SHARE = 20
+"""A sweep for missing jobs rests this many times as long as it took: a long queue must not be swept all day."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """The end of an attempt is in the database; `retry_at`: it is tried again then."""
+
+    retry_at: datetime | None
+
+
+class _WatchedDriver(AsyncpgPoolDriver):
+    """Tells of the first failure to reach PostgreSQL. PgQueuer itself would first wait for every running job."""
+
+    def __init__(self, pool: asyncpg.Pool, on_lost: Callable[[], None]) -> None:
+        super().__init__(pool)
+        self._on_lost = on_lost
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        return await self._watched(super().fetch(query, *args))
+
+    async def execute(self, query: str, *args: object) -> str:
+        return await self._watched(super().execute(query, *args))
+
+    async def _watched(self, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await call
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+            self._on_lost()
+            raise
+
+
+class PgQueuerEngine:
+    """See the module. Everything public is safe from any thread.
+
+    `runs`: False for a node that only records and fires. `heartbeat_seconds`: a job whose worker has been silent
+    for so long is given to another one.
+    """
+
+    name = NAME
+
+    def __init__(self, node: NodeParts, *, runs: bool, database_url: str, heartbeat_seconds: float) -> None:
+        self._node = node
+        self._runs = runs
+        self._dsn = jobs.asyncpg_dsn(database_url)
+        self._heartbeat = timedelta(seconds=heartbeat_seconds)
+        self._pool = AttemptPool(node)
+        self._ticker = Ticker(self.run_once, node.clock)
+        self._next_sweep = 0.0
+        self._open = False
+        self._thread: threading.Thread | None = None
+        # Below: of PgQueuer's own loop.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._manager: QueueManager | None = None
+        self._arriving = 0
+        self._room = asyncio.Semaphore(node.concurrency)
+        self._settling: dict[int, asyncio.Future[_Settled]] = {}
+
+    # ------------------------------------------------------------ taking work
+
+    def owner_of(self, values: dict[str, Any]) -> str | None:
+        return None
+
+    def offer(self, executions: Sequence[Execution]) -> None:
+        """Their jobs are on their way."""
+
+    def wake(self, at: datetime | None = None) -> None:
+        self._ticker.wake(at)
+
+    # ------------------------------------------------------------ life
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool.start(loop)
+        self._open = True
+        self._ticker.start()
+        if self._runs:
+            self._thread = threading.Thread(
+                target=lambda: asyncio.run(self._supervise()), name="contenthub-pgqueuer", daemon=True
+            )
+            self._thread.start()
+
+    async def drain(self, grace_seconds: float) -> None:
+        self._open = False
+        self._ticker.stop()
+        await asyncio.to_thread(self._ticker.join)
+        if self._loop is not None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._take_no_more(), self._loop))
+        await self._pool.drain(grace_seconds)
+        await asyncio.to_thread(self._node.journal.flush)
+        self._tell(self._let_jobs_go)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def lose_everything(self) -> None:
+        self._open = False
+        self._ticker.stop()
+        self._tell(self._end_run)
+        self._pool.lose_everything()
+
+    def end(self, execution_ids: Sequence[int]) -> None:
+        self._pool.end(execution_ids)
+
+    def unstarted(self, attempt: Attempt) -> None:
+        self._pool.unstarted(attempt)
+
+    def attempt_ended(self) -> None:
+        """PgQueuer keeps its own count of what runs."""
+
+    def settled(self, execution_id: int, retry_at: datetime | None) -> None:
+        self._tell(partial(self._settle, execution_id, _Settled(retry_at)))
+
+    def status(self) -> dict[str, Any]:
+        return {"engine": self.name, "connected": self._manager is not None, **self._pool.status()}
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        """Call it on PgQueuer's loop, if there is one."""
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(call)
+            except RuntimeError:
+                logger.debug("PgQueuer's loop has ended")
+
+    # ------------------------------------------------------------ the ticker's thread
+
+    def run_once(self) -> None:
+        """One turn of the ticker: see to executions that may start and have no job."""
+        if not self._open:
+            return
+        if self._pool.keep_house():
+            self._pool.let_go(older_than_seconds=None)
+        started = time.monotonic()
+        if started >= self._next_sweep:
+            self._node.journal.step_blocking(
+                lambda connection: jobs.send_missing(connection, self._node.clock.now())
+            )
+            ended = time.monotonic()
+            self._next_sweep = ended + _SWEEP_SHARE * (ended - started)
+
+    # ------------------------------------------------------------ PgQueuer's thread
+
+    async def _supervise(self) -> None:
+        """Keep PgQueuer running, whatever PostgreSQL does."""
+        self._loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE_SECONDS
+        while self._open:
+            began = time.monotonic()
+            try:
+                await self._serve()
+            except (OSError, RuntimeError, asyncpg.PostgresError, asyncpg.InterfaceError, PgqException) as error:
+                if time.monotonic() - began > _LONGEST_PAUSE_SECONDS:
+                    pause = _FIRST_PAUSE_SECONDS
+                logger.warning("PgQueuer 已中断，{} 秒后重新连接: {}", pause, error or type(error).__name__)
+                await _wait(self._stopping, pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _serve(self) -> None:
+        """One life of PgQueuer, on a pool of its own; raises when PostgreSQL went away."""
+        lost = asyncio.Event()
+        pool = await asyncpg.create_pool(self._dsn, min_size=_POOL_MIN, max_size=_POOL_MAX)
+        try:
+            manager = QueueManager(Queries(_WatchedDriver(pool, lost.set)))
+            manager.entrypoint(jobs.ENTRYPOINT, accepts_context=True)(self._handle)
+            self._manager = manager
+            if not self._open:
+                return
+            concurrency = max(self._node.concurrency, 2)
+            run = asyncio.create_task(
+                manager.run(
+                    dequeue_timeout=timedelta(seconds=DEQUEUE_SECONDS),
+                    batch_size=concurrency // 2,
+                    max_concurrent_tasks=concurrency,
+                    heartbeat_timeout=self._heartbeat,
+                )
+            )
+            watch = asyncio.create_task(lost.wait())
+            await asyncio.wait({run, watch}, return_when=asyncio.FIRST_COMPLETED)
+            watch.cancel()
+            if not run.done():
+                self._let_jobs_go()
+                manager.shutdown.set()
+                await asyncio.wait({run}, timeout=_LONGEST_PAUSE_SECONDS)
+                run.cancel()
+            await asyncio.wait({run})
+            if lost.is_set():
+                raise ConnectionError("PostgreSQL went away")
+            await run
+        finally:
+            self._manager = None
+            pool.terminate()
+
+    async def _handle(self, job: Job, context: Context) -> None:
+        """Claim the job's execution, have it run, and see it through to its recorded end."""
+        execution_id = int(job.payload or b"0")
+        # PgQueuer asks for room for two batches; a lane for each attempt is ours to see to.
+        async with self._room:
+            outcome = await self._run(execution_id, context)
+        if outcome is not None and outcome.retry_at is not None:
+            raise RetryRequested(max(outcome.retry_at - self._node.clock.now(), timedelta()))
+
+    async def _run(self, execution_id: int, context: Context) -> _Settled | None:
+        """Run it, if the claim is granted, to its recorded end."""
+        if not self._open:
+            raise RetryRequested(reason="this node is shutting down")
+        self._arriving += 1
+        try:
+            settling = await self._claimed(execution_id)
+        finally:
+            self._arriving -= 1
+        if settling is None:
+            return None
+        try:
+            with context.cancellation:
+                await asyncio.shield(settling)
+            if context.cancellation.cancel_called and not settling.done():
+                self._node.runner.stop(execution_id, CANCELLED)
+            return await settling
+        finally:
+            self._settling.pop(execution_id, None)
+
+    async def _claimed(self, execution_id: int) -> asyncio.Future[_Settled] | None:
+        """Claim it and put it on a lane; what is returned is done when its end is recorded. None: not for us."""
+        node = self._node
+        try:
+            execution = await node.journal.commit(ClaimNamed(execution_id, node.node_id, node.clock.now()))
+        except SchedulerUnavailable as error:
+            raise RetryRequested(timedelta(seconds=1), str(error)) from error
+        if execution is None:
+            await self._put_off(execution_id)
+            return None
+        settling = self._settling[execution_id] = asyncio.get_running_loop().create_future()
+        self._pool.put([Attempt(execution, execution.attempt, node.node_id, recorded=True)])
+        return settling
+
+    async def _put_off(self, execution_id: int) -> None:
+        """It did not start. If it is about to be due (by our clock, which is not the database's), come back then.
+
+        Otherwise the job has nothing more to do: the execution is over, runs elsewhere, or is held up, and then it
+        gets another job when it is free.
+        """
+        try:
+            execution = await self._node.journal.step(partial(read_execution, execution_id))
+        except NotFound:
+            return
+        ahead = execution.run_at - self._node.clock.now()
+        if execution.state in WAITING_STATES and timedelta() < ahead < timedelta(seconds=_COMING_SECONDS):
+            raise RetryRequested(ahead)
+
+    async def _take_no_more(self) -> None:
+        """Let PgQueuer fetch nothing more, and wait until what it has fetched is on its lane."""
+        self._end_run()
+        while self._arriving:  # noqa: ASYNC110 - a commit or two
+            await asyncio.sleep(0.005)
+
+    def _end_run(self) -> None:
+        self._stopping.set()
+        if self._manager is not None:
+            self._manager.shutdown.set()
+
+    def _settle(self, execution_id: int, outcome: _Settled) -> None:
+        settling = self._settling.get(execution_id)
+        if settling is not None and not settling.done():
+            settling.set_result(outcome)
+
+    def _let_jobs_go(self) -> None:
+        """Wait for no attempt any longer: its row will say what becomes of it."""
+        for execution_id in list(self._settling):
+            self._settle(execution_id, _Settled(None))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

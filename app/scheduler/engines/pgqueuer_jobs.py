@@ -1,0 +1,158 @@
+"""PgQueuer's jobs, as we use them: one a waiting execution, its payload nothing but the execution's id.
+
+A job is only a messenger. Whoever it comes to claims the execution's row first, so a job too many, too late or too
+often does no harm; and one too few is noticed: `send_missing()` looks for rows that may start and have none.
+Jobs carry the execution in their dedupe key, which PgQueuer keeps unique among the waiting and the running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+import asyncpg
+from pgqueuer.db import SyncDriver
+from pgqueuer.domain.models import CancellationEvent, utc_now
+from pgqueuer.domain.settings import db_settings
+from pgqueuer.queries import Queries, SyncQueries
+from sqlalchemy import Connection, Engine, Select, make_url, text
+
+from app.db.schema import migration_lock
+from app.models.task_execution import Execution
+from app.scheduler.executions import ready, waiting
+
+ENTRYPOINT = "contenthub"
+BATCH = 500
+
+_QUEUE = db_settings().qualified.queue_table
+_HAS_NO_JOB = (
+    f"NOT EXISTS (SELECT 1 FROM {_QUEUE} job WHERE job.status IN ('queued', 'picked')"  # noqa: S608 - a name from PgQueuer's own settings
+    f" AND job.dedupe_key = '{ENTRYPOINT}:' || task_executions.id)"
+)
+
+
+class ConnectionDriver(SyncDriver):
+    """PgQueuer's port over a SQLAlchemy connection, in whatever transaction that is in.
+
+    PgQueuer's own synchronous driver insists on autocommit; a job must commit with its execution or not at all.
+    Works on the synchronous face of an asynchronous connection too.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        if self._connection.dialect.paramstyle == "numeric_dollar":  # asyncpg
+            result = self._connection.exec_driver_sql(query, args)
+        else:
+            named = re.sub(r"\$(\d+)", r"%(p\1)s", query.replace("%", "%%"))
+            parameters = {f"p{number}": value for number, value in enumerate(args, 1)}
+            result = self._connection.exec_driver_sql(named, parameters)
+        return [dict(row) for row in result.mappings()]
+
+
+def dedupe_key(execution_id: int) -> str:
+    """The key under which PgQueuer holds at most one waiting or running job of an execution."""
+    return f"{ENTRYPOINT}:{execution_id}"
+
+
+def send(connection: Connection, executions: Iterable[Execution]) -> int:
+    """Write a job for each execution that is not over, in the caller's transaction; returns how many were new.
+
+    A job waits until its execution is due.
+    """
+    going = [execution for execution in executions if not execution.is_final]
+    return sum(_send_batch(connection, going[start : start + BATCH]) for start in range(0, len(going), BATCH))
+
+
+def _send_batch(connection: Connection, batch: Sequence[Execution]) -> int:
+    def delay(execution: Execution) -> timedelta | None:
+        ahead = execution.run_at - now
+        return ahead if ahead > timedelta() else None
+
+    now = utc_now()
+    jobs = SyncQueries(ConnectionDriver(connection)).enqueue(
+        [ENTRYPOINT] * len(batch),
+        [str(execution.id).encode() for execution in batch],
+        [execution.priority for execution in batch],
+        [delay(execution) for execution in batch],
+        [dedupe_key(execution.id) for execution in batch],
+        on_conflict="skip",
+    )
+    return sum(job is not None for job in jobs)
+
+
+def send_missing(connection: Connection, now: datetime) -> int:
+    """Write jobs for executions that may start now and have none, at most `BATCH`; returns how many.
+
+    These are what was released, reopened, unparked or rescued, what a concurrency key or its own task held up, and
+    what plain SQL inserted.
+    """
+    query = ready(now).order_by(text("task_executions.run_at")).limit(BATCH)
+    return send(connection, _without_job(connection, query))
+
+
+def send_all(connection: Connection) -> int:
+    """Write jobs for everything that waits, whenever it is due; returns how many were new."""
+    return send(connection, _without_job(connection, waiting()))
+
+
+def _without_job(connection: Connection, query: Select[tuple[object, ...]]) -> list[Execution]:
+    return [Execution.from_row(row) for row in connection.execute(query.where(text(_HAS_NO_JOB)))]
+
+
+def withdraw_all(connection: Connection) -> int:
+    """Delete our jobs that wait; returns how many. The executions stay as they are."""
+    statement = text(f"DELETE FROM {_QUEUE} WHERE entrypoint = :ours AND status = 'queued'")  # noqa: S608 - its name
+    return connection.execute(statement, {"ours": ENTRYPOINT}).rowcount
+
+
+class JobCourier:
+    """Sends a job with every execution, and PgQueuer's cancellation event with every request for an end."""
+
+    def carry(self, connection: Connection, executions: Sequence[Execution]) -> None:
+        send(connection, executions)
+
+    def carry_cancel(self, connection: Connection, execution_ids: Sequence[int]) -> None:
+        keys = [dedupe_key(execution_id) for execution_id in execution_ids]
+        running = text(f"SELECT id FROM {_QUEUE} WHERE status = 'picked' AND dedupe_key = ANY(:keys)")  # noqa: S608
+        job_ids = connection.scalars(running, {"keys": keys}).all()
+        if not job_ids:
+            return
+        channel = db_settings().channel
+        event = CancellationEvent(channel=channel, ids=list(job_ids), sent_at=utc_now(), type="cancellation_event")
+        # PostgreSQL delivers it at the commit.
+        connection.execute(
+            text("SELECT pg_notify(:channel, :event)"), {"channel": channel, "event": event.model_dump_json()}
+        )
+
+
+def asyncpg_dsn(database_url: str) -> str:
+    """SQLAlchemy's URL as asyncpg takes it."""
+    return make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def install(engine: Engine) -> None:
+    """Make PgQueuer's tables, or bring them to this version's shape. Blocks; safe in several processes at once."""
+    with migration_lock(engine):
+        asyncio.run(_converge(engine.url.render_as_string(hide_password=False)))
+
+
+def is_installed(engine: Engine) -> bool:
+    """Whether PgQueuer's tables are there."""
+    with engine.connect() as connection:
+        return connection.scalar(text("SELECT to_regclass(:queue)"), {"queue": _QUEUE}) is not None
+
+
+async def _converge(database_url: str) -> None:
+    connection = await asyncpg.connect(asyncpg_dsn(database_url))
+    try:
+        queries = Queries.from_asyncpg_connection(connection)
+        if await queries.schema_is_installed():
+            await queries.upgrade()
+        else:
+            await queries.install()
+    finally:
+        await connection.close()

@@ -1,0 +1,222 @@
+"""The attempts of one node: where they wait and run, how they are ended, given up and handed back.
+
+What every engine does alike; an engine decides which attempts come here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from loguru import logger
+from sqlalchemy import Connection
+from sqlalchemy import Engine as Database
+
+from app.core.clock import Clock
+from app.core.errors import SchedulerError
+from app.models.task_execution import Execution
+from app.scheduler.engines.ticker import TICK_SECONDS
+from app.scheduler.executions import cancel_requests, parked, release, request_cancel, unpark
+from app.scheduler.journal import Journal, Step
+from app.scheduler.lanes import LoopLane, ThreadLane
+from app.scheduler.nodes import Undertaker, rescue
+from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
+from app.services.scheduler_service import SchedulerService
+
+_BLOCKING_GRACE_SECONDS = 2.0
+_PARKED_EVERY_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What an engine is given: one node's identity, its runner, and what it shares with the process."""
+
+    node_id: str
+    service: SchedulerService
+    database: Database
+    journal: Journal
+    runner: Runner
+    undertaker: Undertaker
+    clock: Clock
+    concurrency: int
+    loop_concurrency: int
+    max_rescues: int
+
+
+@dataclass(slots=True)
+class AttemptPool:
+    """See the module. Everything public is safe from any thread."""
+
+    node: NodeParts
+    threads: ThreadLane[Attempt] = field(init=False)
+    loop_lane: LoopLane[Attempt] | None = None
+    is_alone: bool = True
+    """Whether the last look found no other node."""
+    found_dead: int = 0
+    """Dead nodes buried by this one."""
+    _unstarted: list[int] = field(default_factory=list)
+    _rounds: int = 0
+    _last_round: float | None = None
+
+    def __post_init__(self) -> None:
+        node = self.node
+        self.threads = ThreadLane(node.concurrency, node.runner.run, node.clock.monotonic)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        node = self.node
+        self.loop_lane = LoopLane(node.loop_concurrency, node.runner.run, node.clock.monotonic, loop)
+
+    @property
+    def free(self) -> int:
+        """How many more attempts could start at once."""
+        return self.threads.free + (self.loop_lane.free if self.loop_lane is not None else 0)
+
+    def put(self, attempts: list[Attempt]) -> None:
+        """Let them run as soon as their lane has room, the highest priority first."""
+        on_loop: list[Attempt] = []
+        on_threads: list[Attempt] = []
+        for attempt in attempts:
+            executor = self.node.service.get_executor(attempt.execution.task_type)
+            (on_loop if executor is not None and executor.lane == "loop" else on_threads).append(attempt)
+        if on_loop and self.loop_lane is not None:
+            self.loop_lane.put(on_loop)
+        if on_threads:
+            self.threads.put(on_threads)
+
+    # ------------------------------------------------------------ ending
+
+    def end(self, execution_ids: Sequence[int]) -> None:
+        """Cancel executions this node holds: what waits by a write, what runs by asking it to let go."""
+        for execution_id in execution_ids:
+            dropped = self.threads.drop(execution_id)
+            if dropped is None and self.loop_lane is not None:
+                dropped = self.loop_lane.drop(execution_id)
+            if dropped is None:
+                self.node.runner.stop(execution_id, CANCELLED)
+            elif dropped.recorded:
+                self.node.runner.end_unrun(dropped, CANCELLED)
+            else:
+                self.node.journal.submit(Step(partial(self._cancel_waiting, execution_id)))
+
+    def _cancel_waiting(self, execution_id: int, connection: Connection) -> None:
+        request_cancel(connection, execution_id, self.node.clock.now(), mine=self.node.node_id)
+
+    def unstarted(self, attempt: Attempt) -> None:
+        """The runner would not start it (the lease is in doubt): let go of it at the next round."""
+        if attempt.recorded:
+            self.node.runner.end_unrun(attempt, LEASE_LOST)
+        else:
+            self._unstarted.append(attempt.execution_id)
+
+    def lose_everything(self) -> None:
+        """This node has been declared dead: end what runs, forget what waits; others have it now."""
+        self._take_back(older_than_seconds=-1.0)
+        for execution_id in list(self.node.runner.running):
+            self.node.runner.stop(execution_id, LEASE_LOST)
+
+    def let_go(self, *, older_than_seconds: float | None) -> None:
+        """Release what the runner would not start and, with a limit, what has waited here longer than that."""
+        ids, self._unstarted = self._unstarted, []
+        if older_than_seconds is not None:
+            ids += self._take_back(older_than_seconds=older_than_seconds)
+        if ids:
+            self.node.journal.submit(Step(lambda connection: self._release(connection, ids)))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Hand back what waits, give what runs the grace period, hand back the rest."""
+        ids, self._unstarted = self._unstarted, []
+        ids += self._take_back(older_than_seconds=-1.0)
+        if ids:
+            await self.node.journal.step(lambda connection: self._release(connection, ids))
+        await self._until_idle(grace_seconds)
+        for execution_id in list(self.node.runner.running):
+            self.node.runner.stop(execution_id, HANDED_BACK)
+        # What blocks cannot be handed back while its code still runs; the next start, or any other node,
+        # rescues it once this process or its lease is gone.
+        await self._until_idle(_BLOCKING_GRACE_SECONDS)
+        self.threads.stop()
+
+    async def _until_idle(self, seconds: float) -> None:
+        # Real time even under a virtual clock: it bounds how long a shutdown takes.
+        end = time.monotonic() + seconds
+        while self.node.runner.running and time.monotonic() < end:  # noqa: ASYNC110 - attempts end in other threads
+            await asyncio.sleep(0.02)
+
+    def _release(self, connection: Connection, ids: list[int]) -> int:
+        return sum(
+            release(connection, node=self.node.node_id, execution_ids=ids[start : start + 500])
+            for start in range(0, len(ids), 500)
+        )
+
+    def _take_back(self, *, older_than_seconds: float) -> list[int]:
+        """Ids of what waited in memory that long and was taken back, to be released."""
+        taken = self.threads.drop_older(older_than_seconds)
+        if self.loop_lane is not None:
+            taken += self.loop_lane.drop_older(older_than_seconds)
+        for attempt in taken:
+            if attempt.recorded:
+                self.node.runner.end_unrun(attempt, HANDED_BACK)
+        return [attempt.execution_id for attempt in taken if not attempt.recorded]
+
+    # ------------------------------------------------------------ once a second
+
+    def keep_house(self) -> bool:
+        """Store progress, carry out cancellations asked for elsewhere, give up what blocks, bury dead nodes,
+        unpark what can run again. Does nothing, and returns False, within a second of the last time."""
+        now = self.node.clock.monotonic()
+        if self._last_round is not None and now - self._last_round < TICK_SECONDS:
+            return False
+        self._last_round = now
+        self.node.runner.speak_up()
+        with self.node.database.connect() as connection:
+            wanted = cancel_requests(connection, self.node.node_id)
+        self.end(wanted)
+        for running in self.node.runner.abandon_overdue(_BLOCKING_GRACE_SECONDS):
+            self.threads.abandon(running.thread)
+        self._bury_the_dead()
+        if self._rounds % _PARKED_EVERY_ROUNDS == 0:
+            self._unpark()
+        self._rounds += 1
+        return True
+
+    def _bury_the_dead(self) -> None:
+        with self.node.database.connect() as connection:
+            dead = self.node.undertaker.dead(connection)
+            self.is_alone = self.node.undertaker.is_alone
+        for node_id, beats in dead:
+            rescued = self.node.journal.step_blocking(partial(self._rescue, node_id, beats))
+            logger.warning("节点 {} 已失联，接管其 {} 个运行中的执行", node_id, len(rescued))
+            self.found_dead += 1
+
+    def _rescue(self, node_id: str, beats: int, connection: Connection) -> list[Execution]:
+        return rescue(connection, node_id, beats, now=self.node.clock.now(), max_rescues=self.node.max_rescues)
+
+    def _unpark(self) -> None:
+        """Put back in line what was parked for a reason that is gone: the executor is here now, the params
+        are accepted now. An executor another node lacks is thereby run by the node that has it."""
+        with self.node.database.connect() as connection:
+            waiting = parked(connection, "unknown_executor") + parked(connection, "invalid_params")
+        mended = [execution.id for execution in waiting if self._is_runnable(execution)]
+        if mended:
+            self.node.journal.step_blocking(lambda connection: unpark(connection, mended, self.node.clock.now()))
+
+    def _is_runnable(self, execution: Execution) -> bool:
+        try:
+            self.node.service.check(execution.task_type, execution.params)
+        except SchedulerError:
+            return False
+        return True
+
+    def status(self) -> dict[str, Any]:
+        """What runs and waits here."""
+        loop_lane = self.loop_lane
+        return {
+            "running": len(self.node.runner.running),
+            "waiting_in_memory": self.threads.waiting + (loop_lane.waiting if loop_lane else 0),
+            "thread_lane": {"busy": self.threads.busy, "free": self.threads.free},
+            "loop_lane": {"busy": loop_lane.busy, "free": loop_lane.free} if loop_lane else None,
+        }
