@@ -2,8 +2,9 @@
 
 Two costs made up most of what a job cost. SQLAlchemy Core turns each row of an `executemany` into parameters by
 itself, 25 µs a row with our columns; here a statement is compiled once a dialect, and the driver is handed rows
-ready-made. And Python's sqlite3 lets go of the interpreter at each row of an `executemany` and has to win it back
-from every other thread; here a statement carries up to 256 rows, and SQLite works on them while Python goes on.
+ready-made, PostgreSQL's as one array a column. And Python's sqlite3 lets go of the interpreter at each row of an
+`executemany` and has to win it back from every other thread; here a statement carries up to 256 rows, and SQLite
+works on them while Python goes on.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     Column,
     Connection,
     Dialect,
     Insert,
+    Select,
     Table,
     Update,
     bindparam,
+    func,
     insert,
     literal_column,
     select,
@@ -54,7 +58,7 @@ class _Prepared:
 
 
 class _Bulk:
-    """What insert and update share: compile once a dialect, execute in chunks or by the driver's executemany."""
+    """What insert and update share: compile once a dialect, execute for many rows at a time."""
 
     def __init__(self, columns: Mapping[str, Column[Any]]) -> None:
         self._columns = columns
@@ -74,12 +78,13 @@ class _Bulk:
         if prepared is None:
             prepared = self._prepared[dialect.name] = self._prepare(dialect)
         if dialect.name != "sqlite":
-            named = [dict(zip(prepared.names, prepared.values(row), strict=True)) for row in rows]
-            return connection.exec_driver_sql(prepared.sql, named).rowcount
+            columns = zip(*(prepared.values(row) for row in rows), strict=True)
+            arrays = {name: list(values) for name, values in zip(prepared.names, columns, strict=True)}
+            return connection.exec_driver_sql(prepared.sql, arrays).rowcount
         matched = 0
         for chunk in _chunks(rows):
             parameters = tuple([value for row in chunk for value in prepared.values(row)])
-            matched += connection.exec_driver_sql(self._of_rows(prepared, len(chunk)), parameters).rowcount
+            matched += connection.exec_driver_sql(_of_rows(prepared, len(chunk)), parameters).rowcount
         return matched
 
     def _prepare(self, dialect: Dialect) -> _Prepared:
@@ -97,10 +102,20 @@ class _Bulk:
     def _compiled(self, dialect: Dialect) -> Compiled:
         raise NotImplementedError
 
-    def _of_rows(self, prepared: _Prepared, count: int) -> str:
-        """SQLite's statement for `count` rows: the one for a single row with its `(?, …)` repeated."""
-        one = _one_row(len(prepared.names))
-        return prepared.sql.replace(one, ", ".join([one] * count), 1)
+    def _given(self, dialect: Dialect) -> Select[Any]:
+        """SELECT of the rows given: on SQLite one `(?, …)`, to be repeated; on PostgreSQL an array a column."""
+        if dialect.name == "sqlite":
+            columns = [
+                literal_column(f"column{number}", of.type).label(name)
+                for number, (name, of) in enumerate(self._columns.items(), 1)
+            ]
+            return select(*columns).select_from(text(f"(VALUES {_one_row(len(columns))})"))
+        return select(
+            *(
+                func.unnest(bindparam(name, type_=ARRAY(of.type)), type_=of.type).label(name)
+                for name, of in self._columns.items()
+            )
+        )
 
 
 class BulkInsert(_Bulk):
@@ -111,7 +126,9 @@ class BulkInsert(_Bulk):
         self._statement: Insert = insert(table)
 
     def _compiled(self, dialect: Dialect) -> Compiled:
-        return self._statement.compile(dialect=dialect, column_keys=list(self._columns))
+        if dialect.name == "sqlite":  # plain VALUES: a SELECT would go through a table of its own first
+            return self._statement.compile(dialect=dialect, column_keys=list(self._columns))
+        return self._statement.from_select(list(self._columns), self._given(dialect)).compile(dialect=dialect)
 
 
 class BulkUpdate(_Bulk):
@@ -126,21 +143,15 @@ class BulkUpdate(_Bulk):
         self._statement = statement
 
     def _compiled(self, dialect: Dialect) -> Compiled:
-        if dialect.name == "sqlite":
-            # No CTE: in a statement that begins with WITH, Python's sqlite3 neither counts rows nor sees a write.
-            given = (
-                select(
-                    *(
-                        literal_column(f"column{number}", of.type).label(name)
-                        for number, (name, of) in enumerate(self._columns.items(), 1)
-                    )
-                )
-                .select_from(text(f"(VALUES {_one_row(len(self._columns))})"))
-                .subquery("given")
-            )
-            return self._statement(dict(given.c.items())).compile(dialect=dialect)
-        bound = {name: bindparam(name, type_=of.type) for name, of in self._columns.items()}
-        return self._statement(bound).compile(dialect=dialect)
+        # No CTE: in a statement that begins with WITH, Python's sqlite3 neither counts rows nor sees a write.
+        given = self._given(dialect).subquery("given")
+        return self._statement(dict(given.c.items())).compile(dialect=dialect)
+
+
+def _of_rows(prepared: _Prepared, count: int) -> str:
+    """SQLite's statement for `count` rows: the one for a single row with its `(?, …)` repeated."""
+    one = _one_row(len(prepared.names))
+    return prepared.sql.replace(one, ", ".join([one] * count), 1)
 
 
 def _one_row(width: int) -> str:

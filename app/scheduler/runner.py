@@ -143,7 +143,7 @@ class Runner:
     default_timeout: float | None
     on_waiting: Callable[[datetime], None]
     on_unstarted: Callable[[Attempt], None]
-    on_ended: Callable[[], None]
+    on_ended: Callable[[int], None]
     on_settled: Callable[[int, datetime | None], None]
     running: dict[int, Running] = field(default_factory=dict)
 
@@ -163,7 +163,7 @@ class Runner:
         finally:
             if self.running.get(attempt.execution_id) is running:
                 del self.running[attempt.execution_id]
-            self.on_ended()
+            self.on_ended(attempt.execution_id)
 
     def stop(self, execution_id: int, why: str) -> bool:
         """Ask a running attempt to end; False: none runs here. Safe from any thread."""

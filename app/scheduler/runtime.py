@@ -77,7 +77,7 @@ class _Live:
             default_timeout=settings.scheduler_timeout_seconds,
             on_waiting=lambda at: self.engine.wake(at),
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
-            on_ended=lambda: self.engine.attempt_ended(),
+            on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
         )
         self.engine: ExecutionEngine = make_engine(

@@ -179,6 +179,7 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
             ),
         )
     )
+    found.append(_on_postgres(jobs))
     found.extend(
         Benchmark(
             f"fires {tasks:,}",
@@ -237,6 +238,52 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
         )
     )
     return found
+
+
+def _on_postgres(jobs: int) -> Benchmark:
+    """Both engines on PostgreSQL beside PgQueuer by itself."""
+    rate, start = "{}, end to end", "{}, idle"
+    callers, lanes = "callers=256", "concurrency=16"
+    return Benchmark(
+        "postgres",
+        (
+            Probe(
+                rate.format("pgqueuer engine"),
+                "ours",
+                "postgres_throughput",
+                (f"jobs={jobs}", "engine=pgqueuer", callers),
+            ),
+            Probe(
+                rate.format("embedded engine"),
+                "ours",
+                "postgres_throughput",
+                (f"jobs={jobs}", "engine=embedded", callers),
+            ),
+            Probe(rate.format("raw PgQueuer"), "peers.raw_pgqueuer", "throughput", (f"jobs={jobs}", lanes)),
+            Probe(start.format("pgqueuer engine"), "ours", "postgres_latency", ("jobs=100", "engine=pgqueuer")),
+            Probe(start.format("embedded engine"), "ours", "postgres_latency", ("jobs=100", "engine=embedded")),
+            Probe(start.format("raw PgQueuer"), "peers.raw_pgqueuer", "latency", ("jobs=100", lanes)),
+        ),
+        (
+            Ratio(
+                "pgqueuer engine ÷ raw PgQueuer",
+                lambda f: f[rate.format("pgqueuer engine")]["rate"] / f[rate.format("raw PgQueuer")]["rate"],
+                at_least=0.7,
+            ),
+            Ratio(
+                "embedded engine ÷ raw PgQueuer",
+                lambda f: f[rate.format("embedded engine")]["rate"] / f[rate.format("raw PgQueuer")]["rate"],
+            ),
+            Ratio(
+                "idle p50, pgqueuer engine ÷ raw PgQueuer",
+                lambda f: (
+                    f[start.format("pgqueuer engine")]["start_p50_ms"]
+                    / f[start.format("raw PgQueuer")]["start_p50_ms"]
+                ),
+                at_most=2,
+            ),
+        ),
+    )
 
 
 def measure(benchmark: Benchmark, repeat: int, progress: Progress) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from tests.benchmarks.measure import (
     row_watch,
     spread_ms,
 )
+from tests.benchmarks.postgres import postgres
 
 
 class NoOp(TaskExecutor):
@@ -66,11 +67,15 @@ def _settings(folder: Path, synchronous: str = "FULL") -> Settings:
     return Settings(database_url=database, sqlite_synchronous=synchronous, log_level="WARNING")  # type: ignore[arg-type]
 
 
+def _postgres_settings(url: str, engine: str) -> Settings:
+    return Settings(database_url=url, scheduler_engine=engine, log_level="WARNING")  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def _running(settings: Settings) -> AsyncIterator[tuple[SchedulerService, Runtime]]:
     configure_logging("WARNING")
-    upgrade(settings)
     service = build_service(settings)
+    await asyncio.to_thread(runtime_of(service).prepare_database)
     service.register_executor(NoOp())
     service.start()
     try:
@@ -100,30 +105,51 @@ async def overhead(calls: int, level: str) -> probe.Figures:
 async def throughput(jobs: int, synchronous: str, callers: int) -> probe.Figures:
     """`callers` coroutines await their enqueues; done when every outcome is committed."""
     with probe.workspace() as folder:
-        async with _running(_settings(folder, synchronous)) as (service, runtime):
-            loop, all_done, done = asyncio.get_running_loop(), asyncio.Event(), 0
+        return await _throughput(_settings(folder, synchronous), jobs, callers)
 
-            def count(event: ExecutionChanged) -> None:
-                nonlocal done
-                done += 1
-                if done == jobs:
-                    loop.call_soon_threadsafe(all_done.set)
 
-            runtime.events.subscribe(count)
-            numbers = iter(range(jobs))
+async def postgres_throughput(jobs: int, engine: str, callers: int) -> probe.Figures:
+    """The same on PostgreSQL, with either engine."""
+    with postgres() as url:
+        return await _throughput(_postgres_settings(url, engine), jobs, callers)
 
-            async def call() -> None:
-                for _ in numbers:
-                    await service.enqueue("no_op")
 
-            started = time.perf_counter()
-            await asyncio.gather(*(call() for _ in range(callers)))
-            await asyncio.wait_for(all_done.wait(), 120)
-            return {"rate": jobs / (time.perf_counter() - started)}
+async def _throughput(settings: Settings, jobs: int, callers: int) -> probe.Figures:
+    async with _running(settings) as (service, runtime):
+        loop, all_done, done = asyncio.get_running_loop(), asyncio.Event(), 0
+
+        def count(event: ExecutionChanged) -> None:
+            nonlocal done
+            done += 1
+            if done == jobs:
+                loop.call_soon_threadsafe(all_done.set)
+
+        runtime.events.subscribe(count)
+        numbers = iter(range(jobs))
+
+        async def call() -> None:
+            for _ in numbers:
+                await service.enqueue("no_op")
+
+        started = time.perf_counter()
+        await asyncio.gather(*(call() for _ in range(callers)))
+        await asyncio.wait_for(all_done.wait(), 120)
+        return {"rate": jobs / (time.perf_counter() - started)}
 
 
 async def latency(jobs: int, synchronous: str) -> probe.Figures:
     """One at a time on an idle scheduler: from the call of enqueue to the start of the attempt."""
+    with probe.workspace() as folder:
+        return await _latency(_settings(folder, synchronous), jobs)
+
+
+async def postgres_latency(jobs: int, engine: str) -> probe.Figures:
+    """The same on PostgreSQL, with either engine."""
+    with postgres() as url:
+        return await _latency(_postgres_settings(url, engine), jobs)
+
+
+async def _latency(settings: Settings, jobs: int) -> probe.Figures:
     started_at = threading.Event()
     moments: list[float] = []
 
@@ -134,16 +160,16 @@ async def latency(jobs: int, synchronous: str) -> probe.Figures:
             return TaskExecutionResult.success_result("")
 
     seconds: list[float] = []
-    with probe.workspace() as folder:
-        async with _running(_settings(folder, synchronous)) as (service, _):
-            service.register_executor(Note())
-            for _ in range(jobs):
-                started_at.clear()
-                asked = time.perf_counter()
-                await service.enqueue("no_op")
-                await asyncio.to_thread(started_at.wait, 10)
-                seconds.append(moments[-1] - asked)
-                await asyncio.sleep(0.01)
+    async with _running(settings) as (service, _):
+        service.register_executor(Note())
+        await asyncio.sleep(0.5)
+        for _ in range(jobs):
+            started_at.clear()
+            asked = time.perf_counter()
+            await service.enqueue("no_op")
+            await asyncio.to_thread(started_at.wait, 10)
+            seconds.append(moments[-1] - asked)
+            await asyncio.sleep(0.05)
     return spread_ms("start", seconds)
 
 
@@ -240,4 +266,4 @@ async def api_latency(blocked: int) -> probe.Figures:
 
 
 if __name__ == "__main__":
-    probe.main(overhead, throughput, latency, fires, footprint, api_latency)
+    probe.main(overhead, throughput, postgres_throughput, latency, postgres_latency, fires, footprint, api_latency)

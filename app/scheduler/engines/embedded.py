@@ -88,7 +88,7 @@ class EmbeddedEngine:
     def unstarted(self, attempt: Attempt) -> None:
         self._pool.unstarted(attempt)
 
-    def attempt_ended(self) -> None:
+    def attempt_ended(self, execution_id: int) -> None:
         """A lane is free again: look at once for more, where the table is known to hold more."""
         if self._backlog:
             self.wake()

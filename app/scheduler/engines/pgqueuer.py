@@ -12,6 +12,8 @@ twice. Its `run()` ends when PostgreSQL goes away; it is started anew, on a new 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -44,6 +46,11 @@ _POOL_MIN, _POOL_MAX = 2, 8
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
 _COMING_SECONDS = 60.0
+_AHEAD = 4
+"""Jobs PgQueuer may hold here for each lane: one runs, others are being claimed, recorded and acknowledged."""
+_BRIEF_SECONDS = 0.2
+_PATIENCE_SECONDS = 1.0
+"""A job that has found no free lane for this long goes back, for another node to take."""
 _SWEEP_SHARE = 20
 """A sweep for missing jobs rests this many times as long as it took: a long queue must not be swept all day."""
 
@@ -76,6 +83,51 @@ class _WatchedDriver(AsyncpgPoolDriver):
             raise
 
 
+class _Room:
+    """Places for attempts; whoever waits longest among the highest priority is let in next. Of one loop.
+
+    One place a lane; while attempts are brief, two: one runs while the other is being claimed. With long ones that
+    would claim what another node could have started.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._inside: dict[int, float] = {}
+        self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
+        self._sequence = itertools.count()
+        self._typical_stay = 1.0
+
+    @property
+    def _is_full(self) -> bool:
+        places = 2 * self._lanes if self._typical_stay < _BRIEF_SECONDS else self._lanes
+        return len(self._inside) >= places
+
+    async def enter(self, execution_id: int, priority: int) -> None:
+        """Take a place, or wait for one."""
+        if not self._is_full:
+            self._inside[execution_id] = time.monotonic()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (-priority, next(self._sequence), execution_id, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self.leave(execution_id)  # it may have been let in at that very moment
+            raise
+
+    def leave(self, execution_id: int) -> None:
+        """Give the place up, if there is one to give up."""
+        since = self._inside.pop(execution_id, None)
+        if since is None:
+            return
+        self._typical_stay += (time.monotonic() - since - self._typical_stay) / 16
+        while self._waiting and not self._is_full:
+            _, _, follower, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                self._inside[follower] = time.monotonic()
+                turn.set_result(None)
+
+
 class PgQueuerEngine:
     """See the module. Everything public is safe from any thread.
 
@@ -100,7 +152,7 @@ class PgQueuerEngine:
         self._stopping = asyncio.Event()
         self._manager: QueueManager | None = None
         self._arriving = 0
-        self._room = asyncio.Semaphore(node.concurrency)
+        self._room = _Room(node.concurrency)
         self._settling: dict[int, asyncio.Future[_Settled]] = {}
 
     # ------------------------------------------------------------ taking work
@@ -150,8 +202,8 @@ class PgQueuerEngine:
     def unstarted(self, attempt: Attempt) -> None:
         self._pool.unstarted(attempt)
 
-    def attempt_ended(self) -> None:
-        """PgQueuer keeps its own count of what runs."""
+    def attempt_ended(self, execution_id: int) -> None:
+        self._tell(partial(self._room.leave, execution_id))
 
     def settled(self, execution_id: int, retry_at: datetime | None) -> None:
         self._tell(partial(self._settle, execution_id, _Settled(retry_at)))
@@ -210,12 +262,12 @@ class PgQueuerEngine:
             self._manager = manager
             if not self._open:
                 return
-            concurrency = max(self._node.concurrency, 2)
+            ahead = _AHEAD * self._node.concurrency
             run = asyncio.create_task(
                 manager.run(
                     dequeue_timeout=timedelta(seconds=DEQUEUE_SECONDS),
-                    batch_size=concurrency // 2,
-                    max_concurrent_tasks=concurrency,
+                    batch_size=ahead // 2,
+                    max_concurrent_tasks=ahead,
                     heartbeat_timeout=self._heartbeat,
                 )
             )
@@ -238,31 +290,38 @@ class PgQueuerEngine:
     async def _handle(self, job: Job, context: Context) -> None:
         """Claim the job's execution, have it run, and see it through to its recorded end."""
         execution_id = int(job.payload or b"0")
-        # PgQueuer asks for room for two batches; a lane for each attempt is ours to see to.
-        async with self._room:
-            outcome = await self._run(execution_id, context)
-        if outcome is not None and outcome.retry_at is not None:
-            raise RetryRequested(max(outcome.retry_at - self._node.clock.now(), timedelta()))
-
-    async def _run(self, execution_id: int, context: Context) -> _Settled | None:
-        """Run it, if the claim is granted, to its recorded end."""
-        if not self._open:
-            raise RetryRequested(reason="this node is shutting down")
-        self._arriving += 1
-        try:
-            settling = await self._claimed(execution_id)
-        finally:
-            self._arriving -= 1
+        settling = await self._started(execution_id, job.priority)
         if settling is None:
-            return None
+            return
         try:
             with context.cancellation:
                 await asyncio.shield(settling)
             if context.cancellation.cancel_called and not settling.done():
                 self._node.runner.stop(execution_id, CANCELLED)
-            return await settling
+            outcome = await settling
         finally:
             self._settling.pop(execution_id, None)
+        if outcome.retry_at is not None:
+            raise RetryRequested(max(outcome.retry_at - self._node.clock.now(), timedelta()))
+
+    async def _started(self, execution_id: int, priority: int) -> asyncio.Future[_Settled] | None:
+        """Claim it as soon as there is a lane for it; until then it is not ours, and says so."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._room.enter(execution_id, priority)
+        except TimeoutError:
+            raise RetryRequested(reason="every lane of this node is busy") from None
+        settling: asyncio.Future[_Settled] | None = None
+        self._arriving += 1
+        try:
+            if not self._open:
+                raise RetryRequested(reason="this node is shutting down")
+            settling = await self._claimed(execution_id)
+        finally:
+            self._arriving -= 1
+            if settling is None:
+                self._room.leave(execution_id)
+        return settling
 
     async def _claimed(self, execution_id: int) -> asyncio.Future[_Settled] | None:
         """Claim it and put it on a lane; what is returned is done when its end is recorded. None: not for us."""
@@ -304,6 +363,7 @@ class PgQueuerEngine:
             self._manager.shutdown.set()
 
     def _settle(self, execution_id: int, outcome: _Settled) -> None:
+        self._room.leave(execution_id)
         settling = self._settling.get(execution_id)
         if settling is not None and not settling.done():
             settling.set_result(outcome)

@@ -50,8 +50,8 @@ class Engine(Protocol):
     def unstarted(self, attempt: Attempt) -> None:
         """An attempt the runner would not start."""
 
-    def attempt_ended(self) -> None:
-        """An attempt has ended; there is room for another."""
+    def attempt_ended(self, execution_id: int) -> None:
+        """An attempt has ended (the record of it may still be on its way); there is room for another."""
 
     def settled(self, execution_id: int, retry_at: datetime | None) -> None:
         """The end of an attempt is in the database, or was refused there; `retry_at`: when it is tried again."""
