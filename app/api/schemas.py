@@ -226,6 +226,7 @@ class NodeAnswer(_Answer):
     version: str
     started_at: datetime
     heartbeat_at: datetime
+    running: int = Field(default=0, description="Executions it is running now.")
 
 
 class StatusAnswer(BaseModel):

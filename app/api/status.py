@@ -48,7 +48,11 @@ def _info(executor: TaskExecutor) -> dict[str, Any]:
 @router.get("/nodes", summary="List nodes", responses=documented())
 def list_nodes(runtime: RuntimeOf, _caller: Viewer) -> list[NodeAnswer]:
     """The processes that run an engine on this database."""
-    return [NodeAnswer.model_validate(node) for node in runtime.history.nodes()]
+    running = runtime.history.running_by_node()
+    return [
+        NodeAnswer.model_validate(node).model_copy(update={"running": running.get(node.id, 0)})
+        for node in runtime.history.nodes()
+    ]
 
 
 @router.get("/status", summary="Show the status", responses=documented())

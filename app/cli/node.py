@@ -28,19 +28,24 @@ def list_nodes(
         from app.cli.follow import is_listening  # needs SQLAlchemy, see session.py
 
         nodes = [(node, is_listening(runtime, node)) for node in runtime.history.nodes(alive=not everyone)]
+        running = runtime.history.running_by_node()
         zone = runtime.settings.scheduler_timezone
     if as_json:
-        output.show_json([node_record(node) | {"listening": listening} for node, listening in nodes])
+        output.show_json(
+            [node_record(node, running.get(node.id, 0)) | {"listening": listening} for node, listening in nodes]
+        )
     elif nodes:
         output.show_table(
-            ("id", "role", "engine", "version", "pid", "started", "heartbeat", "listens"),
+            ("id", "host", "pid", "role", "engine", "version", "running", "started", "heartbeat", "listens"),
             [
                 (
                     node.id,
+                    node.host.partition("/")[0],
+                    str(node.pid),
                     node.role,
                     node.engine,
                     node.version,
-                    str(node.pid),
+                    str(running.get(node.id, 0)),
                     output.moment(node.started_at, zone),
                     output.moment(node.heartbeat_at, zone),
                     "yes" if listening else "no",

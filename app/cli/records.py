@@ -42,8 +42,8 @@ def log_record(line: ExecutionLog) -> dict[str, Any]:
     return LogAnswer.model_validate(line).model_dump()
 
 
-def node_record(node: Node) -> dict[str, Any]:
-    """One node."""
+def node_record(node: Node, running: int) -> dict[str, Any]:
+    """One node, and how many executions it is running."""
     from app.api.schemas import NodeAnswer
 
-    return NodeAnswer.model_validate(node).model_dump()
+    return NodeAnswer.model_validate(node).model_dump() | {"running": running}

@@ -11,7 +11,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.errors import NotFound
 from app.models.node import Node
 from app.models.task_attempt import ExecutionLog, TaskAttempt
-from app.models.task_execution import Execution, ExecutionState, TaskExecution, is_not_success
+from app.models.task_execution import (
+    ACTIVE_STATES,
+    Execution,
+    ExecutionState,
+    TaskExecution,
+    is_not_success,
+    state_in,
+)
 
 executions = TaskExecution.__table__
 
@@ -115,6 +122,20 @@ class History:
             query = query.where(Node.stopped_at.is_(None))
         with self._sessions() as session:
             return list(session.scalars(query))
+
+    def running_by_node(self) -> dict[str, int]:
+        """How many executions each node is running; a node that runs none is not in it."""
+        query = (
+            select(executions.c.owner, func.count())
+            .where(
+                executions.c.owner.is_not(None),
+                state_in(executions.c.state, ACTIVE_STATES),
+                executions.c.state == ExecutionState.RUNNING.value,
+            )
+            .group_by(executions.c.owner)
+        )
+        with self._sessions() as session:
+            return {owner: count for owner, count in session.execute(query)}  # noqa: C416 - typed
 
     def _read(self, query: Select[tuple[object, ...]]) -> list[Execution]:
         with self._sessions() as session:

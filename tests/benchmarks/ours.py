@@ -36,7 +36,7 @@ from tests.benchmarks.measure import (
     row_watch,
     spread_ms,
 )
-from tests.benchmarks.postgres import postgres
+from tests.postgres import postgres_server
 
 
 class NoOp(TaskExecutor):
@@ -110,8 +110,8 @@ async def throughput(jobs: int, synchronous: str, callers: int) -> probe.Figures
 
 async def postgres_throughput(jobs: int, engine: str, callers: int) -> probe.Figures:
     """The same on PostgreSQL, with either engine."""
-    with postgres() as url:
-        return await _throughput(_postgres_settings(url, engine), jobs, callers)
+    with postgres_server() as server:
+        return await _throughput(_postgres_settings(server.get_uri(), engine), jobs, callers)
 
 
 async def _throughput(settings: Settings, jobs: int, callers: int) -> probe.Figures:
@@ -145,8 +145,8 @@ async def latency(jobs: int, synchronous: str) -> probe.Figures:
 
 async def postgres_latency(jobs: int, engine: str) -> probe.Figures:
     """The same on PostgreSQL, with either engine."""
-    with postgres() as url:
-        return await _latency(_postgres_settings(url, engine), jobs)
+    with postgres_server() as server:
+        return await _latency(_postgres_settings(server.get_uri(), engine), jobs)
 
 
 async def _latency(settings: Settings, jobs: int) -> probe.Figures:

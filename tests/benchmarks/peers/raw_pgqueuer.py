@@ -17,7 +17,7 @@ from pgqueuer.queries import Queries
 from app.scheduler.engines.pgqueuer_jobs import asyncpg_dsn
 from tests.benchmarks import probe
 from tests.benchmarks.measure import spread_ms
-from tests.benchmarks.postgres import postgres
+from tests.postgres import postgres_server
 
 _BURST = 500
 
@@ -25,8 +25,8 @@ _BURST = 500
 @asynccontextmanager
 async def _worker(concurrency: int, started: asyncio.Queue[float]) -> AsyncIterator[Queries]:
     """A worker whose jobs put the moment they start into `started`."""
-    with postgres() as url:
-        async with asyncpg.create_pool(asyncpg_dsn(url), min_size=2, max_size=8) as pool:
+    with postgres_server() as server:
+        async with asyncpg.create_pool(asyncpg_dsn(server.get_uri()), min_size=2, max_size=8) as pool:
             queries = Queries(AsyncpgPoolDriver(pool))
             await queries.install()
             manager = QueueManager(queries)

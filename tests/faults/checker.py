@@ -1,0 +1,224 @@
+"""What must be true afterwards. Knows the database and the diary, and which processes were killed or stopped when.
+
+About time the checker asks the diary, whose clock nobody steps. An attempt's code counts as over when it said so,
+when its process was killed, or when its process was stopped: from then on it holds no lease, and what it still
+does must have no effect, which the effects themselves show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.models.task_attempt import TaskAttempt
+from app.models.task_execution import FINAL_STATES, Execution, ExecutionState, TaskExecution
+from tests.faults.diary import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """A ledger row: `count` fires from `first` to `last`, of a task that fires each second."""
+
+    task: int
+    first: datetime
+    last: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """A recorded attempt."""
+
+    execution: int
+    number: int
+    status: str
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything that the run left behind."""
+
+    executions: Sequence[Execution]
+    attempts: Sequence[AttemptRow]
+    fires: Sequence[Fire]
+    effects: Sequence[tuple[int, int]]
+    """(execution, attempt) of each row an executor wrote through its Session."""
+    lines: Sequence[Line]
+    acknowledged: Mapping[str, int]
+    """Idempotency key → execution id, as the API answered."""
+    gone: Mapping[int, Sequence[float]]
+    """Process id → when it was killed or stopped, in `boot_seconds()`."""
+    limits: Mapping[str, int]
+    """Concurrency key → how many may run at once."""
+    recorded_keys: Mapping[str, list[int]] = field(default_factory=dict)
+    """Idempotency key → the executions that have it."""
+
+
+def collect(connection: Connection, **known: Any) -> Evidence:
+    """Read the evidence from the database; `known` is what the harness itself saw."""
+    table = TaskExecution.__table__
+    executions = [Execution.from_row(row) for row in connection.execute(table.select().order_by(table.c.id))]
+    tried = TaskAttempt.__table__
+    keys: dict[str, list[int]] = defaultdict(list)
+    for execution in executions:
+        if execution.idempotency_key is not None:
+            keys[execution.idempotency_key].append(execution.id)
+    return Evidence(
+        executions=executions,
+        attempts=[
+            AttemptRow(row.execution_id, row.number, row.status) for row in connection.execute(tried.select())
+        ],
+        fires=[
+            Fire(one.task_id, one.first_fire_at or one.scheduled_for, one.scheduled_for, one.fire_count)
+            for one in executions
+            if one.task_id is not None and one.scheduled_for is not None
+        ],
+        effects=[(row.execution, row.attempt) for row in connection.execute(text("SELECT * FROM fault_effects"))],
+        recorded_keys=keys,
+        **known,
+    )
+
+
+def violations(evidence: Evidence) -> list[str]:
+    """Every promise that was broken, in a sentence each; none is the aim."""
+    return [
+        *_ledger(evidence.fires),
+        *_acknowledged(evidence),
+        *_outcomes(evidence),
+        *_effects(evidence),
+        *_overlaps(evidence),
+        *_limits(evidence),
+        *_ran_again(evidence),
+    ]
+
+
+def _ledger(fires: Iterable[Fire]) -> Iterable[str]:
+    """No fire lost, none recorded twice: the rows of a task cover each second once, without a gap."""
+    by_task: dict[int, list[Fire]] = defaultdict(list)
+    for fire in fires:
+        by_task[fire.task].append(fire)
+    second = timedelta(seconds=1)
+    for task, rows in by_task.items():
+        rows.sort(key=lambda fire: fire.first)
+        for fire in rows:
+            if fire.last - fire.first != (fire.count - 1) * second:
+                yield f"task {task}: a row says {fire.count} fires from {fire.first} to {fire.last}"
+        for sooner, later in pairwise(rows):
+            if later.first <= sooner.last:
+                yield f"task {task}: the fire at {later.first} is recorded twice"
+            elif later.first - sooner.last != second:
+                yield f"task {task}: no row for the fires between {sooner.last} and {later.first}"
+
+
+def _acknowledged(evidence: Evidence) -> Iterable[str]:
+    """What was acknowledged is there, once a key."""
+    ids = {execution.id for execution in evidence.executions}
+    for key, execution in evidence.acknowledged.items():
+        if execution not in ids:
+            yield f"execution {execution} was acknowledged and is gone"
+        if evidence.recorded_keys.get(key) != [execution]:
+            yield f"key {key}: acknowledged {execution}, recorded {evidence.recorded_keys.get(key)}"
+
+
+def _outcomes(evidence: Evidence) -> Iterable[str]:
+    """Every execution is over; a success has one successful attempt, its last, and nothing else has any."""
+    by_execution: dict[int, list[AttemptRow]] = defaultdict(list)
+    for attempt in evidence.attempts:
+        by_execution[attempt.execution].append(attempt)
+    for execution in evidence.executions:
+        attempts = sorted(by_execution[execution.id], key=lambda attempt: attempt.number)
+        won = [attempt.number for attempt in attempts if attempt.status == "success"]
+        if execution.state not in FINAL_STATES:
+            yield f"execution {execution.id} is still {execution.state.value}"
+        elif execution.state is ExecutionState.SUCCESS and won != [execution.attempt]:
+            yield f"execution {execution.id} succeeded at attempt {execution.attempt}; successful attempts: {won}"
+        elif execution.state is not ExecutionState.SUCCESS and won:
+            yield f"execution {execution.id} is {execution.state.value} and has successful attempts: {won}"
+        if [attempt.number for attempt in attempts] != list(range(1, len(attempts) + 1)):
+            yield f"execution {execution.id} has attempts {[attempt.number for attempt in attempts]}"
+
+
+def _effects(evidence: Evidence) -> Iterable[str]:
+    """What an executor wrote through its Session is there exactly once for a success, and else never."""
+    written: dict[int, list[int]] = defaultdict(list)
+    for execution, attempt in evidence.effects:
+        written[execution].append(attempt)
+    for one in evidence.executions:
+        expected = [one.attempt] if one.state is ExecutionState.SUCCESS else []
+        if one.task_type == "effect" and sorted(written[one.id]) != expected:
+            yield f"execution {one.id} ({one.state.value}): effects of attempts {written[one.id]}, not {expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How long an attempt's code ran, as far as it counts."""
+
+    execution: int
+    attempt: int
+    key: str | None
+    begin: float
+    end: float
+
+
+def spans(evidence: Evidence) -> list[Span]:
+    """The attempts' code, from the diary."""
+    ends = {(line.execution, line.attempt, line.pid): line.at for line in evidence.lines if line.event == "end"}
+    found = []
+    for line in evidence.lines:
+        if line.event == "begin":
+            end = ends.get((line.execution, line.attempt, line.pid), float("inf"))
+            gone = [moment for moment in evidence.gone.get(line.pid, ()) if moment >= line.at]
+            found.append(Span(line.execution, line.attempt, line.key, line.at, min([end, *gone])))
+    return found
+
+
+def _overlaps(evidence: Evidence) -> Iterable[str]:
+    """No attempt of an execution began while another of the same one ran."""
+    by_execution: dict[int, list[Span]] = defaultdict(list)
+    for span in spans(evidence):
+        by_execution[span.execution].append(span)
+    for execution, ran in by_execution.items():
+        ran.sort(key=lambda span: span.begin)
+        for sooner, later in pairwise(ran):
+            if later.begin < sooner.end:
+                yield (
+                    f"execution {execution}: attempt {later.attempt} began {sooner.end - later.begin:.2f} s before"
+                    f" attempt {sooner.attempt} was over"
+                )
+
+
+def _limits(evidence: Evidence) -> Iterable[str]:
+    """Never more at once than a key allows."""
+    by_key: dict[str, list[Span]] = defaultdict(list)
+    for span in spans(evidence):
+        if span.key is not None:
+            by_key[span.key].append(span)
+    for key, ran in by_key.items():
+        moments = sorted([(span.begin, 1) for span in ran] + [(span.end, -1) for span in ran])
+        at_once = highest = 0
+        for _, change in moments:
+            at_once += change
+            highest = max(highest, at_once)
+        if highest > evidence.limits[key]:
+            yield f"key {key}: {highest} at once, {evidence.limits[key]} allowed"
+
+
+def _ran_again(evidence: Evidence) -> Iterable[str]:
+    """Finished work never ran again, and no attempt ran twice."""
+    begun = Counter((line.execution, line.attempt) for line in evidence.lines if line.event == "begin")
+    for (execution, attempt), times in begun.items():
+        if times > 1:
+            yield f"execution {execution}: attempt {attempt} ran {times} times"
+    succeeded = {one.id: one.attempt for one in evidence.executions if one.state is ExecutionState.SUCCESS}
+    for execution, attempt in begun:
+        if attempt > succeeded.get(execution, attempt):
+            yield f"execution {execution} had succeeded at attempt {succeeded[execution]}; {attempt} ran too"
+
+
+EFFECTS_TABLE = "CREATE TABLE fault_effects (execution INTEGER NOT NULL, attempt INTEGER NOT NULL)"

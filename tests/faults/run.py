@@ -1,0 +1,258 @@
+"""One run: traffic, faults, quiet, evidence."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.models.task_execution import FINAL_STATES
+from tests.faults.checker import Evidence, collect, violations
+from tests.faults.deployment import LEASE_SECONDS, Deployment, Server, deployed
+
+API = "http://127.0.0.1:{port}/api/v1/scheduler"
+LIMITS = {"narrow": 1, "wide": 3}
+TASKS = (
+    {"name": "allow", "overlap_policy": "allow", "params": {"seconds": 0.1, "failing": 0.1}},
+    {"name": "skip", "overlap_policy": "skip", "params": {"seconds": 1.5}},
+    {"name": "queue", "overlap_policy": "queue", "params": {"seconds": 0.3}},
+    {"name": "all", "overlap_policy": "allow", "misfire_policy": "all", "params": {"seconds": 0.05}},
+    {
+        "name": "keyed",
+        "overlap_policy": "allow",
+        "params": {"seconds": 0.2, "key": "wide"},
+        "concurrency_key": "wide",
+    },
+)
+QUIET_SECONDS = 120.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run was and what it found."""
+
+    target: str
+    seed: int
+    seconds: float
+    processes: int
+    fires: int = 0
+    executions: int = 0
+    acknowledged: int = 0
+    attempts: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    rescue_seconds: list[float] = field(default_factory=list)
+    """From SIGKILL to the next attempt of what the process ran."""
+    hand_over_seconds: list[float] = field(default_factory=list)
+    """From SIGTERM to the next attempt of what the process handed back."""
+    violations: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: counts, times as median and maximum, violations."""
+        return {
+            **{name: getattr(self, name) for name in ("target", "seed", "seconds", "processes", "fires")},
+            **{name: getattr(self, name) for name in ("executions", "acknowledged", "attempts", "violations")},
+            "faults": dict(self.faults),
+            "lease_seconds": LEASE_SECONDS,
+            "rescue": _spread(self.rescue_seconds),
+            "hand_over": _spread(self.hand_over_seconds),
+        }
+
+
+def _spread(seconds: list[float]) -> dict[str, float] | None:
+    if not seconds:
+        return None
+    return {"count": len(seconds), "median": round(statistics.median(seconds), 3), "max": round(max(seconds), 3)}
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Clients that enqueue with idempotency keys until they are answered, and remember the answers."""
+
+    deployment: Deployment
+    seed: int
+    pause: float
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, clients: int) -> None:
+        for number in range(clients):
+            thread = threading.Thread(target=self._client, args=(number,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _client(self, number: int) -> None:
+        chance = random.Random(f"{self.seed}/{number}")
+        count = 0
+        with httpx.Client(timeout=5) as http:
+            while not self._stop.is_set():
+                count += 1
+                self._ask(http, chance, f"client-{number}-{count}")
+                time.sleep(self.pause * chance.random())
+
+    def _ask(self, http: httpx.Client, chance: random.Random, key: str) -> None:
+        limited = chance.choice([None, None, *LIMITS])
+        body: dict[str, Any] = {
+            "task_type": "effect",
+            "params": {"seconds": chance.choice([0, 0.02, 0.3]), "failing": 0.1, "key": limited},
+            "priority": chance.choice([0, 0, 5]),
+        }
+        if limited is not None:
+            body |= {"concurrency_key": limited, "concurrency_limit": LIMITS[limited]}
+        while not self._stop.is_set():
+            server = chance.choice(self.deployment.servers)
+            with suppress(httpx.HTTPError):
+                url = API.format(port=server.port) + "/executions"
+                answer = http.post(url, json=body, headers={"Idempotency-Key": key})
+                if answer.status_code == 202:
+                    self.acknowledged[key] = answer.json()["id"]
+                    return
+                if answer.status_code < 500:
+                    raise AssertionError(f"{answer.status_code}: {answer.text}")
+            time.sleep(0.05)
+
+
+def run(
+    target: str,
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    processes: int = 4,
+    only: tuple[str, ...] | None = None,
+    broken: str | None = None,
+    on_progress: Callable[[float, Report], None] = lambda _elapsed, _report: None,
+) -> Report:
+    """Run for `seconds`, let everything come to rest, and check. `only`: the names of the faults to use."""
+    report = Report(target, seed, seconds, processes)
+    chance = random.Random(seed)
+    with deployed(target, folder, broken=broken) as deployment:
+        for number in range(processes):
+            # On many machines some nodes record and others work.
+            deployment.start(SCHEDULER_ROLE="api" if target == "pgqueuer" and number < 2 else "all")
+        deployment.await_up()
+        _make_tasks(deployment.servers[0])
+        traffic = Traffic(deployment, seed, pause=0.1)
+        traffic.start(clients=4)
+        faults = _faults(deployment, report, chance, only)
+        started = time.monotonic()
+        while (elapsed := time.monotonic() - started) < seconds:
+            on_progress(elapsed, report)
+            name = chance.choice(sorted(faults))
+            faults[name]()
+            report.faults[name] += 1
+            time.sleep(chance.uniform(0.1, 1.0))
+        traffic.stop()
+        _come_to_rest(deployment)
+        deployment.stop()
+        with deployment.engine.connect() as connection:
+            evidence = collect(
+                connection,
+                lines=deployment.diary.read(),
+                acknowledged=traffic.acknowledged,
+                gone=deployment.gone,
+                limits=LIMITS,
+            )
+    _fill_in(report, evidence)
+    return report
+
+
+def _make_tasks(server: Server) -> None:
+    for task in TASKS:
+        definition = {"task_type": "effect", "schedule": {"type": "interval", "seconds": 1}, **task}
+        if "concurrency_key" in task:
+            definition["concurrency_limit"] = LIMITS[str(task["concurrency_key"])]
+        httpx.post(API.format(port=server.port) + "/tasks", json=definition, timeout=10).raise_for_status()
+
+
+def _faults(
+    deployment: Deployment, report: Report, chance: random.Random, only: tuple[str, ...] | None
+) -> dict[str, Callable[[], None]]:
+    """What can go wrong here, by name."""
+
+    def some() -> Server:
+        return chance.choice(deployment.servers)
+
+    faults: dict[str, Callable[[], None]] = {
+        "kill": lambda: deployment.kill(some()),
+        "terminate": lambda: deployment.terminate(some()),
+        "freeze": lambda: deployment.freeze(some(), 1.7 * LEASE_SECONDS),
+        "clock forward": lambda: deployment.step_clock(30, hold=1.0),
+        "clock back": lambda: deployment.step_clock(-3600, hold=1.5),
+    }
+    if deployment.postgres is not None:
+        faults["connections cut"] = deployment.cut_connections
+        faults["postgres restart"] = deployment.restart_postgres
+    elif deployment.can_fill_disk:
+        faults["disk full"] = lambda: deployment.fill_disk(1.0)
+    return {name: fault for name, fault in faults.items() if only is None or name in only}
+
+
+def _come_to_rest(deployment: Deployment) -> None:
+    """No more fires; wait until every execution is over.
+
+    Raises:
+        TimeoutError: some server does not come up. An execution that is never over is for the checker to report.
+    """
+    deployment.await_up()
+    _pause_all(deployment)
+    final = ", ".join(f"'{state.value}'" for state in FINAL_STATES)
+    waiting = text(f"SELECT count(*) FROM task_executions WHERE state NOT IN ({final})")
+    end = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < end:
+        with suppress(DBAPIError), deployment.engine.connect() as connection:
+            if not connection.scalar(waiting):
+                return
+        time.sleep(0.5)
+
+
+def _pause_all(deployment: Deployment) -> None:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            with deployment.engine.begin() as connection:
+                connection.execute(text("UPDATE scheduled_tasks SET is_active = false, next_run_at = NULL"))
+        except DBAPIError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _fill_in(report: Report, evidence: Evidence) -> None:
+    report.fires = sum(fire.count for fire in evidence.fires)
+    report.executions = len(evidence.executions)
+    report.acknowledged = len(evidence.acknowledged)
+    report.attempts = len(evidence.attempts)
+    report.rescue_seconds = _recoveries(evidence)
+    report.violations = violations(evidence)
+
+
+def _recoveries(evidence: Evidence) -> list[float]:
+    """How long after its process was gone an interrupted attempt was followed by the next one."""
+    begins = {(line.execution, line.attempt): line for line in evidence.lines if line.event == "begin"}
+    ends = {(line.execution, line.attempt, line.pid) for line in evidence.lines if line.event == "end"}
+    found = []
+    for (execution, attempt), line in begins.items():
+        following = begins.get((execution, attempt + 1))
+        lost = [moment for moment in evidence.gone.get(line.pid, ()) if moment >= line.at]
+        if following is not None and lost and (execution, attempt, line.pid) not in ends:
+            found.append(following.at - lost[0])
+    return found
