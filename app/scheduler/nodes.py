@@ -29,6 +29,11 @@ from app.services.scheduler_service import TaskStatus
 
 nodes = cast("Table", Node.__table__)
 
+_BLIND_SECONDS = 2.5
+"""An observer that has not looked for this long (it means to, each second) was blind."""
+_MARGIN = 0.2
+"""The share of a lease that is left for attempts to end in, once it cannot be renewed."""
+
 
 def new_node_id() -> str:
     """A readable id that no other process, and no earlier start of this one, has."""
@@ -67,12 +72,19 @@ class Lease:
     def __post_init__(self) -> None:
         self.renew()
 
-    def renew(self) -> None:
-        self.renewed_at = self.clock.monotonic()
+    def renew(self, asked_at: float | None = None) -> None:
+        """Renew it, from the moment the beat was asked for: when it was committed, nobody knows."""
+        self.renewed_at = self.clock.monotonic() if asked_at is None else asked_at
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long it is valid still. It lapses here before anybody else may think so, by a margin in which
+        attempts can end."""
+        return self.renewed_at + self.seconds * (1 - _MARGIN) - self.clock.monotonic()
 
     @property
     def is_valid(self) -> bool:
-        return self.clock.monotonic() - self.renewed_at < self.seconds
+        return self.remaining_seconds > 0
 
 
 class Heartbeat:
@@ -111,15 +123,20 @@ class Heartbeat:
             connection.execute(insert(nodes).values(**self._row, beats=0, started_at=now, heartbeat_at=now))
         self._lease.renew()
 
-    def start(self, on_lost: Callable[[], object]) -> None:
-        """Beat three times a lease; `on_lost` is called, once, when the row says we were declared dead."""
+    def start(self, on_lapsed: Callable[[], object], on_lost: Callable[[], object]) -> None:
+        """Beat three times a lease.
+
+        `on_lapsed` is called each time the lease lapses because the database is out of reach: others may soon
+        think that this node is dead. `on_lost` is called, once, when the row says that they do.
+        """
         self._thread = threading.Thread(
-            target=self._run, args=(on_lost,), name="contenthub-heartbeat", daemon=True
+            target=self._run, args=(on_lapsed, on_lost), name="contenthub-heartbeat", daemon=True
         )
         self._thread.start()
 
     def beat(self) -> bool:
         """One beat. False: this node has been declared dead, what it held belongs to others."""
+        asked_at = self._clock.monotonic()
         with self._engine.begin() as connection:
             alive = connection.execute(
                 update(nodes)
@@ -127,7 +144,7 @@ class Heartbeat:
                 .values(beats=nodes.c.beats + 1, heartbeat_at=self._clock.now())
             ).rowcount
         if alive:
-            self._lease.renew()
+            self._lease.renew(asked_at)
         return bool(alive)
 
     def stop(self, *, leave: bool) -> None:
@@ -141,15 +158,27 @@ class Heartbeat:
                     update(nodes).where(nodes.c.id == self.node_id).values(stopped_at=self._clock.now())
                 )
 
-    def _run(self, on_lost: Callable[[], object]) -> None:
+    def _run(self, on_lapsed: Callable[[], object], on_lost: Callable[[], object]) -> None:
+        watch = threading.Thread(target=self._watch, args=(on_lapsed,), name="contenthub-lease", daemon=True)
+        watch.start()
         while not self._stop.wait(self._lease.seconds / 3):
             try:
                 if not self.beat():
-                    logger.error("节点 {} 的租约已失效，正在取消其执行", self.node_id)
+                    logger.error("节点 {} 已被宣告失联，正在取消其执行", self.node_id)
                     on_lost()
                     return
             except SQLAlchemyError as error:
                 logger.warning("节点 {} 心跳失败: {}", self.node_id, error)
+
+    def _watch(self, on_lapsed: Callable[[], object]) -> None:
+        """A beat may hang as long as the database does; the lease lapses meanwhile."""
+        while not self._stop.wait(max(self._lease.remaining_seconds, self._lease.seconds / 20)):
+            if not self._lease.is_valid:
+                logger.error("节点 {} 的租约已到期而未能续约，正在取消其执行", self.node_id)
+                on_lapsed()
+                while not self._lease.is_valid:
+                    if self._stop.wait(self._lease.seconds / 20):
+                        return
 
 
 @dataclass(slots=True)
@@ -167,6 +196,7 @@ class Undertaker:
         self._lease_seconds = lease_seconds
         self._host = host_identity()
         self._sightings: dict[str, _Sighting] = {}
+        self._looked_at: float | None = None
 
     @property
     def is_alone(self) -> bool:
@@ -181,6 +211,7 @@ class Undertaker:
             )
         ).all()
         now = self._clock.monotonic()
+        self._forgive(now)
         seen = {}
         found = []
         for node_id, host, pid, beats in rows:
@@ -193,6 +224,14 @@ class Undertaker:
                 found.append((node_id, beats))
         self._sightings = seen
         return found
+
+    def _forgive(self, now: float) -> None:
+        """Who could not look cannot say who was silent: after an outage, or a pause of this very process,
+        everybody gets a whole lease to be heard again."""
+        if self._looked_at is not None and now - self._looked_at > max(self._lease_seconds / 3, _BLIND_SECONDS):
+            for sighting in self._sightings.values():
+                sighting.seen_at = now
+        self._looked_at = now
 
 
 def rescue(
@@ -209,8 +248,32 @@ def rescue(
         .where(nodes.c.id == node_id, nodes.c.beats == beats, nodes.c.stopped_at.is_(None))
         .values(stopped_at=now)
     ).rowcount
-    if not buried:
-        return []
+    return _put_back(connection, node_id, now, max_rescues) if buried else []
+
+
+def left_behind(connection: Connection) -> list[str]:
+    """Owners of executions that are no living nodes: what they recorded when they had been buried already."""
+    alive = select(nodes.c.id).where(nodes.c.stopped_at.is_(None))
+    return list(
+        connection.scalars(
+            select(executions.c.owner)
+            .where(
+                executions.c.owner.is_not(None),
+                state_in(executions.c.state, ACTIVE_STATES),
+                executions.c.owner.not_in(alive),
+            )
+            .distinct()
+        )
+    )
+
+
+def take_over(connection: Connection, node_id: str, *, now: datetime, max_rescues: int) -> list[Execution]:
+    """Put back in line what a node holds that is buried; returns the executions it was running."""
+    alive = select(nodes.c.id).where(nodes.c.id == node_id, nodes.c.stopped_at.is_(None))
+    return [] if connection.execute(alive).first() else _put_back(connection, node_id, now, max_rescues)
+
+
+def _put_back(connection: Connection, node_id: str, now: datetime, max_rescues: int) -> list[Execution]:
     held = [
         Execution.from_row(row)
         for row in connection.execute(

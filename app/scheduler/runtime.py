@@ -110,7 +110,7 @@ class _Live:
 
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
-        self.heartbeat.start(on_lost)
+        self.heartbeat.start(self.engine.lease_lapsed, on_lost)
         self.guard = LoopGuard(loop, self.runner.executor_of)
         self.guard.start()
         self.engine.start(loop)

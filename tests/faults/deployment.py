@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -261,4 +262,6 @@ def _small_disk(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         if mounted:
+            for file in folder.glob("contenthub.db*"):
+                shutil.copy(file, folder.parent)
             subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -13,15 +13,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
 from app.core.config import Settings
-from app.db.database import make_engine
+from app.db.database import begin_write, make_engine
 from app.models.task_execution import ExecutionState
 from app.scheduler.executions import FinishAttempt, StartAttempt, finish_attempt, record_attempts
-from app.scheduler.nodes import process_exists, rescue
+from app.scheduler.nodes import Lease, Undertaker, process_exists, rescue
 from app.scheduler.runtime import Runtime
 from app.services.scheduler_service import TaskStatus
+from tests.clock import VirtualClock
 from tests.support import Recorder, running, until
 
 
@@ -196,3 +197,79 @@ def test_a_start_committed_in_the_middle_of_a_finish_does_not_fence_it(postgres_
             ("success", "success")
         ]
     engine.dispose()
+
+
+# ---------------------------------------------------------------- who may say that somebody is dead
+
+
+def far_node(connection: Connection, beats: int = 0) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO nodes (id, host, pid, role, engine, version, beats, started_at, heartbeat_at)"
+            " VALUES ('far', 'elsewhere', 1, 'all', 'embedded', '0', :beats, '2030-01-01', '2030-01-01')"
+        ),
+        {"beats": beats},
+    )
+
+
+def test_an_observer_that_could_not_look_gives_everybody_a_lease_to_be_heard(sqlite_url: str) -> None:
+    engine, clock = make_engine(Settings(database_url=sqlite_url)), VirtualClock()
+    undertaker = Undertaker(clock, node_id="me", lease_seconds=15)
+
+    def dead_after(seconds: float) -> list[str]:
+        clock.advance(seconds)
+        return [node_id for node_id, _ in undertaker.dead(connection)]
+
+    with engine.connect() as connection:
+        far_node(connection)
+        assert [dead_after(1) for _ in range(3)] == [[], [], []]
+        assert dead_after(60) == []  # an outage, or this very process was stopped
+        assert [dead_after(1) for _ in range(14)] == [[]] * 14
+        assert dead_after(1) == ["far"]
+    engine.dispose()
+
+
+def test_a_lease_lapses_for_its_holder_before_anybody_else_may_think_so() -> None:
+    clock = VirtualClock()
+    lease = Lease(10, clock)
+    clock.advance(7.9)
+    assert lease.is_valid
+    clock.advance(0.2)
+    assert not lease.is_valid
+    asked_at = clock.monotonic()
+    clock.advance(5)
+    lease.renew(asked_at)
+    assert lease.remaining_seconds == pytest.approx(3)
+
+
+async def test_a_node_that_cannot_renew_its_lease_ends_what_it_runs_and_takes_nothing_on(sqlite_url: str) -> None:
+    work = Recorder("work", lambda *_: asyncio.sleep(60))
+    async with running(sqlite_url, work, scheduler_lease_seconds=1) as (service, runtime):
+        execution = await leave_running(runtime, service)
+        blocker = make_engine(Settings(database_url=sqlite_url))
+        with blocker.connect() as connection:
+            begin_write(connection)  # nobody can write: not a heartbeat, not an outcome
+            live = runtime._live
+            assert live is not None
+            await until(lambda: not live.lease.is_valid and not live.runner.running)
+            connection.rollback()
+        blocker.dispose()
+        await until(lambda: len(work.calls) == 2)
+        assert runtime.node_id == live.node_id
+        first = runtime.history.attempts(execution.id)[0]
+        assert (first.status, first.reason) == ("failed", "node_lost")
+
+
+async def test_what_a_buried_node_still_records_is_found(database_url: str) -> None:
+    async with running(database_url, Recorder("work")) as (_, runtime):
+        with runtime.engine.begin() as connection:
+            far_node(connection)
+            connection.execute(text("UPDATE nodes SET stopped_at = '2030-01-01' WHERE id = 'far'"))
+            connection.execute(
+                text(
+                    "INSERT INTO task_executions (task_type, state, owner, attempt)"
+                    " VALUES ('work', 'pending', 'far', 0), ('work', 'running', 'far', 1),"
+                    " ('work', 'pending', 'nobody', 0)"
+                )
+            )
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 3)

@@ -48,8 +48,12 @@ class EmbeddedEngine:
         constrained = values["concurrency_key"] is not None or values["exclusive"]
         room = self._pool.threads.waiting < _MEMORY_LIMIT
         known = self._node.service.get_executor(values["task_type"]) is not None
-        mine = self._open and self._runs and due_now and not constrained and room and known
+        mine = self._may_take and due_now and not constrained and room and known
         return self._node.node_id if mine else None
+
+    @property
+    def _may_take(self) -> bool:
+        return self._open and self._runs and self._node.runner.lease.is_valid
 
     def offer(self, executions: Sequence[Execution]) -> None:
         mine = []
@@ -82,6 +86,9 @@ class EmbeddedEngine:
         self._ticker.stop()
         self._pool.lose_everything()
 
+    def lease_lapsed(self) -> None:
+        self._pool.let_running_go()
+
     def end(self, execution_ids: Sequence[int]) -> None:
         self._pool.end(execution_ids)
 
@@ -110,7 +117,7 @@ class EmbeddedEngine:
             # Alone, there is nobody to leave it to.
             self._pool.let_go(older_than_seconds=None if self._pool.is_alone else _LET_GO_SECONDS)
         self._backlog = self._backlog or self._pool.found_dead > buried
-        if self._runs:
+        if self._may_take:
             self._claim()
 
     def _claim(self) -> None:

@@ -196,6 +196,9 @@ class PgQueuerEngine:
         self._tell(self._end_run)
         self._pool.lose_everything()
 
+    def lease_lapsed(self) -> None:
+        self._pool.let_running_go()
+
     def end(self, execution_ids: Sequence[int]) -> None:
         self._pool.end(execution_ids)
 
@@ -316,6 +319,8 @@ class PgQueuerEngine:
         try:
             if not self._open:
                 raise RetryRequested(reason="this node is shutting down")
+            if not self._node.runner.lease.is_valid:
+                raise RetryRequested(timedelta(seconds=1), "the lease of this node has lapsed")
             settling = await self._claimed(execution_id)
         finally:
             self._arriving -= 1

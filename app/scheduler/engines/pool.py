@@ -23,7 +23,7 @@ from app.scheduler.engines.ticker import TICK_SECONDS
 from app.scheduler.executions import cancel_requests, parked, release, request_cancel, unpark
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
-from app.scheduler.nodes import Undertaker, rescue
+from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
 from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
 from app.services.scheduler_service import SchedulerService
 
@@ -112,11 +112,15 @@ class AttemptPool:
         else:
             self._unstarted.append(attempt.execution_id)
 
+    def let_running_go(self) -> None:
+        """The lease has lapsed: end what runs, before somebody else starts it."""
+        for execution_id in list(self.node.runner.running):
+            self.node.runner.stop(execution_id, LEASE_LOST)
+
     def lose_everything(self) -> None:
         """This node has been declared dead: end what runs, forget what waits; others have it now."""
         self._take_back(older_than_seconds=-1.0)
-        for execution_id in list(self.node.runner.running):
-            self.node.runner.stop(execution_id, LEASE_LOST)
+        self.let_running_go()
 
     def let_go(self, *, older_than_seconds: float | None) -> None:
         """Release what the runner would not start and, with a limit, what has waited here longer than that."""
@@ -187,10 +191,17 @@ class AttemptPool:
         with self.node.database.connect() as connection:
             dead = self.node.undertaker.dead(connection)
             self.is_alone = self.node.undertaker.is_alone
+            orphaned = left_behind(connection)
         for node_id, beats in dead:
             rescued = self.node.journal.step_blocking(partial(self._rescue, node_id, beats))
             logger.warning("节点 {} 已失联，接管其 {} 个运行中的执行", node_id, len(rescued))
             self.found_dead += 1
+        for node_id in orphaned:
+            self.node.journal.step_blocking(partial(self._take_over, node_id))
+            self.found_dead += 1
+
+    def _take_over(self, node_id: str, connection: Connection) -> list[Execution]:
+        return take_over(connection, node_id, now=self.node.clock.now(), max_rescues=self.node.max_rescues)
 
     def _rescue(self, node_id: str, beats: int, connection: Connection) -> list[Execution]:
         return rescue(connection, node_id, beats, now=self.node.clock.now(), max_rescues=self.node.max_rescues)

@@ -56,6 +56,9 @@ class Engine(Protocol):
     def settled(self, execution_id: int, retry_at: datetime | None) -> None:
         """The end of an attempt is in the database, or was refused there; `retry_at`: when it is tried again."""
 
+    def lease_lapsed(self) -> None:
+        """The database has been out of reach for a lease: end what runs, before others start it."""
+
     def lose_everything(self) -> None:
         """This node has been declared dead: end what runs, forget what waits."""
 
