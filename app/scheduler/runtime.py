@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
@@ -54,6 +54,16 @@ PRUNE_SECONDS = 60.0
 WAIT_POLL_SECONDS = 0.5
 _CLOCK_JOB = "contenthub-clock"
 _PRUNE_JOB = "contenthub-retention"
+
+
+class Live(Protocol):
+    """One start of one node, as the rest of the runtime sees it."""
+
+    node_id: str
+    engine: ExecutionEngine
+
+    async def stop(self, grace_seconds: float, journal: Journal) -> None:
+        """Drain, make everything durable, leave."""
 
 
 class _Live:
@@ -139,6 +149,7 @@ class Runtime:
         clock: Clock | None = None,
         uniform: Callable[[], float] = random.random,
         role: str = "all",
+        journal: Journal | None = None,
     ) -> None:
         self.service = service
         self.settings = settings or get_settings()
@@ -147,14 +158,14 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = Journal(self.engine)
+        self.journal = journal or Journal(self.engine)
         self.history = History(sessions)
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
         self._declared: dict[str, TaskDefinition] = {}
         self._asked: list[int] = []
         self._scheduler: AsyncIOScheduler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._switch_interval = sys.getswitchinterval()
         self._ticking = False
@@ -270,7 +281,7 @@ class Runtime:
             self._stopping = asyncio.get_running_loop().create_task(self._stop(self._live, seconds))
         return self._stopping
 
-    async def _stop(self, live: _Live, grace_seconds: float) -> None:
+    async def _stop(self, live: Live, grace_seconds: float) -> None:
         logger.info("调度器正在关闭，最多等待 {} 秒", grace_seconds)
         try:
             while self._ticking:  # noqa: ASYNC110 - one transaction; APScheduler would cancel it half-way
@@ -364,17 +375,17 @@ class Runtime:
             await asyncio.to_thread(self._launch_all, live, fired)
         return next_fire
 
-    def _launch_all(self, live: _Live | None, fired: list[Fired]) -> None:
+    def _launch_all(self, live: Live | None, fired: list[Fired]) -> None:
         while fired:
             self._launch(live, fired.pop(0))
 
-    def _fire_batch(self, live: _Live, connection: Connection) -> tuple[Fired, datetime | None]:
+    def _fire_batch(self, live: Live, connection: Connection) -> tuple[Fired, datetime | None]:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
         fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
         return fired, next_fire_at(connection)
 
-    def _launch(self, live: _Live | None, fired: Fired) -> None:
+    def _launch(self, live: Live | None, fired: Fired) -> None:
         """After the commit: start what was fired here, end what it displaces."""
         for execution in fired.executions:
             if execution.is_final:
