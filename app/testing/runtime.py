@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.clock import Clock
 from app.core.config import Settings
 from app.models.task_execution import Execution
 from app.scheduler.context import keep_log_lines
@@ -24,7 +25,6 @@ from app.scheduler.outcome import outcome_of
 from app.scheduler.runner import Runner
 from app.scheduler.runtime import Live, Runtime, package_version
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
-from app.testing.clock import VirtualClock
 from app.testing.inline_journal import InlineJournal
 from app.testing.virtual_loop import VirtualLoop
 
@@ -95,7 +95,7 @@ class SandboxRuntime(Runtime):
         *,
         settings: Settings,
         sessions: sessionmaker[Session],
-        clock: VirtualClock,
+        clock: Clock,
         loop: VirtualLoop,
         seed: int,
     ) -> None:

@@ -1,8 +1,8 @@
 """An event loop whose time is virtual: where it would wait, it moves the clock instead.
 
 `asyncio.sleep()`, `asyncio.timeout()` and everything built on them follow it, so a timeout of an hour costs
-microseconds and what happens is the same in every run. Sockets are waited for in real time; processes are not, their
-end comes to asyncio by another thread: code that starts one needs a stand-in for it.
+microseconds and what happens is the same in every run. Sockets are waited for in real time; processes are not,
+their end comes to asyncio by another thread: code that starts one needs a stand-in for it.
 """
 
 from __future__ import annotations

@@ -127,10 +127,14 @@ class EmbeddedEngine:
     # ------------------------------------------------------------ life
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop_lane = LoopLane(self._loop_concurrency, self._runner.run, self._clock.monotonic, loop)
-        self._open = True
+        self.open(loop)
         self._ticker = threading.Thread(target=self._run, name="contenthub-engine", daemon=True)
         self._ticker.start()
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to take work, and leave the turns (`run_once()`) to the caller; the simulation does."""
+        self._loop_lane = LoopLane(self._loop_concurrency, self._runner.run, self._clock.monotonic, loop)
+        self._open = True
 
     async def drain(self, grace_seconds: float) -> None:
         self._open = False
