@@ -30,6 +30,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from app.core.errors import NotFound
 from app.db.bulk import Bulk
+from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
@@ -46,6 +47,7 @@ from app.services.scheduler_service import TaskStatus
 executions = cast("Table", TaskExecution.__table__)
 attempts = cast("Table", TaskAttempt.__table__)
 logs = cast("Table", ExecutionLog.__table__)
+nodes = cast("Table", Node.__table__)
 tasks = cast("Table", ScheduledTask.__table__)
 
 _SERVER_SIDE = {"attempt", "failures", "rescues", "cancel_requested_at", "started_at", "message", "error"} | {
@@ -116,6 +118,7 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
     """Insert rows of one shape in bulk, giving each its id."""
     if not rows:
         return
+    _disown_buried(connection, rows)
     for row, execution_id in zip(rows, allocate_ids(connection, len(rows)), strict=True):
         row["id"] = execution_id
     _INSERT.execute(connection, rows)
@@ -123,10 +126,29 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
 
 def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
     """Insert a row with an idempotency key, or find the one that has it."""
+    _disown_buried(connection, [values])
     inserted = connection.execute(once(connection.dialect.name, values)).scalar()
     if inserted is not None:
         return Recorded(execution_of(values | {"id": inserted}), is_new=True)
     return Recorded(Execution.from_row(connection.execute(under_key(values)).one()), is_new=False)
+
+
+def is_buried(connection: Connection, node: str) -> bool:
+    """Whether `node` has been declared dead, which itself may not know yet.
+
+    To be asked in the transaction that gives it something: what a node gets after its burial nobody would rescue.
+    Its row stays as it is until the commit.
+    """
+    query = select(nodes.c.stopped_at).where(nodes.c.id == node).with_for_update(read=True)
+    return connection.scalar(query) is not None
+
+
+def _disown_buried(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows about to be inserted for a dead node are for anyone to claim."""
+    buried = {owner: is_buried(connection, owner) for owner in {row["owner"] for row in rows} if owner is not None}
+    for row in rows:
+        if buried.get(row["owner"]):
+            row["owner"] = None
 
 
 def once(dialect_name: str, values: dict[str, Any]) -> Executable:
@@ -503,10 +525,12 @@ def claim(
 
     Concurrency keys and exclusive executions are decided here, in the one transaction that also starts them;
     claims are one after the other (SQLite's write lock, an advisory lock on PostgreSQL), so no two nodes can
-    take the last place of a key. `only` restricts the claim to these ids.
+    take the last place of a key. `only` restricts the claim to these ids. A node declared dead gets nothing.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+    if is_buried(connection, node):
+        return []
     taken: list[Execution] = []
     priority: int | None = None
     while len(taken) < limit:
