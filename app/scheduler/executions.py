@@ -580,8 +580,20 @@ def _claim_priority(
     )
     if only is not None:
         query = query.where(executions.c.id.in_(only))
-    candidates = [Execution.from_row(row) for row in connection.execute(query)]
+    found = [Execution.from_row(row) for row in connection.execute(query)]
+    _end_unwanted(connection, [execution for execution in found if execution.cancel_requested_at], now)
+    candidates = [execution for execution in found if execution.cancel_requested_at is None]
     return _start_claimed(connection, _within_limits(connection, candidates), node, now)
+
+
+def _end_unwanted(connection: Connection, unwanted: list[Execution], now: datetime) -> None:
+    """Cancel what was asked to end while a node held it, and has come back to wait (a failure, a dead node)."""
+    if unwanted:
+        connection.execute(
+            update(executions)
+            .where(executions.c.id.in_([execution.id for execution in unwanted]))
+            .values(state=moved(unwanted[0].state, Move.CANCEL).value, finished_at=now, reason=None)
+        )
 
 
 def _within_limits(connection: Connection, candidates: list[Execution]) -> list[Execution]:
