@@ -15,21 +15,23 @@ AUDIT = """
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY, at REAL, execution_id INTEGER, task_id INTEGER,
     old_state TEXT, new_state TEXT, old_attempt INTEGER, new_attempt INTEGER,
-    concurrency_key TEXT, concurrency_limit INTEGER, exclusive INTEGER, cancel INTEGER
+    concurrency_key TEXT, concurrency_limit INTEGER, exclusive INTEGER, cancel INTEGER,
+    old_owner TEXT
 );
 CREATE TABLE effects (execution_id INTEGER, attempt INTEGER);
 CREATE TABLE rewrites (execution_id INTEGER, attempt INTEGER, old_status TEXT, new_status TEXT);
 CREATE TRIGGER audit_insert AFTER INSERT ON task_executions BEGIN
     INSERT INTO audit VALUES (
         NULL, world_time(), NEW.id, NEW.task_id, NULL, NEW.state, 0, NEW.attempt,
-        NEW.concurrency_key, NEW.concurrency_limit, NEW.exclusive, NEW.cancel_requested_at IS NOT NULL);
+        NEW.concurrency_key, NEW.concurrency_limit, NEW.exclusive, NEW.cancel_requested_at IS NOT NULL, NULL);
 END;
 CREATE TRIGGER audit_update AFTER UPDATE ON task_executions
 WHEN OLD.state <> NEW.state OR OLD.attempt <> NEW.attempt
      OR OLD.cancel_requested_at IS NOT NEW.cancel_requested_at BEGIN
     INSERT INTO audit VALUES (
         NULL, world_time(), NEW.id, NEW.task_id, OLD.state, NEW.state, OLD.attempt, NEW.attempt,
-        NEW.concurrency_key, NEW.concurrency_limit, NEW.exclusive, NEW.cancel_requested_at IS NOT NULL);
+        NEW.concurrency_key, NEW.concurrency_limit, NEW.exclusive, NEW.cancel_requested_at IS NOT NULL,
+        OLD.owner);
 END;
 CREATE TRIGGER attempt_rewritten AFTER UPDATE OF status ON task_attempts WHEN OLD.status <> 'running' BEGIN
     INSERT INTO rewrites VALUES (NEW.execution_id, NEW.number, OLD.status, NEW.status);

@@ -135,9 +135,7 @@ class SimulatedLive:
             database=node.database,
             journal=runtime.journal,
             runner=self.runner,
-            undertaker=Undertaker(
-                node.clock, node_id=self.node_id, lease_seconds=scenario.lease.total_seconds()
-            ),
+            undertaker=Undertaker(node.clock, node_id=self.node_id, lease_seconds=scenario.lease.total_seconds()),
             clock=node.clock,
             node_id=self.node_id,
             concurrency=0,  # no threads: every simulated executor is of the loop lane
@@ -204,7 +202,7 @@ class SimulatedRuntime(SandboxRuntime):
     def _schedule_tick(self, at: datetime | None) -> None:
         if self.process.is_up:
             now = self.clock.now()
-            latest = now + self.process.world.hours(1, 8)
+            latest = now + self.process.world.leases(0.1, 0.9)
             lost = self.process.world.happens(0.5)
             super()._schedule_tick(latest if lost or at is None else min(at, latest))
 
@@ -278,7 +276,7 @@ class SimulatedNode:
     async def dawdle(self) -> None:
         """Now and then a thread is not scheduled for a while."""
         if self.world.happens(0.1):
-            await asyncio.sleep(self.world.hours(0, 1).total_seconds())
+            await asyncio.sleep(self.world.leases(0, 0.1).total_seconds())
 
     def begin(self, work: Any) -> None:
         """Run `work` as a task of this process."""
@@ -310,7 +308,7 @@ class SimulatedNode:
         if self.runtime.live.engine._open:
             self.runtime.live.engine.run_once()
         # The ticker's own round, whatever woke it or did not.
-        latest = self.world.hours(4, 9)
+        latest = self.world.leases(0.45, 1)
         if self._alarm is None:
             self._alarm = self.world.loop.call_later(latest.total_seconds(), self._ring)
 

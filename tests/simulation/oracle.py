@@ -86,7 +86,11 @@ def cron_fires(expression: str, zone: str, after: datetime, until: datetime, *, 
                 found.add(wall - stretch.offset)
         # What the clocks jumped over happens right after the jump, unless it goes by elapsed time.
         missing = not elapsed and not skip and before is not None
-        if missing and before is not None and _walls(fields, stretch.start + before.offset, stretch.start + stretch.offset):
+        if (
+            missing
+            and before is not None
+            and _walls(fields, stretch.start + before.offset, stretch.start + stretch.offset)
+        ):
             found.add(stretch.start)
     return sorted(fire for fire in found if after < fire < until)
 
@@ -125,7 +129,9 @@ def _all_stretches(zone: str, year: int) -> tuple[Stretch, ...]:
 def _stretches(zone: str, start: datetime, end: datetime) -> list[Stretch]:
     """The stretches of `zone` that touch the time from `start` to `end`, at most two years."""
     return [
-        Stretch(max(stretch.start, start) if not position else stretch.start, min(stretch.end, end), stretch.offset)
+        Stretch(
+            max(stretch.start, start) if not position else stretch.start, min(stretch.end, end), stretch.offset
+        )
         for position, stretch in enumerate(
             stretch for stretch in _all_stretches(zone, start.year) if stretch.end > start and stretch.start < end
         )

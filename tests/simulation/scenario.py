@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-START = datetime(2030, 1, 1, tzinfo=UTC)
-
 ZONES = (
     "UTC",
     "Europe/Berlin",
@@ -28,8 +26,8 @@ EXPRESSIONS = (
     "10 2 25-31 3,10 *",
     "59 23 * * 5",
     "0 12 * * 7",
-    "*/20 * 25-31 3 0",
-    "0 */6 * * 0",
+    "*/20 2 28-31 3 0",
+    "0 */8 * * 0",
     "5 */8 1-3 * *",
     "*/30 1-3 * 10,11 0",
     "0,30 2 * 4,9 0",
@@ -41,7 +39,9 @@ class Scenario:
     """The size of a world and the rates of its faults. Times are scaled up: a lease of hours instead of seconds
     makes a year a matter of thousands of steps, and leaves every order of events possible."""
 
-    days: float = 60
+    start: datetime = datetime(2030, 3, 7, tzinfo=UTC)
+    """Within the month that follows, clocks change in five of the zones."""
+    days: float = 31
     nodes: int = 4
     tasks: int = 100
     concurrency: int = 6

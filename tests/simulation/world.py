@@ -22,9 +22,9 @@ from app.testing.clock import VirtualClock
 from app.testing.virtual_loop import VirtualLoop
 from tests.simulation.database import Crashed, SharedDatabase
 from tests.simulation.node import SimulatedNode
-from tests.simulation.scenario import START, Scenario, definition_of, schedule_of
+from tests.simulation.scenario import Scenario, definition_of, schedule_of
 
-_QUIET_DAYS = 12
+_QUIET_LEASES = 25
 _PATIENCE_SECONDS = 4 * 3600.0
 
 
@@ -43,7 +43,7 @@ class Arming:
 
 
 class SimulatedWork(TaskExecutor):
-    """Takes some hours, mostly succeeds, and leaves a mark in the database with its success."""
+    """Takes part of a lease, mostly succeeds, and leaves a mark in the database with its success."""
 
     lane = "loop"
 
@@ -56,9 +56,9 @@ class SimulatedWork(TaskExecutor):
 
     async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
         me, rng = current_execution(), self._world.rng
-        fate, hours = rng.random(), min(rng.expovariate(1.0), 20)
+        fate, share = rng.random(), min(rng.expovariate(9.0), 2.0)
         process = self._world.process_of(me.node)
-        await asyncio.sleep(hours * 3600)
+        await asyncio.sleep(self._world.scenario.lease.total_seconds() * share)
         await process.thawed()
         if fate < 0.15:
             raise ValueError("drawn")
@@ -76,7 +76,7 @@ class World:
         self.seed = seed
         self.scenario = scenario
         self.rng = random.Random(seed)
-        self.clock = VirtualClock(START)
+        self.clock = VirtualClock(scenario.start)
         self.loop = VirtualLoop(self.clock)
         self.database = SharedDatabase(self.clock.monotonic, with_fire_constraint=with_fire_constraint)
         self.armings: list[Arming] = []
@@ -146,10 +146,10 @@ class World:
             node.thaw()
         while len(self.nodes) < self.scenario.nodes:
             self._boot(f"late{len(self.nodes)}")
-        self._pass(timedelta(days=1))
+        self._pass(self.scenario.lease * 3)
         for task_id in list(self._open):
             self._update(task_id, {"is_active": False})
-        self._pass(timedelta(days=_QUIET_DAYS))
+        self._pass(self.scenario.lease * _QUIET_LEASES)
 
     def _on_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -163,6 +163,9 @@ class World:
 
     def hours(self, least: float, most: float) -> timedelta:
         return timedelta(hours=self.rng.uniform(least, most))
+
+    def leases(self, least: float, most: float) -> timedelta:
+        return self.scenario.lease * self.rng.uniform(least, most)
 
     def _later(self, mean: timedelta, what: Callable[[], None]) -> None:
         self.loop.call_later(self.rng.expovariate(1 / mean.total_seconds()), what)
@@ -226,7 +229,7 @@ class World:
         awake = [node for node in self.nodes if not node.is_frozen]
         if awake:
             node = self.rng.choice(awake)
-            length = self.scenario.lease * self.rng.uniform(0, 2.5)
+            length = self.leases(0, 2.5)
             self.note(f"{node.name} freezes for {length}")
             self.freezes += 1
             node.freeze()
@@ -243,7 +246,15 @@ class World:
         if self._calm:
             return
         operation = self.rng.choices(
-            [self._enqueue, self._cancel, self._retry, self._run_now, self._edit, self._set_back, self._replace_task],
+            [
+                self._enqueue,
+                self._cancel,
+                self._retry,
+                self._run_now,
+                self._edit,
+                self._set_back,
+                self._replace_task,
+            ],
             [6, 5, 3, 2, 3, 2, 1],
         )[0]
         operation()
@@ -357,7 +368,7 @@ class World:
         self._close(self.operator.runtime.tasks.get(task_id))
         self.operator.runtime.tasks.delete(task_id)
         self.note(f"task {task_id} is deleted")
-        self._define(int(self.next_name()))
+        self._define(self.scenario.tasks + int(self.next_name()))
 
     def _update(self, task_id: int, changes: dict[str, Any]) -> None:
         tasks = self.operator.runtime.tasks
