@@ -599,7 +599,7 @@ def _end_unwanted(connection: Connection, unwanted: list[Execution], now: dateti
 def _within_limits(connection: Connection, candidates: list[Execution]) -> list[Execution]:
     """The candidates that may start together: those of one key or task also exclude each other."""
     running: dict[str, int] = {}
-    exclusive: set[int] = set()
+    started: set[int | None] = set()
     accepted = []
     for execution in candidates:
         key = execution.concurrency_key
@@ -608,10 +608,9 @@ def _within_limits(connection: Connection, candidates: list[Execution]) -> list[
                 running[key] = _running_under(connection, key)
             if running[key] >= (execution.concurrency_limit or 1):
                 continue
-        if execution.exclusive and execution.task_id is not None:
-            if execution.task_id in exclusive:
-                continue
-            exclusive.add(execution.task_id)
+        if execution.exclusive and execution.task_id is not None and execution.task_id in started:
+            continue
+        started.add(execution.task_id)
         if key is not None:
             running[key] += 1
         accepted.append(execution)

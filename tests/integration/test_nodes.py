@@ -167,6 +167,19 @@ async def test_a_node_that_was_buried_claims_nothing(database_url: str) -> None:
             connection.rollback()
 
 
+async def test_an_exclusive_execution_is_not_claimed_beside_another_of_its_task(database_url: str) -> None:
+    """Of several fires made up at once the first is not exclusive; claimed together, only that one starts."""
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        first, second = [await service.enqueue("work", task_id=7) for _ in range(2)]
+        with runtime.engine.connect() as connection:
+            begin_write(connection)
+            connection.execute(update(executions).where(executions.c.id == second.id).values(exclusive=True))
+            claimed = claim(connection, node="living", now=datetime.now(UTC), limit=10)
+            assert [execution.id for execution in claimed] == [first.id]
+            assert claim(connection, node="living", now=datetime.now(UTC), limit=10) == []
+            connection.rollback()
+
+
 async def test_what_was_asked_to_end_is_ended_instead_of_claimed(database_url: str) -> None:
     """Asked while a node held it; then the attempt failed, or the node died, and it waits again."""
     async with running(database_url, Recorder("work"), start=False) as (service, runtime):
