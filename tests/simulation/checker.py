@@ -1,4 +1,7 @@
-"""The judge: reads the tables and the database's own account, and says what was broken. It trusts no code of ours."""
+"""The judge: reads the tables and the database's own account, and says what was broken.
+
+It trusts no code of ours: not the states, not the triggers, not the stores.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +66,7 @@ def judge(world: World) -> Report:
     violations += _misfires(executions, _policies(world))
     violations += _moves(world)
     violations += _limits(world)
+    violations += _overlaps(world)
     violations += _outcomes(world, executions, attempts)
     violations += _retries(world, executions)
     violations += _acknowledged(world, executions)
@@ -199,6 +203,25 @@ def _limits(world: World) -> Iterator[str]:
         of_task[task_id].add(execution_id)
         if key is not None and len(running[key]) > (move["concurrency_limit"] or 1):
             yield f"{len(running[key])} executions of {key} ran at once"
+
+
+def _overlaps(world: World) -> Iterator[str]:
+    """Unless its policy allows it, two executions of a task do not run at once; one that a person has put back in
+    line after its end may find another there."""
+    rows = world.database.rows("SELECT id FROM scheduled_tasks WHERE overlap_policy <> 'allow'")
+    alone = {row[0] for row in rows} - world.edited
+    running: dict[int, set[int]] = defaultdict(set)
+    reopened: set[int] = set()
+    for move in _audit(world):
+        execution_id, task_id = move["execution_id"], move["task_id"]
+        if move["old_state"] in FINAL and move["new_state"] == "pending":
+            reopened.add(execution_id)
+        if move["new_state"] != "running":
+            running[task_id].discard(execution_id)
+        elif move["old_state"] != "running" and task_id in alone and execution_id not in reopened:
+            if running[task_id]:
+                yield f"task {task_id}: execution {execution_id} ran beside {sorted(running[task_id])}"
+            running[task_id].add(execution_id)
 
 
 # -------------------------------------------------------------------- outcomes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from zoneinfo import ZoneInfo
 
 MINUTE = timedelta(minutes=1)
@@ -73,7 +73,7 @@ def _values(field: str, first: int, last: int) -> frozenset[int]:
 
 
 def cron_fires(expression: str, zone: str, after: datetime, until: datetime, *, skip: bool) -> list[datetime]:
-    """The fires in (`after`, `until`), by the rules of Debian's cron, or with `skip` by the DST policy of that name."""
+    """The fires in (`after`, `until`), by the rules of Debian's cron, or with `skip` by that DST policy."""
     fields = parse(expression)
     elapsed = fields.elapsed and not skip
     found: set[datetime] = set()
@@ -111,7 +111,7 @@ def _walls(fields: Fields, start: datetime, end: datetime) -> list[datetime]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _all_stretches(zone: str, year: int) -> tuple[Stretch, ...]:
     info = ZoneInfo(zone)
     moment = start = datetime(year - 1, 12, 1, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +15,14 @@ from tests.simulation.checker import Report, judge
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import World
 
-A_FEW_DAYS = Scenario(days=6, tasks=60)
+A_FEW_DAYS = Scenario(days=4, tasks=40)
+ROUGH = Scenario(
+    days=5,
+    tasks=60,
+    crash_at_commit=0.01,
+    between_pauses=timedelta(hours=6),
+    between_operations=timedelta(hours=2),
+)
 
 
 def played(seed: int, scenario: Scenario, **world: Any) -> Report:
@@ -66,7 +73,7 @@ def without_the_burial(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_end_of_the_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was asked to end is claimed as anything else."""
+    """What was asked to end, and came back to wait, is left as it is."""
     monkeypatch.setattr(executions, "_end_unwanted", lambda *_: None)
 
 
@@ -81,6 +88,7 @@ def whole(_: pytest.MonkeyPatch) -> None:
         (without_the_fence, {}, "had ended|moved from|successful attempts"),
         (without_the_limits, {}, "ran at once|started beside"),
         (without_the_burial, {}, "never ended"),
+        (without_the_end_of_the_unwanted, {}, "never ended"),
         (whole, {"with_fire_constraint": False}, "was recorded 2 times"),
     ],
 )
@@ -92,8 +100,8 @@ def test_the_judge_finds_what_is_missing(
 ) -> None:
     mutilate(monkeypatch)
     found: list[str] = []
-    for seed in range(4):
-        found += played(seed, replace(A_FEW_DAYS, crash_at_commit=0.01), **world).violations
+    for seed in range(6):
+        found += played(seed, ROUGH, **world).violations
         if found:
             break
     assert any(part in line for part in complaint.split("|") for line in found), found

@@ -1,4 +1,4 @@
-"""The world: virtual time, a few processes on one database, what goes wrong, and what people do. All from one seed."""
+"""The world: virtual time, processes on one database, what goes wrong, what people do. All from one seed."""
 
 from __future__ import annotations
 
@@ -81,6 +81,8 @@ class World:
         self.database = SharedDatabase(self.clock.monotonic, with_fire_constraint=with_fire_constraint)
         self.armings: list[Arming] = []
         self.acknowledged: dict[str, int] = {}
+        self.edited: set[int] = set()
+        """Tasks whose overlap policy somebody changed."""
         self.trace: list[str] = []
         self.crashes = self.freezes = 0
         self.errors: list[BaseException] = []
@@ -128,8 +130,8 @@ class World:
         digest = hashlib.sha256("\n".join(self.trace).encode())
         for query in (
             "SELECT * FROM audit ORDER BY seq",
-            "SELECT id, task_id, state, reason, scheduled_for, run_at, attempt, failures, rescues"
-            " FROM task_executions ORDER BY id",
+            """SELECT id, task_id, state, reason, scheduled_for, run_at, attempt, failures, rescues
+               FROM task_executions ORDER BY id""",
         ):
             for row in self.database.rows(query):
                 digest.update(repr(row).encode())
@@ -379,6 +381,8 @@ class World:
             self.note(f"task {task_id} {changes}: {error.code}")
             return
         self.note(f"task {task_id} {changes}")
+        if "overlap_policy" in changes:
+            self.edited.add(task_id)
         if changes.keys() & {"is_active", "schedule"}:
             self._close(before)
             self._arm(after)
