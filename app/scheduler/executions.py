@@ -33,6 +33,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from app.core.errors import NotFound
 from app.db.bulk import BulkInsert, BulkUpdate, Parameters
+from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
@@ -53,6 +54,7 @@ from app.services.scheduler_service import TaskStatus
 executions = cast("Table", TaskExecution.__table__)
 attempts = cast("Table", TaskAttempt.__table__)
 logs = cast("Table", ExecutionLog.__table__)
+nodes = cast("Table", Node.__table__)
 tasks = cast("Table", ScheduledTask.__table__)
 
 _SERVER_SIDE = {"attempt", "failures", "rescues", "cancel_requested_at", "started_at", "message", "error"} | {
@@ -110,7 +112,7 @@ class RecordExecution:
     rank: ClassVar[int | None] = 0
     must_land: ClassVar[bool] = False
     values: dict[str, Any]
-    carry: Carry
+    carry: Carry = field(default=lambda *_: None)
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[RecordExecution]) -> Sequence[Recorded]:
@@ -130,6 +132,7 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
     """Insert rows of one shape in bulk, giving each its id."""
     if not rows:
         return
+    _disown_buried(connection, rows)
     for row, execution_id in zip(rows, allocate_ids(connection, len(rows)), strict=True):
         row["id"] = execution_id
     _INSERT.execute(connection, rows)
@@ -137,10 +140,29 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
 
 def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
     """Insert a row with an idempotency key, or find the one that has it."""
+    _disown_buried(connection, [values])
     inserted = connection.execute(once(connection.dialect.name, values)).scalar()
     if inserted is not None:
         return Recorded(execution_of(values | {"id": inserted}), is_new=True)
     return Recorded(Execution.from_row(connection.execute(under_key(values)).one()), is_new=False)
+
+
+def is_buried(connection: Connection, node: str) -> bool:
+    """Whether `node` has been declared dead, which itself may not know yet.
+
+    To be asked in the transaction that gives it something: what a node gets after its burial nobody would rescue.
+    Its row stays as it is until the commit.
+    """
+    query = select(nodes.c.stopped_at).where(nodes.c.id == node).with_for_update(read=True)
+    return connection.scalar(query) is not None
+
+
+def _disown_buried(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows about to be inserted for a dead node are for anyone to claim."""
+    buried = {owner: is_buried(connection, owner) for owner in {row["owner"] for row in rows} if owner is not None}
+    for row in rows:
+        if buried.get(row["owner"]):
+            row["owner"] = None
 
 
 def once(dialect_name: str, values: dict[str, Any]) -> Executable:
@@ -529,9 +551,11 @@ def claim(
 
     Concurrency keys and exclusive executions are decided here, in the one transaction that also starts them;
     claims are one after the other (SQLite's write lock, an advisory lock on PostgreSQL), so no two nodes can
-    take the last place of a key. `only` restricts the claim to these ids.
+    take the last place of a key. `only` restricts the claim to these ids. A node declared dead gets nothing.
     """
     _lock_claims(connection)
+    if is_buried(connection, node):
+        return []
     taken: list[Execution] = []
     priority: int | None = None
     while len(taken) < limit:
@@ -601,7 +625,9 @@ def _claim_priority(
     )
     if only is not None:
         query = query.where(executions.c.id.in_(only))
-    candidates = [Execution.from_row(row) for row in connection.execute(query)]
+    found = [Execution.from_row(row) for row in connection.execute(query)]
+    _end_unwanted(connection, [execution for execution in found if execution.cancel_requested_at], now)
+    candidates = [execution for execution in found if execution.cancel_requested_at is None]
     return _start_claimed(connection, _within_limits(connection, candidates), node, now)
 
 
@@ -619,7 +645,12 @@ class ClaimNamed:
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[ClaimNamed]) -> Sequence[Execution | None]:
         node, now = writes[0].node, max(write.now for write in writes)
+        if is_buried(connection, node):
+            return [None] * len(writes)
         wanted = {write.execution_id for write in writes}
+        called_off = waiting().where(executions.c.id.in_(wanted), executions.c.cancel_requested_at.is_not(None))
+        rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
+        _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
         claimed = {execution.id: execution for execution in _claim_plain(connection, wanted, node, now)}
         left = wanted - claimed.keys()
         if left:
@@ -651,10 +682,20 @@ def _claim_plain(connection: Connection, ids: Iterable[int], node: str, now: dat
     return claimed
 
 
+def _end_unwanted(connection: Connection, unwanted: list[Execution], now: datetime) -> None:
+    """Cancel what was asked to end while a node held it, and has come back to wait (a failure, a dead node)."""
+    if unwanted:
+        connection.execute(
+            update(executions)
+            .where(executions.c.id.in_([execution.id for execution in unwanted]))
+            .values(state=moved(unwanted[0].state, Move.CANCEL).value, finished_at=now, reason=None)
+        )
+
+
 def _within_limits(connection: Connection, candidates: list[Execution]) -> list[Execution]:
     """The candidates that may start together: those of one key or task also exclude each other."""
     running: dict[str, int] = {}
-    exclusive: set[int] = set()
+    started: set[int | None] = set()
     accepted = []
     for execution in candidates:
         key = execution.concurrency_key
@@ -663,10 +704,9 @@ def _within_limits(connection: Connection, candidates: list[Execution]) -> list[
                 running[key] = _running_under(connection, key)
             if running[key] >= (execution.concurrency_limit or 1):
                 continue
-        if execution.exclusive and execution.task_id is not None:
-            if execution.task_id in exclusive:
-                continue
-            exclusive.add(execution.task_id)
+        if execution.exclusive and execution.task_id is not None and execution.task_id in started:
+            continue
+        started.add(execution.task_id)
         if key is not None:
             running[key] += 1
         accepted.append(execution)

@@ -182,9 +182,10 @@ def _rows_of(
         cancel += active
     for position, fire in enumerate(plan.run):
         row = _row(task, now, scheduled_for=fire, trigger="catch_up" if plan.catch_up else "schedule")
-        # Several fires made up at once go one after the other; they do not overlap-skip each other.
+        # Several fires made up at once go one after the other; they do not overlap-skip each other. The first one
+        # too waits its turn: a node would start it from memory beside the second, claimed by another.
         if verdict.run or (position and not active):
-            row["exclusive"] = verdict.exclusive or (position > 0 and task.overlap_policy != "allow")
+            row["exclusive"] = verdict.exclusive or (len(plan.run) > 1 and task.overlap_policy != "allow")
             if task.jitter_seconds:
                 row["run_at"] = max(now, fire + jitter_of(task.id, fire, task.jitter_seconds))
             row["owner"] = owner_of(row)

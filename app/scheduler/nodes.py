@@ -29,8 +29,6 @@ from app.services.scheduler_service import TaskStatus
 
 nodes = cast("Table", Node.__table__)
 
-_BLIND_SECONDS = 2.5
-"""An observer that has not looked for this long (it means to, each second) was blind."""
 _MARGIN = 0.2
 """The share of a lease that is left for attempts to end in, once it cannot be renewed."""
 
@@ -68,13 +66,18 @@ class Lease:
     seconds: float
     clock: Clock
     renewed_at: float = field(init=False)
+    restored_at: float = field(init=False)
+    """When it was last renewed after it had lapsed."""
 
     def __post_init__(self) -> None:
-        self.renew()
+        self.renewed_at = self.restored_at = self.clock.monotonic()
 
     def renew(self, asked_at: float | None = None) -> None:
         """Renew it, from the moment the beat was asked for: when it was committed, nobody knows."""
-        self.renewed_at = self.clock.monotonic() if asked_at is None else asked_at
+        now = self.clock.monotonic()
+        if not self.is_valid:
+            self.restored_at = now
+        self.renewed_at = now if asked_at is None else asked_at
 
     @property
     def remaining_seconds(self) -> float:
@@ -188,15 +191,17 @@ class _Sighting:
 
 
 class Undertaker:
-    """Finds nodes that are dead."""
+    """Finds nodes that are dead, for a node whose own lease is `lease`.
 
-    def __init__(self, clock: Clock, *, node_id: str, lease_seconds: float) -> None:
-        self._clock = clock
+    Where the database is out of reach nobody can beat. So who cannot renew its own lease says of nobody that it is
+    dead, and gives everybody a whole lease to be heard again once it can.
+    """
+
+    def __init__(self, lease: Lease, *, node_id: str) -> None:
+        self._lease = lease
         self._node_id = node_id
-        self._lease_seconds = lease_seconds
         self._host = host_identity()
         self._sightings: dict[str, _Sighting] = {}
-        self._looked_at: float | None = None
 
     @property
     def is_alone(self) -> bool:
@@ -210,8 +215,7 @@ class Undertaker:
                 nodes.c.stopped_at.is_(None), nodes.c.id != self._node_id
             )
         ).all()
-        now = self._clock.monotonic()
-        self._forgive(now)
+        now = self._lease.clock.monotonic()
         seen = {}
         found = []
         for node_id, host, pid, beats in rows:
@@ -220,18 +224,11 @@ class Undertaker:
                 sighting = _Sighting(beats, now)
             seen[node_id] = sighting
             gone = host == self._host and pid != os.getpid() and not process_exists(pid)
-            if gone or now - sighting.seen_at >= self._lease_seconds:
+            silent_since = max(sighting.seen_at, self._lease.restored_at)
+            if gone or (self._lease.is_valid and now - silent_since >= self._lease.seconds):
                 found.append((node_id, beats))
         self._sightings = seen
         return found
-
-    def _forgive(self, now: float) -> None:
-        """Who could not look cannot say who was silent: after an outage, or a pause of this very process,
-        everybody gets a whole lease to be heard again."""
-        if self._looked_at is not None and now - self._looked_at > max(self._lease_seconds / 3, _BLIND_SECONDS):
-            for sighting in self._sightings.values():
-                sighting.seen_at = now
-        self._looked_at = now
 
 
 def rescue(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
@@ -58,6 +58,16 @@ _CLOCK_JOB = "contenthub-clock"
 _PRUNE_JOB = "contenthub-retention"
 
 
+class Live(Protocol):
+    """One start of one node, as the rest of the runtime sees it."""
+
+    node_id: str
+    engine: ExecutionEngine
+
+    async def stop(self, grace_seconds: float, journal: Journal) -> None:
+        """Drain, make everything durable, leave."""
+
+
 class _Live:
     """One start of one node: its lease, its heartbeat, its engine. A lost lease ends it; the next start is new."""
 
@@ -88,7 +98,7 @@ class _Live:
                 database=runtime.engine,
                 journal=runtime.journal,
                 runner=self.runner,
-                undertaker=Undertaker(clock, node_id=self.node_id, lease_seconds=settings.scheduler_lease_seconds),
+                undertaker=Undertaker(self.lease, node_id=self.node_id),
                 clock=clock,
                 concurrency=settings.scheduler_concurrency,
                 loop_concurrency=settings.scheduler_loop_concurrency,
@@ -146,6 +156,7 @@ class Runtime:
         clock: Clock | None = None,
         uniform: Callable[[], float] = random.random,
         role: str = "all",
+        journal: Journal | None = None,
     ) -> None:
         self.service = service
         self.settings = settings or get_settings()
@@ -154,7 +165,7 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = Journal(self.engine)
+        self.journal = journal or Journal(self.engine)
         self.history = History(sessions)
         self._courier = courier_of(self.settings)
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
@@ -162,7 +173,7 @@ class Runtime:
         self._asked: list[int] = []
         self._scheduler: AsyncIOScheduler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._tuning = InterpreterTuning(self.settings.scheduler_switch_interval_seconds)
         self._ticking = False
@@ -283,7 +294,7 @@ class Runtime:
             self._stopping = asyncio.get_running_loop().create_task(self._stop(self._live, seconds))
         return self._stopping
 
-    async def _stop(self, live: _Live, grace_seconds: float) -> None:
+    async def _stop(self, live: Live, grace_seconds: float) -> None:
         logger.info("调度器正在关闭，最多等待 {} 秒", grace_seconds)
         try:
             while self._ticking:  # noqa: ASYNC110 - one transaction; APScheduler would cancel it half-way
@@ -377,11 +388,11 @@ class Runtime:
             await asyncio.to_thread(self._launch_all, live, fired)
         return next_fire
 
-    def _launch_all(self, live: _Live | None, fired: list[Fired]) -> None:
+    def _launch_all(self, live: Live | None, fired: list[Fired]) -> None:
         while fired:
             self._launch(live, fired.pop(0))
 
-    def _fire_batch(self, live: _Live, connection: Connection) -> tuple[Fired, datetime | None]:
+    def _fire_batch(self, live: Live, connection: Connection) -> tuple[Fired, datetime | None]:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
         fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
@@ -393,7 +404,7 @@ class Runtime:
         if fired.cancel:
             self._courier.carry_cancel(connection, fired.cancel)
 
-    def _launch(self, live: _Live | None, fired: Fired) -> None:
+    def _launch(self, live: Live | None, fired: Fired) -> None:
         """After the commit: start what was fired here, end what it displaces."""
         for execution in fired.executions:
             if execution.is_final:

@@ -10,6 +10,7 @@ import pytest
 
 from app.services import scheduler_service_examples as examples
 from app.services.scheduler_service import SchedulerService
+from app.testing.sandbox import Sandbox
 from tests.support import running
 
 README = Path(__file__).parents[2] / "README.md"
@@ -31,10 +32,13 @@ async def test_every_example_runs(tmp_path: Path) -> None:
     assert outcomes["example_ad_hoc_job"] == ["ran"]
 
 
+def snippets() -> list[str]:
+    """The Python of README.md, in its order."""
+    return re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, register, use = re.findall(
-        r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
+    write, register, use, _ = snippets()
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
@@ -49,3 +53,12 @@ async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.Mon
             session.commit()
         assert result.message == "Hello, Ada"
         assert isinstance(service, SchedulerService)
+
+
+async def test_the_readmes_test_passes(scheduler_sandbox: Sandbox) -> None:
+    write, *_, test = snippets()
+    names: dict[str, Any] = {}
+    exec(write, names)
+    exec(test, names)
+    await names["test_the_team_is_greeted_every_weekday"](scheduler_sandbox)
+    assert scheduler_sandbox.runs(), "the snippet has run something"

@@ -15,6 +15,7 @@ from app.core.config import Settings
 from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest
 from app.db.database import begin_write, make_engine
 from app.models.task_execution import ExecutionState
+from app.scheduler.executions import claim
 from app.scheduler.firing import Fired, arm_tasks, fire_due
 from app.scheduler.runtime import Runtime
 from tests.support import Recorder, running, until
@@ -98,6 +99,21 @@ async def test_jitter_moves_the_start_and_not_the_fire(database_url: str) -> Non
 
 
 # ---------------------------------------------------------------- missed fires
+
+
+async def test_fires_made_up_at_once_go_one_after_the_other(database_url: str) -> None:
+    """All of them wait their turn: the first, started from memory, would overlap one that another node claims."""
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="0 * * * *", misfire_policy="all")
+        set_due(runtime, task_id, datetime(2030, 1, 7, 9, tzinfo=UTC))
+        late = datetime(2030, 1, 7, 11, 30, tzinfo=UTC)
+        fired = fire(runtime.engine, late)
+        assert [execution.exclusive for execution in fired.executions] == [True, True, True]
+        with runtime.engine.connect() as connection:
+            begin_write(connection)
+            (claimed,) = claim(connection, node="living", now=late, limit=10)
+            assert claimed.id == fired.executions[0].id
+            connection.rollback()
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, text, update
 
+from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.db.database import begin_write, make_engine
 from app.models.task_execution import ExecutionState
-from app.scheduler.executions import FinishAttempt, StartAttempt, finish_attempt, record_attempts
-from app.scheduler.nodes import Lease, Undertaker, process_exists, rescue
+from app.scheduler.executions import (
+    FinishAttempt,
+    RecordExecution,
+    StartAttempt,
+    claim,
+    executions,
+    finish_attempt,
+    record_attempts,
+)
+from app.scheduler.firing import fire_now
+from app.scheduler.nodes import Heartbeat, Lease, Undertaker, process_exists, rescue
+from app.scheduler.requests import execution_values
 from app.scheduler.runtime import Runtime
 from app.services.scheduler_service import TaskStatus
-from tests.clock import VirtualClock
+from app.testing.clock import VirtualClock
 from tests.support import Recorder, running, until
 
 
@@ -99,6 +110,92 @@ async def test_a_node_declared_dead_comes_back_as_a_new_one(database_url: str) -
         await until(lambda: runtime.node_id != before)
         assert (await service.wait(execution.id, 10)).success
         assert [node.id for node in runtime.history.nodes()] == [runtime.node_id]
+
+
+def buried_node(runtime: Runtime) -> str:
+    """A node that was declared dead and does not know it yet."""
+    clock = SystemClock()
+    heartbeat = Heartbeat(
+        runtime.engine,
+        clock,
+        Lease(15, clock),
+        node_id="zombie",
+        role="all",
+        engine_name="embedded",
+        version="0",
+    )
+    heartbeat.register()
+    rescue_now(runtime, "zombie")
+    assert not heartbeat.beat()
+    return "zombie"
+
+
+async def test_a_node_that_was_buried_owns_nothing_it_records_or_fires(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        zombie = buried_node(runtime)
+        now = datetime.now(UTC)
+        task = runtime.tasks.create(
+            runtime.definition({"name": "t", "task_type": "work", "overlap_policy": "allow"})
+        )
+        values = [execution_values(now, task_type="work", idempotency_key=key) for key in (None, "once")]
+        with runtime.engine.connect() as connection:
+            begin_write(connection)
+            for row in values:
+                (recorded,) = RecordExecution.apply_all(connection, [RecordExecution(row | {"owner": zombie})])
+                assert recorded.execution.owner is None
+            fired = fire_now(
+                connection,
+                task.id,
+                now=now,
+                params=None,
+                trigger="manual",
+                triggered_by=None,
+                owner_of=lambda _: zombie,
+            )
+            assert [execution.owner for execution in fired.executions] == [None]
+            connection.commit()
+        assert [execution.owner for execution in runtime.history.page()] == [None, None, None]
+
+
+async def test_a_node_that_was_buried_claims_nothing(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        await service.enqueue("work")
+        zombie = buried_node(runtime)
+        with runtime.engine.connect() as connection:
+            begin_write(connection)
+            assert claim(connection, node=zombie, now=datetime.now(UTC), limit=10) == []
+            assert len(claim(connection, node="living", now=datetime.now(UTC), limit=10)) == 1
+            connection.rollback()
+
+
+async def test_an_exclusive_execution_is_not_claimed_beside_another_of_its_task(database_url: str) -> None:
+    """Of several fires made up at once the first is not exclusive; claimed together, only that one starts."""
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        first, second = [await service.enqueue("work", task_id=7) for _ in range(2)]
+        with runtime.engine.connect() as connection:
+            begin_write(connection)
+            connection.execute(update(executions).where(executions.c.id == second.id).values(exclusive=True))
+            claimed = claim(connection, node="living", now=datetime.now(UTC), limit=10)
+            assert [execution.id for execution in claimed] == [first.id]
+            assert claim(connection, node="living", now=datetime.now(UTC), limit=10) == []
+            connection.rollback()
+
+
+async def test_what_was_asked_to_end_is_ended_instead_of_claimed(database_url: str) -> None:
+    """Asked while a node held it; then the attempt failed, or the node died, and it waits again."""
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        wanted, unwanted = await service.enqueue("work"), await service.enqueue("work")
+        now = datetime.now(UTC)
+        with runtime.engine.connect() as connection:
+            begin_write(connection)
+            connection.execute(
+                update(executions).where(executions.c.id == unwanted.id).values(cancel_requested_at=now)
+            )
+            claimed = claim(connection, node="living", now=now, limit=10)
+            connection.commit()
+        assert [execution.id for execution in claimed] == [wanted.id]
+        ended = runtime.history.get(unwanted.id)
+        assert (ended.state, ended.finished_at, ended.attempt) == (ExecutionState.CANCELLED, now, 0)
 
 
 @pytest.mark.parametrize(
@@ -212,18 +309,22 @@ def far_node(connection: Connection, beats: int = 0) -> None:
     )
 
 
-def test_an_observer_that_could_not_look_gives_everybody_a_lease_to_be_heard(sqlite_url: str) -> None:
+def test_who_cannot_renew_its_own_lease_gives_everybody_one_to_be_heard_again(sqlite_url: str) -> None:
     engine, clock = make_engine(Settings(database_url=sqlite_url)), VirtualClock()
-    undertaker = Undertaker(clock, node_id="me", lease_seconds=15)
+    lease = Lease(15, clock)
+    undertaker = Undertaker(lease, node_id="me")
 
-    def dead_after(seconds: float) -> list[str]:
+    def dead_after(seconds: float, *, beats: bool = True) -> list[str]:
         clock.advance(seconds)
+        if beats:
+            lease.renew()
         return [node_id for node_id, _ in undertaker.dead(connection)]
 
     with engine.connect() as connection:
         far_node(connection)
         assert [dead_after(1) for _ in range(3)] == [[], [], []]
-        assert dead_after(60) == []  # an outage, or this very process was stopped
+        assert dead_after(60, beats=False) == []  # an outage: nobody could beat
+        assert dead_after(1) == []
         assert [dead_after(1) for _ in range(14)] == [[]] * 14
         assert dead_after(1) == ["far"]
     engine.dispose()

@@ -71,9 +71,13 @@ class EmbeddedEngine:
     # ------------------------------------------------------------ life
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.open(loop)
+        self._ticker.start()
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to take work, and leave the turns (`run_once()`) to the caller; the simulation does."""
         self._pool.start(loop)
         self._open = True
-        self._ticker.start()
 
     async def drain(self, grace_seconds: float) -> None:
         self._open = False

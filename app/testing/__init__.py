@@ -1,0 +1,1 @@
+"""For tests of code that uses the scheduler: a sandbox in virtual time. No production code imports it."""
