@@ -186,7 +186,7 @@ def _moves(world: World) -> Iterator[str]:
 
 
 def _limits(world: World) -> Iterator[str]:
-    """No key has more running executions than its limit; nothing runs beside an exclusive one started later."""
+    """No key runs more often than its limit allows; no exclusive execution starts beside another of its task."""
     running: dict[str, set[int]] = defaultdict(set)
     of_task: dict[int, set[int]] = defaultdict(set)
     for move in _audit(world):

@@ -89,7 +89,8 @@ class _Connection:
 
     def cursor(self, *arguments: Any) -> sqlite3.Cursor:
         self._check()
-        return self._raw.cursor(*arguments)
+        cursor: sqlite3.Cursor = self._raw.cursor(*arguments)
+        return cursor
 
     def commit(self) -> None:
         if not self._raw.in_transaction:

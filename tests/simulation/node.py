@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.config import Settings
 from app.scheduler.engines.embedded import EmbeddedEngine
 from app.scheduler.engines.pool import NodeParts
+from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.executions import Fenced
 from app.scheduler.journal import Journal, Write
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker
@@ -127,7 +128,7 @@ class SimulatedLive:
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
         )
-        self.engine: EmbeddedEngine = SimulatedEngine(
+        self.embedded: EmbeddedEngine = SimulatedEngine(
             node,
             NodeParts(
                 node_id=self.node_id,
@@ -142,6 +143,7 @@ class SimulatedLive:
                 max_rescues=scenario.max_rescues,
             ),
         )
+        self.engine: ExecutionEngine = self.embedded
         self.heartbeat = Heartbeat(
             node.database,
             node.clock,
@@ -154,7 +156,7 @@ class SimulatedLive:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self.heartbeat.register()
-        self.engine.open(loop)
+        self.embedded.open(loop)
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         raise AssertionError("a simulated node is killed, it does not stop")
@@ -182,8 +184,7 @@ class SimulatedRuntime(SandboxRuntime):
 
     def beat(self) -> None:
         """One heartbeat; a node that was declared dead comes back as a new one."""
-        live = self._live
-        assert isinstance(live, SimulatedLive)
+        live = self.live
         if not live.heartbeat.beat():
             live.engine.lose_everything()
             self._live = self._start_live()
@@ -304,8 +305,8 @@ class SimulatedNode:
 
     async def _turn(self) -> None:
         await self.thawed()
-        if self.runtime.live.engine._open:
-            self.runtime.live.engine.run_once()
+        if self.runtime.live.embedded._open:
+            self.runtime.live.embedded.run_once()
         # The ticker's own round, whatever woke it or did not.
         latest = self.world.leases(0.45, 1)
         if self._alarm is None:

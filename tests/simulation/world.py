@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from loguru import logger
-from sqlalchemy import text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import SchedulerError
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.context import current_execution
+from app.scheduler.executions import executions, tasks
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor
 from app.testing.clock import VirtualClock
 from app.testing.virtual_loop import VirtualLoop
@@ -327,9 +328,9 @@ class World:
     # ------------------------------------------------------------ people and tasks
 
     def _define(self, number: int) -> None:
-        tasks = self.operator.runtime.tasks
+        store = self.operator.runtime.tasks
         definition = definition_of(self.rng, number, self.clock.now())
-        task = tasks.create(self.operator.runtime.definition(definition))
+        task = store.create(self.operator.runtime.definition(definition))
         self.note(f"task {task.id}: {task.schedule_expression} {task.timezone} {task.overlap_policy}")
         self._arm(task)
 
@@ -355,15 +356,15 @@ class World:
         """Somebody sets a task back to a fire that is in the ledger already, by plain SQL."""
         task_id = self.rng.choice(sorted(self._open))
         with self.operator.database.begin() as connection:
-            connection.execute(
-                text(
-                    "UPDATE scheduled_tasks SET next_run_at = (SELECT max(scheduled_for) FROM task_executions"
-                    " WHERE task_id = :id AND state <> 'skipped') WHERE id = :id AND next_run_at > ("
-                    " SELECT max(scheduled_for) FROM task_executions WHERE task_id = :id AND state <> 'skipped')"
-                ),
-                {"id": task_id},
+            newest = connection.scalar(
+                select(func.max(executions.c.scheduled_for)).where(
+                    executions.c.task_id == task_id, executions.c.state != "skipped"
+                )
             )
-        self.note(f"task {task_id} is set back")
+            # Further back it was another schedule, or none, and the task would owe what it never did.
+            if newest is not None and newest > self._open[task_id].since:
+                connection.execute(update(tasks).where(tasks.c.id == task_id).values(next_run_at=newest))
+                self.note(f"task {task_id} is set back to {newest}")
 
     def _replace_task(self) -> None:
         task_id = self.rng.choice(sorted(self._open))
@@ -373,10 +374,10 @@ class World:
         self._define(self.scenario.tasks + int(self.next_name()))
 
     def _update(self, task_id: int, changes: dict[str, Any]) -> None:
-        tasks = self.operator.runtime.tasks
+        store = self.operator.runtime.tasks
         try:
-            before = tasks.get(task_id)
-            after = tasks.update(task_id, changes)
+            before = store.get(task_id)
+            after = store.update(task_id, changes)
         except SchedulerError as error:
             self.note(f"task {task_id} {changes}: {error.code}")
             return
