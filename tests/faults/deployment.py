@@ -164,6 +164,12 @@ class Deployment:
 
     # ------------------------------------------------------------ end
 
+    def revive(self) -> None:
+        """Start again what has ended by itself, as systemd does: a server that finds no database at its start."""
+        for server in self.servers:
+            if server.process.poll() is not None:
+                self._replace(server)
+
     def await_up(self, seconds: float = 60) -> None:
         """Wait until every server answers.
 
@@ -172,10 +178,11 @@ class Deployment:
         """
         end = time.monotonic() + seconds
         while not all(server.is_up for server in self.servers):
+            self.revive()
             if time.monotonic() > end:
                 log = (self.folder / "servers.log").read_text(errors="replace")
                 raise TimeoutError(f"a server does not answer:\n{log[-3000:]}")
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def stop(self) -> None:
         """End all servers."""

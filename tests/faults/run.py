@@ -154,6 +154,7 @@ def run(
         started = time.monotonic()
         while (elapsed := time.monotonic() - started) < seconds:
             on_progress(elapsed, report)
+            deployment.revive()
             name = chance.choice(sorted(faults))
             faults[name]()
             report.faults[name] += 1
