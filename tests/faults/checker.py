@@ -7,7 +7,7 @@ does must have no effect, which the effects themselves show.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -38,6 +38,7 @@ class AttemptRow:
     execution: int
     number: int
     status: str
+    reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -72,7 +73,8 @@ def collect(connection: Connection, **known: Any) -> Evidence:
     return Evidence(
         executions=executions,
         attempts=[
-            AttemptRow(row.execution_id, row.number, row.status) for row in connection.execute(tried.select())
+            AttemptRow(row.execution_id, row.number, row.status, row.reason)
+            for row in connection.execute(tried.select())
         ],
         fires=[
             Fire(one.task_id, one.first_fire_at or one.scheduled_for, one.scheduled_for, one.fire_count)
@@ -210,11 +212,16 @@ def _limits(evidence: Evidence) -> Iterable[str]:
 
 
 def _ran_again(evidence: Evidence) -> Iterable[str]:
-    """Finished work never ran again, and no attempt ran twice."""
-    begun = Counter((line.execution, line.attempt) for line in evidence.lines if line.event == "begin")
-    for (execution, attempt), times in begun.items():
-        if times > 1:
-            yield f"execution {execution}: attempt {attempt} ran {times} times"
+    """Finished work never ran again. An attempt runs twice only if its process was gone before its start, made from
+    memory, was on disk."""
+    begun: dict[tuple[int, int], list[Line]] = defaultdict(list)
+    for line in evidence.lines:
+        if line.event == "begin":
+            begun[line.execution, line.attempt].append(line)
+    for (execution, attempt), lines in begun.items():
+        for sooner, later in pairwise(sorted(lines, key=lambda line: line.at)):
+            if not any(sooner.at <= moment <= later.at for moment in evidence.gone.get(sooner.pid, ())):
+                yield f"execution {execution}: attempt {attempt} ran twice"
     succeeded = {one.id: one.attempt for one in evidence.executions if one.state is ExecutionState.SUCCESS}
     for execution, attempt in begun:
         if attempt > succeeded.get(execution, attempt):

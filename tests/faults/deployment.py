@@ -64,6 +64,7 @@ class Deployment:
     settings: dict[str, str]
     servers: list[Server] = field(default_factory=list)
     gone: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    told_to_stop: dict[int, float] = field(default_factory=dict)
 
     @property
     def diary(self) -> Diary:
@@ -99,6 +100,7 @@ class Deployment:
 
     def terminate(self, server: Server) -> None:
         """SIGTERM, as a rolling restart does: the new process starts when the old one has ended."""
+        self.told_to_stop[server.pid] = boot_seconds()
         server.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             server.process.wait(20)

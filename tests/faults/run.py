@@ -54,7 +54,7 @@ class Report:
     rescue_seconds: list[float] = field(default_factory=list)
     """From SIGKILL to the next attempt of what the process ran."""
     hand_over_seconds: list[float] = field(default_factory=list)
-    """From SIGTERM to the next attempt of what the process handed back."""
+    """From the end of what a process told to stop handed back to its next attempt."""
     violations: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def run(
                 gone=deployment.gone,
                 limits=LIMITS,
             )
-    _fill_in(report, evidence)
+    _fill_in(report, evidence, deployment.told_to_stop)
     return report
 
 
@@ -237,12 +237,13 @@ def _pause_all(deployment: Deployment) -> None:
             return
 
 
-def _fill_in(report: Report, evidence: Evidence) -> None:
+def _fill_in(report: Report, evidence: Evidence, told_to_stop: dict[int, float]) -> None:
     report.fires = sum(fire.count for fire in evidence.fires)
     report.executions = len(evidence.executions)
     report.acknowledged = len(evidence.acknowledged)
     report.attempts = len(evidence.attempts)
     report.rescue_seconds = _recoveries(evidence)
+    report.hand_over_seconds = _hand_overs(evidence, told_to_stop)
     report.violations = violations(evidence)
 
 
@@ -257,3 +258,17 @@ def _recoveries(evidence: Evidence) -> list[float]:
         if following is not None and lost and (execution, attempt, line.pid) not in ends:
             found.append(following.at - lost[0])
     return found
+
+
+def _hand_overs(evidence: Evidence, told_to_stop: dict[int, float]) -> list[float]:
+    """How long what a stopping process handed back waited for its next attempt."""
+    handed_back = {(row.execution, row.number) for row in evidence.attempts if row.reason == "handed_back"}
+    begins = {(line.execution, line.attempt): line.at for line in evidence.lines if line.event == "begin"}
+    return [
+        begins[line.execution, line.attempt + 1] - line.at
+        for line in evidence.lines
+        if line.event == "end"
+        and (line.execution, line.attempt) in handed_back
+        and line.pid in told_to_stop
+        and (line.execution, line.attempt + 1) in begins
+    ]

@@ -87,13 +87,19 @@ def test_a_good_history_has_no_violations() -> None:
         ({**RETRIED, "lines": ran(1, 0, 5) + ran(2, 1, 2)}, "attempt 2 began 4.00 s before"),
         ({**RETRIED, "lines": ran(1, 0, None) + ran(2, 1, 2)}, "before attempt 1 was over"),
         ({"lines": ran(1, 0, 1, key="k") + ran(1, 0.5, 2, pid=2, key="k")}, "key k: 2 at once, 1 allowed"),
-        ({"lines": ran(1, 0, 1) + ran(1, 3, 4, pid=2)}, "attempt 1 ran 2 times"),
+        ({"lines": ran(1, 0, 1) + ran(1, 3, 4, pid=2)}, "attempt 1 ran twice"),
         ({"lines": ran(1, 0, 1) + ran(2, 3, 4)}, "had succeeded at attempt 1; 2 ran too"),
     ],
 )
 def test_each_broken_promise_is_named(changes: dict[str, Any], complaint: str) -> None:
     found = violations(evidence(**changes))
     assert [line for line in found if complaint in line], found
+
+
+def test_an_attempt_may_run_again_whose_process_was_gone_before_its_start_was_on_disk() -> None:
+    lines = ran(1, 0, None, pid=7) + ran(1, 5, 6)
+    assert violations(evidence(lines=lines, gone={7: [4.0]})) == []
+    assert violations(evidence(lines=lines)) != []
 
 
 def test_a_killed_process_ends_its_attempts_and_a_stopped_one_loses_its_right_to_them() -> None:
