@@ -212,8 +212,8 @@ def _limits(evidence: Evidence) -> Iterable[str]:
 
 
 def _ran_again(evidence: Evidence) -> Iterable[str]:
-    """Finished work never ran again. An attempt runs twice only if its process was gone before its start, made from
-    memory, was on disk."""
+    """Finished work never ran again. An attempt runs twice only if its process was gone before its start, made
+    from memory, was on disk."""
     begun: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in evidence.lines:
         if line.event == "begin":

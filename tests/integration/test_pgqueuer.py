@@ -123,6 +123,14 @@ async def test_a_waiting_execution_without_a_job_gets_one(pgqueuer_url: str, dat
         assert (await ended(runtime, plain)).state is ExecutionState.SUCCESS
 
 
+async def test_a_job_that_waits_longer_than_its_execution_is_hastened(pgqueuer_url: str, database: Engine) -> None:
+    async with running(pgqueuer_url, Recorder("work")) as (service, runtime):
+        execution = await service.enqueue("work", run_at=datetime.now(UTC) + timedelta(hours=1))
+        with database.begin() as connection:
+            connection.execute(text("UPDATE task_executions SET run_at = now()"))
+        assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
+
+
 async def test_a_job_too_many_runs_nothing(pgqueuer_url: str, database: Engine) -> None:
     executor = Recorder("work")
     async with running(pgqueuer_url, executor) as (service, runtime):

@@ -27,6 +27,11 @@ ENTRYPOINT = "contenthub"
 BATCH = 500
 
 _QUEUE = db_settings().qualified.queue_table
+_HAS_A_LATE_JOB = (
+    f"EXISTS (SELECT 1 FROM {_QUEUE} job WHERE job.status = 'queued'"  # noqa: S608 - as below
+    f" AND job.dedupe_key = '{ENTRYPOINT}:' || task_executions.id"
+    " AND job.execute_after > now() + interval '1 second')"
+)
 _HAS_NO_JOB = (
     f"NOT EXISTS (SELECT 1 FROM {_QUEUE} job WHERE job.status IN ('queued', 'picked')"  # noqa: S608 - a name from PgQueuer's own settings
     f" AND job.dedupe_key = '{ENTRYPOINT}:' || task_executions.id)"
@@ -91,7 +96,18 @@ def send_missing(connection: Connection, now: datetime) -> int:
     what plain SQL inserted.
     """
     query = ready(now).order_by(text("task_executions.run_at")).limit(BATCH)
+    _hasten(connection, query)
     return send(connection, _without_job(connection, query))
+
+
+def _hasten(connection: Connection, query: Select[tuple[object, ...]]) -> None:
+    """Let jobs go that wait longer than their executions: `run_at` was changed, or a wall clock was, meanwhile."""
+    late = [dedupe_key(row.id) for row in connection.execute(query.where(text(_HAS_A_LATE_JOB)))]
+    if late:
+        statement = (
+            f"UPDATE {_QUEUE} SET execute_after = now() WHERE status = 'queued' AND dedupe_key = ANY(:late)"  # noqa: S608
+        )
+        connection.execute(text(statement), {"late": late})
 
 
 def send_all(connection: Connection) -> int:
