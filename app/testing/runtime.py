@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Coroutine
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,11 +19,12 @@ from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.engines.inline import InlineEngine
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
+from app.scheduler.firing import next_fire_at
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Heartbeat, Lease, new_node_id, rescue
 from app.scheduler.outcome import outcome_of
 from app.scheduler.runner import Runner
-from app.scheduler.runtime import Live, Runtime, package_version
+from app.scheduler.runtime import CLOCK_SECONDS, Live, Runtime, package_version
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 from app.testing.inline_journal import InlineJournal
 from app.testing.virtual_loop import VirtualLoop
@@ -187,9 +188,18 @@ class SandboxRuntime(Runtime):
 
     def _schedule_tick(self, at: datetime | None) -> None:
         self._cancel_timer()
-        if self.is_running and at is not None:
-            ahead = max((at - self.clock.now()).total_seconds(), 0.0)
+        if not self.is_running:
+            return
+        moment = at if at is not None else self._moment_of_next_try()
+        if moment is not None:
+            ahead = max((moment - self.clock.now()).total_seconds(), 0.0)
             self._timer = self._virtual.call_at(self._virtual.time() + ahead, self._begin_tick)
+
+    def _moment_of_next_try(self) -> datetime | None:
+        """When to look again after a tick that named no fire: no task waits for one, or the tick failed."""
+        with self.sessions() as session:
+            due = next_fire_at(session.connection())
+        return max(due, self.clock.now() + timedelta(seconds=CLOCK_SECONDS)) if due is not None else None
 
     def _begin_tick(self) -> None:
         task = self._virtual.create_task(self._tick())

@@ -337,6 +337,27 @@ def test_a_write_held_across_an_await_delays_the_journal_and_is_named_to_others(
     assert box.read(quick).state is ExecutionState.SUCCESS
 
 
+def test_fires_and_claims_are_made_up_after_a_lock_held_for_long(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    with box.sessions() as session:
+        session.execute(text("CREATE TABLE notes (word TEXT)"))
+        session.commit()
+
+    async def hold(_id: int, _params: dict[str, Any], db: Any) -> None:
+        db.execute(text("INSERT INTO notes VALUES ('early')"))
+        await asyncio.sleep(300)
+
+    box.register(Recorder("hold", hold), Recorder("work"))
+    box.enqueue("hold")
+    later = box.enqueue("work", run_at=START + timedelta(seconds=30))
+    task = box.define_task("minutely", "work", cron="* * * * *")
+    box.advance(minutes=10)
+    assert box.read(later).state is ExecutionState.SUCCESS
+    fires = [run.scheduled_for - START for run in box.runs(task) if run.scheduled_for is not None]
+    assert fires[-5:] == [timedelta(minutes=minute) for minute in range(6, 11)]
+    assert sum(run.fire_count for run in box.executions(task)) == 10
+
+
 # ---------------------------------------------------------------- alone in its process
 
 

@@ -60,6 +60,7 @@ def judge(world: World) -> Report:
         states=dict(Counter(row["state"] for row in executions)),
     )
     violations = report.violations
+    violations += [f"a process broke: {type(error).__name__}: {error}" for error in world.errors]
     expected = _expected(world)
     report.fires = sum(len(fires) for fires in expected.values())
     violations += _ledger(executions, expected)

@@ -244,7 +244,7 @@ class SimulatedNode:
     def boot(self) -> None:
         self.runtime.start()
         self._beat = self.world.loop.call_later(self._beat_seconds(), self._on_beat)
-        self.wake()
+        self._ring()
 
     def die(self) -> None:
         """As `kill -9`: nothing of it touches the database again."""

@@ -89,6 +89,8 @@ class World:
         self.errors: list[BaseException] = []
         self._calm = True
         self._open: dict[int, Arming] = {}
+        self._reached: dict[int, datetime] = {}
+        """For a task that was set back: the fire it had been waiting for."""
         self._count = 0
         self._clients: set[asyncio.Task[None]] = set()
         self._processes: dict[str, SimulatedNode] = {}
@@ -100,11 +102,7 @@ class World:
     # ------------------------------------------------------------ a run
 
     def run(self) -> None:
-        """Play the scenario, then let everything come to rest.
-
-        Raises:
-            BaseException: what broke that should not have, such as an error in a node's own loop.
-        """
+        """Play the scenario, then let everything come to rest. `errors` is what broke in a process of its own."""
         logger.disable("app")
         try:
             for number in range(self.scenario.tasks):
@@ -123,8 +121,6 @@ class World:
                 node.die()
             self._pass(timedelta(seconds=1))
             self.loop.close()
-        if self.errors:
-            raise self.errors[0]
 
     def fingerprint(self) -> str:
         """The same for two runs exactly if the same happened in both."""
@@ -363,6 +359,8 @@ class World:
             )
             # Further back it was another schedule, or none, and the task would owe what it never did.
             if newest is not None and newest > self._open[task_id].since:
+                reached = connection.scalar(select(tasks.c.next_run_at).where(tasks.c.id == task_id))
+                self._reached[task_id] = max(reached or newest, self._reached.get(task_id, newest))
                 connection.execute(update(tasks).where(tasks.c.id == task_id).values(next_run_at=newest))
                 self.note(f"task {task_id} is set back to {newest}")
 
@@ -404,7 +402,10 @@ class World:
 
     def _close(self, task: ScheduledTask) -> None:
         """The schedule of `task` ends here: it owes what came before the fire it waits for."""
-        arming = self._open.pop(task.id, None)
-        if arming is not None:
-            until = task.next_run_at if task.exhausted_at is None else None
-            self.armings.append(replace(arming, until=until or self.clock.now() + timedelta(days=3650)))
+        arming, reached = self._open.pop(task.id, None), self._reached.pop(task.id, None)
+        if arming is None:
+            return
+        until = task.next_run_at
+        if until is None or task.exhausted_at is not None:
+            until = self.clock.now() + timedelta(days=3650)
+        self.armings.append(replace(arming, until=max(until, reached or until)))

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from loguru import logger
 from sqlalchemy import Connection, func, select
 
 from app.core.clock import Clock
-from app.core.errors import SchedulerError
+from app.core.errors import SchedulerError, SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution, state_in
 from app.scheduler.executions import cancel_requests, claim, executions, parked, unpark
 from app.scheduler.journal import Journal
 from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
 from app.services.scheduler_service import SchedulerService
 
+TICK_SECONDS = 1.0
+"""How long to wait after a turn that the database refused."""
 _STUBBORN_SECONDS = 60.0
 """How long a shutdown waits for attempts that were told to end."""
 
@@ -114,7 +117,14 @@ class InlineEngine:
         if self._turn is not None and not self._turn.done():
             self.wake()  # a turn waits for the write lock; what rang comes after it
             return
-        self._turn = self._loop.create_task(self.run_once())
+        self._turn = self._loop.create_task(self._take_turn())
+
+    async def _take_turn(self) -> None:
+        try:
+            await self.run_once()
+        except SchedulerUnavailable as error:
+            logger.warning("执行引擎本轮未完成，将重试: {}", error)
+            self.wake(self._clock.now() + timedelta(seconds=TICK_SECONDS))
 
     async def run_once(self) -> None:
         """Claim what is due as far as there is room, start it, carry out cancellations, wait for what comes."""
