@@ -94,9 +94,13 @@ class Deployment:
 
     def kill(self, server: Server) -> None:
         """SIGKILL, and a new process in its place."""
-        self.gone[server.pid].append(boot_seconds())
         server.process.kill()
+        self._note_gone(server)
         self._replace(server)
+
+    def _note_gone(self, server: Server) -> None:
+        # After the signal: what it had begun by then, it had begun before.
+        self.gone[server.pid].append(boot_seconds())
 
     def terminate(self, server: Server) -> None:
         """SIGTERM, as a rolling restart does: the new process starts when the old one has ended."""
@@ -109,8 +113,8 @@ class Deployment:
 
     def freeze(self, server: Server, seconds: float) -> None:
         """SIGSTOP for that long, then SIGCONT: a virtual machine that was paused."""
-        self.gone[server.pid].append(boot_seconds())
         server.process.send_signal(signal.SIGSTOP)
+        self._note_gone(server)
         server.stopped = True
         time.sleep(seconds)
         server.process.send_signal(signal.SIGCONT)
