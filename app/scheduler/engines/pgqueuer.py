@@ -43,6 +43,7 @@ T = TypeVar("T")
 NAME = "pgqueuer"
 DEQUEUE_SECONDS = 5.0
 _POOL_MIN, _POOL_MAX = 2, 8
+_CONNECT_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
 _COMING_SECONDS = 60.0
@@ -182,8 +183,10 @@ class PgQueuerEngine:
         self._open = False
         self._ticker.stop()
         await asyncio.to_thread(self._ticker.join)
-        if self._loop is not None:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._take_no_more(), self._loop))
+        self._tell(self._end_run)
+        # What was being claimed when we closed is on its lane in a moment; what comes later finds us closed.
+        while self._arriving and self._thread is not None and self._thread.is_alive():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         await self._pool.drain(grace_seconds)
         await asyncio.to_thread(self._node.journal.flush)
         self._tell(self._let_jobs_go)
@@ -258,7 +261,9 @@ class PgQueuerEngine:
     async def _serve(self) -> None:
         """One life of PgQueuer, on a pool of its own; raises when PostgreSQL went away."""
         lost = asyncio.Event()
-        pool = await asyncpg.create_pool(self._dsn, min_size=_POOL_MIN, max_size=_POOL_MAX)
+        pool = await asyncpg.create_pool(
+            self._dsn, min_size=_POOL_MIN, max_size=_POOL_MAX, timeout=_CONNECT_SECONDS
+        )
         try:
             manager = QueueManager(Queries(_WatchedDriver(pool, lost.set)))
             manager.entrypoint(jobs.ENTRYPOINT, accepts_context=True)(self._handle)
@@ -356,13 +361,8 @@ class PgQueuerEngine:
         if execution.state in WAITING_STATES and timedelta() < ahead < timedelta(seconds=_COMING_SECONDS):
             raise RetryRequested(ahead)
 
-    async def _take_no_more(self) -> None:
-        """Let PgQueuer fetch nothing more, and wait until what it has fetched is on its lane."""
-        self._end_run()
-        while self._arriving:  # noqa: ASYNC110 - a commit or two
-            await asyncio.sleep(0.005)
-
     def _end_run(self) -> None:
+        """Let PgQueuer fetch nothing more."""
         self._stopping.set()
         if self._manager is not None:
             self._manager.shutdown.set()
@@ -374,9 +374,10 @@ class PgQueuerEngine:
             settling.set_result(outcome)
 
     def _let_jobs_go(self) -> None:
-        """Wait for no attempt any longer: its row will say what becomes of it."""
-        for execution_id in list(self._settling):
-            self._settle(execution_id, _Settled(None))
+        """Wait for no attempt any longer: it runs on, and its row will say what becomes of it."""
+        for settling in self._settling.values():
+            if not settling.done():
+                settling.set_result(_Settled(None))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
