@@ -164,3 +164,34 @@ def test_a_run_whose_server_dies_goes_on_in_the_waiting_command(contenthub: Cont
     assert "goes on here" in err
     execution = json.loads(out)
     assert (execution["state"], execution["attempt"], execution["rescues"]) == ("success", 2, 1)
+
+
+def test_a_worker_runs_what_others_recorded_and_drains_at_sigterm(contenthub: ContentHub) -> None:
+    contenthub("task", "create", "--name", "digest", "--type", "content_generation", "--params", PARAMS)
+    detached = contenthub("task", "run", "digest", "--detach", "--json").json
+    with contenthub.started("worker") as worker:
+        until(lambda: contenthub("execution", "show", str(detached["id"]), "--json").json["state"] == "success")
+        (node,) = contenthub("node", "list", "--json").json
+        assert (node["role"], node["pid"]) == ("worker", worker.pid)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    assert contenthub("node", "list", "--json").json == []
+
+
+def test_an_engine_that_cannot_work_here_is_refused_with_the_remedy(contenthub: ContentHub) -> None:
+    moved = contenthub("db", "move-engine", "pgqueuer", code=1)
+    assert "SCHEDULER_ENGINE: pgqueuer needs PostgreSQL" in moved.err
+    served = contenthub("serve", "--port", str(free_port()), code=1, SCHEDULER_ENGINE="pgqueuer")
+    assert "needs PostgreSQL" in served.err
+    wrong = contenthub("serve", code=1, SCHEDULER_ENGINE="celery")
+    assert "SCHEDULER_ENGINE" in wrong.err
+
+
+def test_moving_engines_on_postgresql_says_what_it_did(contenthub: ContentHub, postgres_url: str) -> None:
+    contenthub.settings["DATABASE_URL"] = postgres_url
+    contenthub("task", "create", "--name", "digest", "--type", "content_generation", "--params", PARAMS)
+    contenthub("task", "run", "digest", "--detach")
+    there = contenthub("db", "move-engine", "pgqueuer")
+    assert "wrote jobs for 1 waiting" in there.out
+    assert "SCHEDULER_ENGINE=pgqueuer" in there.err
+    assert contenthub("db", "move-engine", "embedded", "--json").json == {"engine": "embedded", "moved": 1}
