@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
+from app.core.clock import Clock
 from app.core.errors import NotFound
 from app.db.bulk import BulkInsert, BulkUpdate, Parameters
 from app.models.node import Node
@@ -553,7 +554,7 @@ def claim(
     claims are one after the other (SQLite's write lock, an advisory lock on PostgreSQL), so no two nodes can
     take the last place of a key. `only` restricts the claim to these ids. A node declared dead gets nothing.
     """
-    _lock_claims(connection)
+    lock_claims(connection)
     if is_buried(connection, node):
         return []
     taken: list[Execution] = []
@@ -566,7 +567,8 @@ def claim(
     return taken
 
 
-def _lock_claims(connection: Connection) -> None:
+def lock_claims(connection: Connection) -> None:
+    """Wait until no other transaction claims (SQLite's write lock has done so); held to the end of this one."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
 
@@ -640,11 +642,12 @@ class ClaimNamed:
     must_land: ClassVar[bool] = False
     execution_id: int
     node: str
-    now: datetime
+    clock: Clock
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[ClaimNamed]) -> Sequence[Execution | None]:
-        node, now = writes[0].node, max(write.now for write in writes)
+        node, clock = writes[0].node, writes[0].clock
+        now = clock.now()
         if is_buried(connection, node):
             return [None] * len(writes)
         wanted = {write.execution_id for write in writes}
@@ -654,7 +657,8 @@ class ClaimNamed:
         claimed = {execution.id: execution for execution in _claim_plain(connection, wanted, node, now)}
         left = wanted - claimed.keys()
         if left:
-            _lock_claims(connection)
+            lock_claims(connection)
+            now = clock.now()  # what waited for its turn starts now
             query = ready(now).where(executions.c.id.in_(left)).order_by(executions.c.run_at, executions.c.id)
             rows = connection.execute(query.with_for_update(of=executions, skip_locked=True))
             held_up = _within_limits(connection, [Execution.from_row(row) for row in rows])

@@ -184,7 +184,7 @@ async def test_cancel_reaches_an_attempt_on_another_node_by_pgqueuers_event(pgqu
 
 
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 sys.path[:0] = {path!r}
 os.environ["SCHEDULER_ENGINE"] = "pgqueuer"
 from tests.support import Recorder, running
@@ -193,8 +193,10 @@ async def main():
         {body}
     async with running({url!r}, Recorder("work", work), role="worker", scheduler_job_heartbeat_seconds=2,
                        scheduler_lease_seconds=2, scheduler_max_rescues={max_rescues}):
+        stopping = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
         print("ready", flush=True)
-        await asyncio.sleep(60)
+        await asyncio.wait_for(stopping.wait(), 60)
 asyncio.run(main())
 """
 
@@ -245,7 +247,7 @@ async def test_a_worker_told_to_stop_hands_its_work_on_at_once(pgqueuer_url: str
         async with running(pgqueuer_url, Recorder("work"), start=False) as (service, runtime):
             execution = await service.enqueue("work")
             await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
-            victim.send_signal(signal.SIGINT)
+            victim.send_signal(signal.SIGTERM)
             await asyncio.to_thread(victim.wait, 30)
             handed_back = runtime.history.get(execution.id)
             assert (handed_back.state, handed_back.reason) == (ExecutionState.PENDING, "handed_back")

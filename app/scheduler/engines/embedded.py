@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
+
+from sqlalchemy import Connection
 
 from app.models.task_execution import Execution
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
-from app.scheduler.executions import claim
+from app.scheduler.executions import claim, lock_claims
 from app.scheduler.runner import Attempt
 
 NAME = "embedded"
@@ -124,15 +127,17 @@ class EmbeddedEngine:
         if self._may_take:
             self._claim()
 
+    def _take(self, limit: int, connection: Connection) -> list[Execution]:
+        node = self._node
+        lock_claims(connection)  # before the clock is read: an attempt starts when its turn has come
+        return claim(connection, node=node.node_id, now=node.clock.now(), limit=limit, only=self._claims())
+
     def _claim(self) -> None:
         node, free = self._node, self._pool.free
         if not free or not self._open:
             self._backlog = True
             return
-        only = self._claims()
-        claimed = node.journal.step_blocking(
-            lambda connection: claim(connection, node=node.node_id, now=node.clock.now(), limit=free, only=only)
-        )
+        claimed = node.journal.step_blocking(partial(self._take, free))
         self._backlog = len(claimed) == free
         self._pool.put(
             [Attempt(execution, execution.attempt, node.node_id, recorded=True) for execution in claimed]

@@ -337,7 +337,7 @@ class PgQueuerEngine:
         """Claim it and put it on a lane; what is returned is done when its end is recorded. None: not for us."""
         node = self._node
         try:
-            execution = await node.journal.commit(ClaimNamed(execution_id, node.node_id, node.clock.now()))
+            execution = await node.journal.commit(ClaimNamed(execution_id, node.node_id, node.clock))
         except SchedulerUnavailable as error:
             raise RetryRequested(timedelta(seconds=1), str(error)) from error
         if execution is None:
