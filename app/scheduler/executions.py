@@ -651,12 +651,12 @@ class ClaimNamed:
         if is_buried(connection, node):
             return [None] * len(writes)
         wanted = {write.execution_id for write in writes}
-        called_off = waiting().where(executions.c.id.in_(wanted), executions.c.cancel_requested_at.is_not(None))
-        rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
-        _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
         claimed = {execution.id: execution for execution in _claim_plain(connection, wanted, node, now)}
         left = wanted - claimed.keys()
         if left:
+            called_off = waiting().where(executions.c.id.in_(left), executions.c.cancel_requested_at.is_not(None))
+            rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
+            _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
             lock_claims(connection)
             now = clock.now()  # what waited for its turn starts now
             query = ready(now).where(executions.c.id.in_(left)).order_by(executions.c.run_at, executions.c.id)
@@ -677,6 +677,7 @@ def _claim_plain(connection: Connection, ids: Iterable[int], node: str, now: dat
             executions.c.run_at <= now,
             executions.c.concurrency_key.is_(None),
             executions.c.exclusive.is_(False),
+            executions.c.cancel_requested_at.is_(None),
         )
         .values(state=ExecutionState.RUNNING.value, attempt=executions.c.attempt + 1, owner=node, started_at=now)
         .returning(*executions.c)
