@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import threading
@@ -23,7 +24,7 @@ from tests.faults.deployment import LEASE_SECONDS, Deployment, Server, deployed
 
 API = "http://127.0.0.1:{port}/api/v1/scheduler"
 LIMITS = {"narrow": 1, "wide": 3}
-TASKS = (
+KINDS_OF_TASK = (
     {"name": "allow", "overlap_policy": "allow", "params": {"seconds": 0.1, "failing": 0.1}},
     {"name": "skip", "overlap_policy": "skip", "params": {"seconds": 1.5}},
     {"name": "queue", "overlap_policy": "queue", "params": {"seconds": 0.3}},
@@ -35,6 +36,8 @@ TASKS = (
         "concurrency_key": "wide",
     },
 )
+TASKS_OF_A_KIND = 3
+CLIENTS = 12
 QUIET_SECONDS = 120.0
 
 
@@ -107,7 +110,7 @@ class Traffic:
                 time.sleep(self.pause * chance.random())
 
     def _ask(self, http: httpx.Client, chance: random.Random, key: str) -> None:
-        limited = chance.choice([None, None, *LIMITS])
+        limited = chance.choice([None, None, None, None, *LIMITS])
         body: dict[str, Any] = {
             "task_type": "effect",
             "params": {"seconds": chance.choice([0, 0.02, 0.3]), "failing": 0.1, "key": limited},
@@ -149,13 +152,13 @@ def run(
         deployment.await_up()
         _make_tasks(deployment.servers[0])
         traffic = Traffic(deployment, seed, pause=0.1)
-        traffic.start(clients=4)
+        traffic.start(CLIENTS)
         faults = _faults(deployment, report, chance, only)
         started = time.monotonic()
         while (elapsed := time.monotonic() - started) < seconds:
             on_progress(elapsed, report)
             deployment.revive()
-            name = chance.choice(sorted(faults))
+            name = chance.choice(["kill", *sorted(faults)] if "kill" in faults else sorted(faults))
             faults[name]()
             report.faults[name] += 1
             time.sleep(chance.uniform(0.1, 1.0))
@@ -175,7 +178,8 @@ def run(
 
 
 def _make_tasks(server: Server) -> None:
-    for task in TASKS:
+    for kind, number in itertools.product(KINDS_OF_TASK, range(TASKS_OF_A_KIND)):
+        task = {**kind, "name": f"{kind['name']} {number}"}
         definition = {"task_type": "effect", "schedule": {"type": "interval", "seconds": 1}, **task}
         if "concurrency_key" in task:
             definition["concurrency_limit"] = LIMITS[str(task["concurrency_key"])]
