@@ -37,7 +37,7 @@ KINDS_OF_TASK = (
     },
 )
 TASKS_OF_A_KIND = 3
-CLIENTS = 12
+CLIENTS = 16
 QUIET_SECONDS = 120.0
 
 
@@ -158,7 +158,7 @@ def run(
         while (elapsed := time.monotonic() - started) < seconds:
             on_progress(elapsed, report)
             deployment.revive()
-            name = chance.choice(["kill", *sorted(faults)] if "kill" in faults else sorted(faults))
+            name = chance.choice(["kill"] * 3 + sorted(faults) if "kill" in faults else sorted(faults))
             faults[name]()
             report.faults[name] += 1
             time.sleep(chance.uniform(0.1, 1.0))
