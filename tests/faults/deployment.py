@@ -157,12 +157,12 @@ class Deployment:
     def fill_disk(self, hold: float) -> None:
         """Nothing more can be written beside the database for `hold` seconds."""
         ballast = self.folder / "disk" / "ballast"
-        with ballast.open("wb") as file, suppress(OSError):
+        with suppress(OSError), ballast.open("wb") as file:
             while True:
                 file.write(b"\0" * 65_536)
                 file.flush()
         time.sleep(hold)
-        ballast.unlink()
+        ballast.unlink(missing_ok=True)
 
     @property
     def can_fill_disk(self) -> bool:
