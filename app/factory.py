@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from app.api.application import install_api
 from app.core.config import Settings, get_settings
 from app.core.logging import configure_logging
+from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
@@ -70,7 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if settings.scheduler_enabled:
             service.start()
         try:
-            yield
+            with app.state.live.closed_by_signals():
+                yield
         finally:
             await service.drain()
             await asyncio.to_thread(runtime.close)
@@ -80,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.state.runtime = runtime
     install_api(app)
+    install_dashboard(app)
     # Not checked here: the folder is made at boot, by `prepare_database`.
     app.mount("/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site")
     return app

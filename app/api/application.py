@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from app.api import executions, status, tasks
+from app.api import administration, executions, insight, live, session, status, tasks
 from app.api.body_limit import BodyLimit
 from app.api.problems import FieldProblem, Problem, install_problems
 from app.core.errors import FieldError, InvalidRequest
@@ -21,8 +21,17 @@ def install_api(app: FastAPI) -> None:
     api = APIRouter(
         prefix=PREFIX, generate_unique_id_function=_operation_id, dependencies=[Depends(refuse_unknown_query)]
     )
-    for router in (tasks.router, executions.router, status.router):
+    for router in (
+        tasks.router,
+        executions.router,
+        insight.router,
+        status.router,
+        live.router,
+        session.router,
+        administration.router,
+    ):
         api.include_router(router)
+    app.state.live = live.LiveFeed(app.state.runtime.sessions)
     app.include_router(api)
     app.include_router(status.health, generate_unique_id_function=_operation_id)
     app.add_middleware(BodyLimit)

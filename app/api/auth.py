@@ -1,8 +1,9 @@
 """Who is asking, and whether they may.
 
-With tokens: a bearer token decides. While nobody has made one, requests from this machine pass as admin and all
-others are refused. "From this machine" is narrow: a loopback peer, no proxy in between, a loopback `Host` (a page
-of another site whose name was rebound to 127.0.0.1 has its own), and on changes no foreign `Origin`.
+With tokens: a bearer token decides, or the cookie of a browser that signed in with one. While nobody has made one,
+requests from this machine pass as admin and all others are refused. "From this machine" is narrow: a loopback
+peer, no proxy in between, a loopback `Host` (a page of another site whose name was rebound to 127.0.0.1 has its
+own), and on changes no foreign `Origin`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
+from app.api.browser_session import COOKIE, CSRF_HEADER, SessionCookie, csrf_token, is_csrf_token
 from app.api.problems import Forbidden, Unauthorized
 from app.core.security import Role
-from app.models.api_token import any_token_exists, find_token
+from app.models.api_token import ApiToken, any_token_exists, find_token
 from app.scheduler.runtime import Runtime
 
 _PROXIED = ("forwarded", "via", "x-real-ip", "x-forwarded-")
@@ -26,6 +28,9 @@ _PROXIED = ("forwarded", "via", "x-real-ip", "x-forwarded-")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 bearer = HTTPBearer(auto_error=False, description="A token made by `contenthub token create`.")
+session_cookie = APIKeyCookie(
+    name=COOKIE, auto_error=False, description=f"Made by signing in; changes need the header `{CSRF_HEADER}` too."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,9 @@ def identify(
     request: Request,
     runtime: RuntimeOf,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+    cookie: Annotated[str | None, Security(session_cookie)],
 ) -> Caller:
-    """Raises Unauthorized."""
+    """Raises Unauthorized; Forbidden: a browser's change without the proof that it comes from our own page."""
     with runtime.sessions() as session:
         if credentials is not None:
             token = find_token(session, credentials.credentials)
@@ -59,6 +65,11 @@ def identify(
                     "the token is not known or has been revoked; make one with `contenthub token create`"
                 )
             return Caller(token.name, Role.named(token.role))
+        if cookie is not None:
+            signer = SessionCookie(runtime.settings)
+            token = signer.read(session, cookie)
+            if token is not None:
+                return _in_browser(request, cookie, token, signer.key_of(token))
         if any_token_exists(session):
             raise Unauthorized("send a token: `Authorization: Bearer …`")
     if runtime.settings.allow_anonymous_loopback and is_local(request):
@@ -66,6 +77,13 @@ def identify(
     raise Unauthorized(
         "without tokens only this machine may ask; make a token with `contenthub token create NAME --role ROLE`"
     )
+
+
+def _in_browser(request: Request, cookie: str, token: ApiToken, key: str) -> Caller:
+    if request.method not in _SAFE_METHODS and not is_csrf_token(request.headers.get(CSRF_HEADER), cookie, key):
+        raise Forbidden(f"a change from a browser needs the header {CSRF_HEADER}; read it from GET …/session")
+    request.state.csrf_token = csrf_token(cookie, key)
+    return Caller(token.name, Role.named(token.role))
 
 
 def is_local(request: Request) -> bool:

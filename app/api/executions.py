@@ -43,9 +43,14 @@ def list_executions(
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> ExecutionPage:
-    """Executions, newest first."""
+    """Executions, newest first. A page of a search may hold fewer than `limit` and yet not be the last: go on
+    while there is a `next_cursor`."""
+    before_id = cursors.decode(cursor)
+    searches = task_id is None and any(item is not None for item in (task_type, trigger, since, until, search))
+    horizon = runtime.history.horizon(before_id) if searches else 0
     found = runtime.history.page(
-        before_id=cursors.decode(cursor),
+        before_id=before_id,
+        down_to=horizon,
         limit=limit + 1,
         states=state or (),
         task_id=task_id,
@@ -55,10 +60,10 @@ def list_executions(
         until=until,
         search=search,
     )
-    more = len(found) > limit
+    following = found[limit - 1].id if len(found) > limit else horizon
     return ExecutionPage(
         items=[ExecutionAnswer.model_validate(execution) for execution in found[:limit]],
-        next_cursor=cursors.encode(found[limit - 1].id) if more else None,
+        next_cursor=cursors.encode(following) if following else None,
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 
 from app.core.redaction import redact
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
+from app.scheduler.attention import Kind, Severity
 from app.scheduler.definitions import Params
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
 from app.scheduler.schedules import DstPolicy, Moment
+from app.scheduler.statistics import Period, Summary
 
 Masked = Annotated[dict[str, Any], PlainSerializer(redact, return_type=dict[str, Any])]
 MaskedOrNone = Annotated[dict[str, Any] | None, PlainSerializer(redact, return_type=dict[str, Any] | None)]
@@ -226,6 +228,8 @@ class NodeAnswer(_Answer):
     version: str
     started_at: datetime
     heartbeat_at: datetime
+    stopped_at: datetime | None = Field(default=None, description="When it stopped, or was found dead.")
+    found_dead: bool = Field(default=False, description="It did not say goodbye.")
     running: int = Field(default=0, description="Executions it is running now.")
 
 
@@ -249,3 +253,168 @@ class StatusAnswer(BaseModel):
 
 class Health(BaseModel):
     status: str = Field(examples=["ok"])
+
+
+class ChangesAnswer(BaseModel):
+    """What has changed since the event before."""
+
+    executions: list[ExecutionAnswer] = Field(description="As they are now, oldest first.")
+    is_partial: bool = Field(description="More have changed than are told of: read the lists again.")
+    tasks: bool = Field(description="Tasks were changed or fired.")
+    nodes: bool = Field(description="Nodes came or went.")
+
+
+class TaskChangeAnswer(_Answer):
+    """One change of one task."""
+
+    id: int
+    task_id: int
+    task_name: str
+    version: int
+    action: str = Field(examples=["update"], description="create, update, pause, resume or delete.")
+    changed_by: str
+    changed_at: datetime
+    changes: Masked = Field(description="By column: `[before, after]`.")
+
+
+class TaskChangePage(BaseModel):
+    items: list[TaskChangeAnswer]
+    next_cursor: str | None = Field(
+        description="Send it as `cursor` to get the next page; null: this was the last."
+    )
+
+
+class RecentRun(_Answer):
+    """An execution as a small bar."""
+
+    id: int
+    state: ExecutionState
+    duration_seconds: float | None
+    created_at: datetime
+
+
+class TaskRuns(BaseModel):
+    """The last executions of a task, newest first."""
+
+    task_id: int
+    runs: list[RecentRun]
+
+
+class SummaryAnswer(BaseModel):
+    """What happened in a period."""
+
+    states: dict[str, int] = Field(examples=[{"success": 41, "failed": 1}])
+    success_rate: float | None = Field(description="Of what ran to an end; null: nothing did.")
+    p50_seconds: float | None
+    p95_seconds: float | None
+    p99_seconds: float | None
+
+    @classmethod
+    def of(cls, summary: Summary) -> SummaryAnswer:
+        return cls(
+            states=dict(summary.states),
+            success_rate=summary.success_rate,
+            p50_seconds=summary.durations.quantile(0.5),
+            p95_seconds=summary.durations.quantile(0.95),
+            p99_seconds=summary.durations.quantile(0.99),
+        )
+
+
+class PointAnswer(BaseModel):
+    """One step of a series, from `at`."""
+
+    at: datetime
+    states: dict[str, int]
+
+
+class StatisticsAnswer(BaseModel):
+    """A period as a whole, and step by step without gaps."""
+
+    period: Period
+    since: datetime
+    step_seconds: int
+    summary: SummaryAnswer
+    points: list[PointAnswer]
+
+
+class ExecutorStatistics(SummaryAnswer):
+    """How one executor did."""
+
+    task_type: str
+
+
+class FireAnswer(_Answer):
+    """A fire to come."""
+
+    at: datetime
+    task_id: int
+    task_name: str
+
+
+class LoadAnswer(_Answer):
+    """How often a task fires in each hour."""
+
+    task_id: int
+    task_name: str
+    counts: tuple[int, ...]
+    is_estimate: bool = Field(description="It fires too often to be counted one by one.")
+
+
+class CalendarAnswer(BaseModel):
+    """What fires when, hour by hour."""
+
+    since: datetime
+    hours: int
+    tasks: list[LoadAnswer] = Field(description="Busiest first.")
+    task_count: int = Field(description="How many tasks fire in the span; the calendar may hold fewer.")
+
+
+class ExampleAnswer(_Answer):
+    """One of the things found."""
+
+    kind: str = Field(examples=["task"])
+    id: int | str
+    name: str
+
+
+class FindingAnswer(_Answer):
+    """Something to look at."""
+
+    kind: Kind
+    severity: Severity
+    count: int
+    examples: list[ExampleAnswer] = Field(description="The first few.")
+
+
+class SettingAnswer(BaseModel):
+    """A setting in effect; secrets are masked."""
+
+    name: str = Field(examples=["SCHEDULER_CONCURRENCY"])
+    value: Any
+    is_default: bool
+
+
+class TokenAnswer(_Answer):
+    """A token, without what it is."""
+
+    name: str
+    role: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class TokenRequest(BaseModel):
+    """A token to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
+    role: Literal["viewer", "operator", "admin"]
+
+
+class NewToken(BaseModel):
+    """A token, the only time it can be read."""
+
+    name: str
+    role: str
+    token: str

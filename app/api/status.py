@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from sqlalchemy import text
 
 from app.api.auth import RuntimeOf, Viewer
@@ -13,6 +13,7 @@ from app.api.schemas import ExecutorAnswer, Health, NodeAnswer, StatusAnswer
 from app.core.errors import SchedulerUnavailable
 from app.core.jsonable import to_plain_json
 from app.core.redaction import redact
+from app.scheduler.schedules import Moment
 from app.services.scheduler_service import TaskExecutor, describe_error
 
 router = APIRouter(tags=["system"])
@@ -46,12 +47,16 @@ def _info(executor: TaskExecutor) -> dict[str, Any]:
 
 
 @router.get("/nodes", summary="List nodes", responses=documented())
-def list_nodes(runtime: RuntimeOf, _caller: Viewer) -> list[NodeAnswer]:
+def list_nodes(
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    stopped_since: Annotated[Moment | None, Query(description="Also those that stopped since.")] = None,
+) -> list[NodeAnswer]:
     """The processes that run an engine on this database."""
     running = runtime.history.running_by_node()
     return [
         NodeAnswer.model_validate(node).model_copy(update={"running": running.get(node.id, 0)})
-        for node in runtime.history.nodes()
+        for node in runtime.history.nodes(stopped_since=stopped_since)
     ]
 
 

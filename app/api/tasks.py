@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from app.api import cursor as cursors
 from app.api.auth import Admin, Operator, RuntimeOf, Viewer
@@ -17,19 +17,26 @@ from app.api.schemas import (
     ExecutionAnswer,
     Explanation,
     PreviewAnswer,
+    RecentRun,
     RunRequest,
     SearchText,
     TaskAnswer,
+    TaskChangeAnswer,
+    TaskChangePage,
     TaskPage,
+    TaskRuns,
 )
 from app.core.errors import InvalidRequest, VersionConflict
 from app.models.scheduled_task import ScheduledTask
+from app.models.task_execution import ExecutionState
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.preview import preview
 from app.scheduler.schedules import Moment
+from app.scheduler.tasks import TaskOrder
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
+Id = Annotated[int, Field(ge=1, lt=2**63)]
 TaskId = Annotated[int, Path(ge=1, lt=2**63, description="Id of a task.")]
 IfMatch = Annotated[
     str | None, Header(description="Version (the ETag) the change is meant for; another stored one: 412.")
@@ -96,17 +103,21 @@ def list_tasks(
     _caller: Viewer,
     task_type: Annotated[SearchText | None, Query()] = None,
     is_active: Annotated[bool | None, Query()] = None,
+    last_state: Annotated[ExecutionState | None, Query(description="How the last run ended.")] = None,
     search: Annotated[SearchText | None, Query(description="Part of the name.")] = None,
+    order: TaskOrder = TaskOrder.ID,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TaskPage:
-    """Tasks in the order they were made."""
+    """Tasks; by id: in the order they were made."""
     found = runtime.tasks.page(
         after_id=cursors.decode(cursor) or 0,
         limit=limit + 1,
         task_type=task_type,
         is_active=is_active,
+        last_state=last_state,
         search=search,
+        order=order,
     )
     more = len(found) > limit
     return TaskPage(
@@ -119,11 +130,11 @@ def list_tasks(
 def create_task(
     definition: Annotated[TaskDefinition, Body(examples=[_EXAMPLE])],
     runtime: RuntimeOf,
-    _caller: Operator,
+    caller: Operator,
     response: Response,
 ) -> TaskAnswer:
     """Store a task and arm its schedule. Nothing is stored unless every field is right."""
-    task = runtime.tasks.create(runtime.definition(definition.model_dump(exclude_unset=True)))
+    task = runtime.tasks.create(runtime.definition(definition.model_dump(exclude_unset=True)), by=caller.name)
     response.headers["Location"] = f"/api/v1/scheduler/tasks/{task.id}"
     return _answer(task, response)
 
@@ -140,6 +151,21 @@ def preview_definition(
     return _preview(runtime, wanted, count, runtime.clock.now())
 
 
+@router.get("/runs", summary="List the last runs of tasks", responses=documented())
+def list_runs(
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    task_id: Annotated[list[Id], Query(min_length=1, max_length=100, description="Of these tasks.")],
+    count: Annotated[int, Query(ge=1, le=50, description="How many of each.")] = 12,
+) -> list[TaskRuns]:
+    """The last executions of each task, newest first."""
+    found = runtime.history.recent(list(dict.fromkeys(task_id)), count)
+    return [
+        TaskRuns(task_id=key, runs=[RecentRun.model_validate(execution) for execution in executions])
+        for key, executions in found.items()
+    ]
+
+
 @router.get("/{task_id}", summary="Show a task", responses=documented(404))
 def get_task(task_id: TaskId, runtime: RuntimeOf, _caller: Viewer, response: Response) -> TaskAnswer:
     """One task; its version is in the ETag."""
@@ -151,7 +177,7 @@ def update_task(
     task_id: TaskId,
     changes: TaskChanges,  # type: ignore[valid-type]  # made by create_model from TaskDefinition
     runtime: RuntimeOf,
-    _caller: Operator,
+    caller: Operator,
     response: Response,
     if_match: IfMatch = None,
 ) -> TaskAnswer:
@@ -159,14 +185,14 @@ def update_task(
     change in between is overwritten."""
     with _matching(if_match) as version:
         wanted = changes.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
-        return _answer(runtime.tasks.update(task_id, wanted, expected_version=version), response)
+        return _answer(runtime.tasks.update(task_id, wanted, expected_version=version, by=caller.name), response)
 
 
 @router.delete("/{task_id}", status_code=204, summary="Delete a task", responses=documented(404, 412))
-def delete_task(task_id: TaskId, runtime: RuntimeOf, _caller: Admin, if_match: IfMatch = None) -> None:
+def delete_task(task_id: TaskId, runtime: RuntimeOf, caller: Admin, if_match: IfMatch = None) -> None:
     """Delete the task and cancel what waits; its history stays."""
     with _matching(if_match) as version:
-        runtime.tasks.delete(task_id, expected_version=version)
+        runtime.tasks.delete(task_id, expected_version=version, by=caller.name)
 
 
 @router.post("/{task_id}/run", status_code=202, summary="Run a task now", responses=documented(404))
@@ -181,15 +207,15 @@ async def run_task(
 
 
 @router.post("/{task_id}/pause", summary="Pause a task", responses=documented(404))
-def pause_task(task_id: TaskId, runtime: RuntimeOf, _caller: Operator, response: Response) -> TaskAnswer:
+def pause_task(task_id: TaskId, runtime: RuntimeOf, caller: Operator, response: Response) -> TaskAnswer:
     """Stop firing; what is under way goes on."""
-    return _answer(runtime.tasks.pause(task_id), response)
+    return _answer(runtime.tasks.pause(task_id, by=caller.name), response)
 
 
 @router.post("/{task_id}/resume", summary="Resume a task", responses=documented(404))
-def resume_task(task_id: TaskId, runtime: RuntimeOf, _caller: Operator, response: Response) -> TaskAnswer:
+def resume_task(task_id: TaskId, runtime: RuntimeOf, caller: Operator, response: Response) -> TaskAnswer:
     """Fire again from now on."""
-    return _answer(runtime.tasks.resume(task_id), response)
+    return _answer(runtime.tasks.resume(task_id, by=caller.name), response)
 
 
 @router.get("/{task_id}/explain", summary="Explain a task", responses=documented(404))
@@ -201,6 +227,22 @@ def explain_task(
 ) -> Explanation:
     """Why it ran, or did not, at that moment; without `at`: what it does next."""
     return Explanation(explanation=runtime.explain(task_id, at))
+
+
+@router.get("/{task_id}/changes", summary="Read a task's history", responses=documented())
+def list_changes(
+    task_id: TaskId,
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> TaskChangePage:
+    """Who changed the task, when, and what it was before; newest first. A deleted task's history remains."""
+    found = runtime.tasks.changes(task_id, before_id=cursors.decode(cursor), limit=limit + 1)
+    return TaskChangePage(
+        items=[TaskChangeAnswer.model_validate(change) for change in found[:limit]],
+        next_cursor=cursors.encode(found[limit - 1].id) if len(found) > limit else None,
+    )
 
 
 @router.get("/{task_id}/preview", summary="Preview a task", responses=documented(404))

@@ -235,7 +235,7 @@ def create(
         "is_active": False if paused else None,
     }
     with opened(executors=True) as runtime:
-        task = runtime.tasks.create(runtime.definition(_given(values)))
+        task = runtime.tasks.create(runtime.definition(_given(values)), by="cli")
     if as_json:
         output.show_json(task_record(task))
         return
@@ -294,7 +294,7 @@ def run(
 def pause(name: TaskName, as_json: output.JsonFlag = False) -> None:
     """Stop firing a task; what is under way goes on."""
     with opened(executors=True) as runtime:
-        task = runtime.tasks.pause(runtime.tasks.find(name).id)
+        task = runtime.tasks.pause(runtime.tasks.find(name).id, by="cli")
     _show_change(task, f"Paused task {task.id} ({task.name}).", as_json=as_json)
 
 
@@ -302,7 +302,7 @@ def pause(name: TaskName, as_json: output.JsonFlag = False) -> None:
 def resume(name: TaskName, as_json: output.JsonFlag = False) -> None:
     """Fire a task again from now on; fires of the pause are not made up."""
     with opened(executors=True) as runtime:
-        task = runtime.tasks.resume(runtime.tasks.find(name).id)
+        task = runtime.tasks.resume(runtime.tasks.find(name).id, by="cli")
     _show_change(
         task, f"Resumed task {task.id} ({task.name}); next run: {_next_run(task) or 'none'}.", as_json=as_json
     )
@@ -326,7 +326,7 @@ def delete(
         task = runtime.tasks.find(name)
         if not yes:
             typer.confirm(f"Delete task {task.id} ({output.printable(task.name)})?", abort=True, err=True)
-        runtime.tasks.delete(task.id)
+        runtime.tasks.delete(task.id, by="cli")
     _show_change(task, f"Deleted task {task.id} ({task.name}).", as_json=as_json)
 
 

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     allow_anonymous_loopback: bool = True
     """While no API token exists, answer requests from this machine without one."""
 
+    session_hours: float = Field(default=12, gt=0, le=24 * 365)
+    """How long a browser stays signed in."""
+    session_secret: SecretStr | None = None
+    """Part of the key that signs browser sessions, the same in every process. Without it the key is made of what
+    the database knows of the token."""
+
     scheduler_enabled: bool = True
     """False: this process serves the API but neither fires schedules nor runs executions."""
     scheduler_timezone: str = "UTC"

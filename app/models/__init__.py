@@ -5,6 +5,7 @@ from app.models.content import Account, Content, Publication
 from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
+from app.models.task_change import TaskChange
 from app.models.task_execution import TaskExecution
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Publication",
     "ScheduledTask",
     "TaskAttempt",
+    "TaskChange",
     "TaskExecution",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Integer, String
+from sqlalchemy import Integer, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.database import Base
@@ -28,3 +28,5 @@ class Node(Base):
     heartbeat_at: Mapped[datetime] = mapped_column(UtcDateTime)
     stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When it stopped, or was found dead."""
+    found_dead: Mapped[bool] = mapped_column(server_default=false())
+    """It did not say goodbye: another node buried it."""

@@ -109,6 +109,11 @@ class TaskDefinition(BaseModel):
             values["schedule"] = from_columns(task.schedule_type, task.schedule_expression)
         return cls.parse(values)
 
+    @classmethod
+    def column_names(cls) -> tuple[str, ...]:
+        """The names of the columns that hold a definition."""
+        return (*_PLAIN_FIELDS, "schedule_type", "schedule_expression")
+
     def columns(self) -> dict[str, Any]:
         """The columns of `scheduled_tasks` that hold this definition."""
         values = {name: getattr(self, name) for name in _PLAIN_FIELDS}

@@ -23,6 +23,10 @@ from app.models.task_execution import (
 executions = TaskExecution.__table__
 
 
+SCANNED = 50_000
+"""Executions that one page looks through at most for what no index finds."""
+
+
 class History:
     """Reads through short Sessions of their own; pages are by key, so the millionth row costs as the first."""
 
@@ -48,14 +52,18 @@ class History:
         since: datetime | None = None,
         until: datetime | None = None,
         search: str | None = None,
+        down_to: int = 0,
     ) -> list[Execution]:
         """Up to `limit` executions with ids below `before_id`, newest first.
 
         `since` and `until` bound the moment of recording; `search` matches part of task name, message or error.
+        `down_to`: do not look below this id (`horizon()`).
         """
         query = select(executions).order_by(executions.c.id.desc()).limit(limit)
         if before_id is not None:
             query = query.where(executions.c.id < before_id)
+        if down_to:
+            query = query.where(executions.c.id >= down_to)
         if states:
             query = query.where(executions.c.state.in_([state.value for state in states]))
             if ExecutionState.SUCCESS not in states:
@@ -76,6 +84,31 @@ class History:
                 )
             )
         return self._read(query)
+
+    def horizon(self, before_id: int | None) -> int:
+        """The id down to which one page should look for what no index finds; 0: to the end."""
+        with self._sessions() as session:
+            top = before_id or (session.scalar(select(func.max(executions.c.id))) or 0) + 1
+            floor = max(top - SCANNED, 0)
+            oldest = session.scalar(select(func.min(executions.c.id))) or 0
+        return floor if floor > oldest else 0
+
+    def recent(self, task_ids: Sequence[int], count: int) -> dict[int, list[Execution]]:
+        """The last `count` executions of each of these tasks, newest first."""
+        found: dict[int, list[Execution]] = {task_id: [] for task_id in task_ids}
+        if not found:
+            return found
+        latest = [
+            select(executions).where(executions.c.task_id == task_id).order_by(executions.c.id.desc()).limit(count)
+            for task_id in found
+        ]
+        query = union_all(*(select(one.subquery()) for one in latest))
+        with self._sessions() as session:
+            rows = [Execution.from_row(row) for row in session.execute(query)]
+        for execution in sorted(rows, key=lambda row: -row.id):
+            if execution.task_id is not None:
+                found[execution.task_id].append(execution)
+        return found
 
     def attempts(self, execution_id: int) -> list[TaskAttempt]:
         """The attempts of an execution, first to last."""
@@ -115,10 +148,13 @@ class History:
         found[ExecutionState.SUCCESS.value] = total - sum(found.values())
         return {state: found.get(state.value, 0) for state in ExecutionState}
 
-    def nodes(self, *, alive: bool = True) -> list[Node]:
-        """The nodes that have not stopped (`alive=False`: all that are remembered), oldest first."""
+    def nodes(self, *, alive: bool = True, stopped_since: datetime | None = None) -> list[Node]:
+        """The nodes that have not stopped, or not before `stopped_since`; `alive=False`: all that are remembered.
+        Oldest first."""
         query = select(Node).order_by(Node.started_at)
-        if alive:
+        if stopped_since is not None:
+            query = query.where(or_(Node.stopped_at.is_(None), Node.stopped_at >= stopped_since))
+        elif alive:
             query = query.where(Node.stopped_at.is_(None))
         with self._sessions() as session:
             return list(session.scalars(query))

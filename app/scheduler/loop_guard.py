@@ -9,13 +9,25 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from loguru import logger
 
 LOOK_SECONDS = 0.5
 HELD_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The loop did not answer."""
+
+    executor: str | None
+    """The executor that held it; None: the application's own code."""
+    at: float
+    """Monotonic seconds."""
 
 
 class LoopGuard:
@@ -27,6 +39,8 @@ class LoopGuard:
         self._loop = loop
         self._loop_thread = threading.get_ident()
         self._holder = holder
+        self.held: Held | None = None
+        """The last blockage."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="contenthub-loop-guard", daemon=True)
 
@@ -59,5 +73,6 @@ class LoopGuard:
         name = self._holder(task) if task is not None else None
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way to another stack
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        self.held = Held(name, time.monotonic())
         culprit = f"执行器 {name} (lane = loop)" if name is not None else "应用代码"
         logger.warning("事件循环被 {} 阻塞超过 {} 秒:\n{}", culprit, HELD_SECONDS, stack)

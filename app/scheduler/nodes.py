@@ -243,7 +243,7 @@ def rescue(
     buried = connection.execute(
         update(nodes)
         .where(nodes.c.id == node_id, nodes.c.beats == beats, nodes.c.stopped_at.is_(None))
-        .values(stopped_at=now)
+        .values(stopped_at=now, found_dead=True)
     ).rowcount
     return _put_back(connection, node_id, now, max_rescues) if buried else []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -27,6 +28,8 @@ from app.db.database import SessionLocal
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
+from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
+from app.scheduler.attention import Kind as FindingKind
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
@@ -40,13 +43,15 @@ from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire
 from app.scheduler.history import History
 from app.scheduler.interpreter import InterpreterTuning
 from app.scheduler.journal import Journal
-from app.scheduler.loop_guard import LoopGuard
+from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
 from app.scheduler.requests import execution_values, insert_into
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.runner import Runner
+from app.scheduler.statistics import Statistics
 from app.scheduler.tasks import TaskStore
+from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 
 FIRE_BATCH = 500
@@ -63,6 +68,10 @@ class Live(Protocol):
 
     node_id: str
     engine: ExecutionEngine
+
+    @property
+    def loop_held(self) -> Held | None:
+        """When and by whom the application's loop was held last."""
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         """Drain, make everything durable, leave."""
@@ -118,6 +127,10 @@ class _Live:
         )
         self._forget_lines = keep_log_lines(self.node_id, settings.log_level)
 
+    @property
+    def loop_held(self) -> Held | None:
+        return self.guard.held
+
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
         self.heartbeat.start(self.engine.lease_lapsed, on_lost)
@@ -167,6 +180,8 @@ class Runtime:
         self.events = EventBus()
         self.journal = journal or Journal(self.engine)
         self.history = History(sessions)
+        self.statistics = Statistics(sessions)
+        self.upcoming = Upcoming(sessions)
         self._courier = courier_of(self.settings)
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
         self._declared: dict[str, TaskDefinition] = {}
@@ -538,6 +553,20 @@ class Runtime:
 
     def explain(self, task_id: int, at: datetime | None) -> str:
         return explain(self.sessions, task_id, at, self.clock.now())
+
+    def findings(self) -> list[Finding]:
+        """What a person should look at first, worst first."""
+        found = Attention(self.sessions).findings(
+            self.clock.now(),
+            known_types=self.service.executors().keys(),
+            node_timeout=timedelta(seconds=2 * self.settings.scheduler_lease_seconds),
+        )
+        held = self._live.loop_held if self._live is not None else None
+        if held is not None and time.monotonic() - held.at < RECENT.total_seconds():
+            name = held.executor or "application"
+            example = Example("executor", name, name)
+            found.append(Finding(FindingKind.LOOP_HELD, Severity.WARNING, 1, (example,)))
+        return found
 
     def definition(self, values: Mapping[str, Any]) -> TaskDefinition:
         """A task definition from plain values, in the scheduler's zone where they name none.

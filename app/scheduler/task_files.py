@@ -309,7 +309,7 @@ def _bring(definition: TaskDefinition, tasks: TaskStore) -> TaskChange | None:
     after = _plain(definition)
     stored = _find(tasks, definition.name)
     if stored is None:
-        tasks.create(definition)
+        tasks.create(definition, by="import")
         return TaskChange(definition.name, "create", field_changes({}, after))
     before = _plain_or_nothing(stored)
     if "params" in after:
@@ -319,7 +319,9 @@ def _bring(definition: TaskDefinition, tasks: TaskStore) -> TaskChange | None:
         return None
     # Only what differs: a change of the schedule arms the task anew, and that must not come with a new text.
     names = {change.field.partition(".")[0] for change in fields}
-    tasks.update(stored.id, {name: getattr(definition, name) for name in names} | _params(names, after))
+    tasks.update(
+        stored.id, {name: getattr(definition, name) for name in names} | _params(names, after), by="import"
+    )
     return TaskChange(definition.name, "update", fields)
 
 
@@ -349,7 +351,7 @@ def _prune(tasks: TaskStore, wanted: Mapping[str, TaskDefinition]) -> list[TaskC
         declared_in_code = task.declared is not None and not task.declaration_missing
         if task.name not in wanted and not declared_in_code:
             changes.append(TaskChange(task.name, "delete", field_changes(_plain_or_nothing(task), {})))
-            tasks.delete(task.id)
+            tasks.delete(task.id, by="import")
     return changes
 
 

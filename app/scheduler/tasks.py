@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
 from app.core.errors import Conflict, InvalidRequest, NotFound, VersionConflict
+from app.core.jsonable import to_plain_json
 from app.core.redaction import refuse_masks, restore
 from app.db.database import begin_write
+from app.db.types import UtcDateTime
 from app.models.scheduled_task import ScheduledTask
+from app.models.task_change import TaskChange
 from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution, state_in
 from app.scheduler.arming import first_fire
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.schedules import AtSchedule
 from app.services.scheduler_service import SchedulerService
 
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _SCHEDULE_FIELDS = frozenset({"schedule", "timezone", "dst_policy", "start_at", "end_at", "is_active"})
+
+
+class TaskOrder(StrEnum):
+    """What a list of tasks is sorted by; the id settles ties."""
+
+    ID = "id"
+    NAME = "name"
+    NEXT_RUN_AT = "next_run_at"
+    """Soonest first; what does not fire comes last."""
+
+
+_ORDER_KEYS: dict[TaskOrder, tuple[ColumnElement[Any], ...]] = {
+    TaskOrder.ID: (ScheduledTask.__table__.c.id,),
+    TaskOrder.NAME: (ScheduledTask.__table__.c.name,),
+    TaskOrder.NEXT_RUN_AT: (
+        func.coalesce(ScheduledTask.__table__.c.next_run_at, literal(_NEVER, UtcDateTime)),
+        ScheduledTask.__table__.c.id,
+    ),
+}
 
 
 class TaskStore:
@@ -43,8 +67,10 @@ class TaskStore:
         self._clock = clock
         self._on_change = on_change
 
-    def create(self, definition: TaskDefinition, *, declared: Mapping[str, Any] | None = None) -> ScheduledTask:
-        """Store a task and arm its schedule.
+    def create(
+        self, definition: TaskDefinition, *, declared: Mapping[str, Any] | None = None, by: str = "code"
+    ) -> ScheduledTask:
+        """Store a task and arm its schedule. `by`: who asks, for the task's history.
 
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: the field is named, nothing is stored.
@@ -62,9 +88,11 @@ class TaskStore:
             begin_write(session.connection())
             session.add(task)
             try:
-                session.commit()
+                session.flush()
             except IntegrityError as error:
                 raise Conflict(f"name: a task named {definition.name!r} exists; choose another name") from error
+            _note(session, task, "create", {}, definition.columns(), by, now)
+            session.commit()
         self._on_change()
         return task
 
@@ -90,10 +118,18 @@ class TaskStore:
         limit: int = 50,
         task_type: str | None = None,
         is_active: bool | None = None,
+        last_state: ExecutionState | None = None,
         search: str | None = None,
+        order: TaskOrder = TaskOrder.ID,
     ) -> list[ScheduledTask]:
-        """Up to `limit` tasks with ids above `after_id`, in order of id. `search` matches part of the name."""
-        query = select(ScheduledTask).where(ScheduledTask.id > after_id).order_by(ScheduledTask.id).limit(limit)
+        """Up to `limit` tasks that come after the task `after_id` in this order. `search`: part of the name."""
+        key = _ORDER_KEYS[order]
+        query = select(ScheduledTask).order_by(*key).limit(limit)
+        if after_id:
+            last = select(*key).where(ScheduledTask.id == after_id).subquery()
+            query = query.join(last, tuple_(*key) > tuple_(*last.c))
+        if last_state is not None:
+            query = query.where(ScheduledTask.last_state == last_state.value)
         if task_type is not None:
             query = query.where(ScheduledTask.task_type == task_type)
         if is_active is not None:
@@ -117,6 +153,8 @@ class TaskStore:
         *,
         expected_version: int | None = None,
         declared: Mapping[str, Any] | None = None,
+        by: str = "code",
+        action: str = "update",
     ) -> ScheduledTask:
         """Change the named fields; the rest stays. Secrets sent back redacted stay what they are.
 
@@ -134,7 +172,9 @@ class TaskStore:
                 values["params"] = restore(changes["params"], task.params)
             definition = TaskDefinition.parse(values)
             self._check(definition)
-            for column, value in definition.columns().items():
+            after = definition.columns()
+            before = {column: getattr(task, column) for column in after}
+            for column, value in after.items():
                 setattr(task, column, value)
             task.version += 1
             task.updated_at = now
@@ -144,21 +184,23 @@ class TaskStore:
             if _SCHEDULE_FIELDS & changes.keys():
                 _arm(task, definition, now)
             try:
-                session.commit()
+                session.flush()
             except IntegrityError as error:
                 raise Conflict(f"name: a task named {definition.name!r} exists; choose another name") from error
+            _note(session, task, action, before, after, by, now)
+            session.commit()
         self._on_change()
         return task
 
-    def pause(self, task_id: int, *, expected_version: int | None = None) -> ScheduledTask:
-        """Stop firing; what is under way goes on. Raises NotFound, Conflict."""
-        return self.update(task_id, {"is_active": False}, expected_version=expected_version)
+    def pause(self, task_id: int, *, by: str = "code") -> ScheduledTask:
+        """Stop firing; what is under way goes on. Raises NotFound."""
+        return self.update(task_id, {"is_active": False}, by=by, action="pause")
 
-    def resume(self, task_id: int, *, expected_version: int | None = None) -> ScheduledTask:
-        """Fire again from now on; fires that fell into the pause are not made up. Raises NotFound, Conflict."""
-        return self.update(task_id, {"is_active": True}, expected_version=expected_version)
+    def resume(self, task_id: int, *, by: str = "code") -> ScheduledTask:
+        """Fire again from now on; fires that fell into the pause are not made up. Raises NotFound."""
+        return self.update(task_id, {"is_active": True}, by=by, action="resume")
 
-    def delete(self, task_id: int, *, expected_version: int | None = None) -> None:
+    def delete(self, task_id: int, *, expected_version: int | None = None, by: str = "code") -> None:
         """Delete the task and cancel what waits; history and running executions stay.
 
         Raises:
@@ -178,9 +220,20 @@ class TaskStore:
                 )
                 .values(state=ExecutionState.CANCELLED.value, reason="task_deleted", finished_at=self._clock.now())
             )
+            columns = TaskDefinition.column_names()
+            before = {column: getattr(task, column) for column in columns}
+            _note(session, task, "delete", before, dict.fromkeys(columns), by, self._clock.now())
             session.execute(delete(ScheduledTask).where(ScheduledTask.id == task_id))
             session.commit()
         self._on_change()
+
+    def changes(self, task_id: int, *, before_id: int | None = None, limit: int = 50) -> list[TaskChange]:
+        """Up to `limit` changes of a task with ids below `before_id`, newest first; a deleted task's remain."""
+        query = select(TaskChange).where(TaskChange.task_id == task_id).order_by(TaskChange.id.desc()).limit(limit)
+        if before_id is not None:
+            query = query.where(TaskChange.id < before_id)
+        with self._sessions() as session:
+            return list(session.scalars(query))
 
     def _check(self, definition: TaskDefinition) -> None:
         refuse_masks(definition.params)
@@ -192,6 +245,34 @@ def _require(session: Session, task_id: int, *, lock: bool = False) -> Scheduled
     if task is None:
         raise NotFound("task", task_id)
     return task
+
+
+def _note(
+    session: Session,
+    task: ScheduledTask,
+    action: str,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    by: str,
+    now: datetime,
+) -> None:
+    """Write the change into the task's history, in the transaction that makes it."""
+    changed = {
+        column: [to_plain_json(before.get(column)), to_plain_json(value)]
+        for column, value in after.items()
+        if before.get(column) != value
+    }
+    session.add(
+        TaskChange(
+            task_id=task.id,
+            task_name=task.name,
+            version=task.version,
+            action=action,
+            changed_by=by,
+            changed_at=now,
+            changes=changed,
+        )
+    )
 
 
 def _plain_values(task: ScheduledTask) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from app.scheduler.engines.inline import InlineEngine
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.firing import next_fire_at
 from app.scheduler.journal import Journal
+from app.scheduler.loop_guard import Held
 from app.scheduler.nodes import Heartbeat, Lease, new_node_id, rescue
 from app.scheduler.outcome import outcome_of
 from app.scheduler.runner import Runner
@@ -54,6 +55,8 @@ class SandboxNode:
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
         )
+        self.loop_held: Held | None = None
+        """Nothing holds a loop whose time is virtual."""
         self.engine: ExecutionEngine = InlineEngine(
             service=runtime.service,
             journal=runtime.journal,

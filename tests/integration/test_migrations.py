@@ -48,6 +48,15 @@ ROWS: dict[str, dict[str, Any]] = {
     "publications": {"content_id": 1, "target": "directory"},
     "scheduled_tasks": {"name": "a task", "task_type": "work"},
     "task_attempts": {"execution_id": 1, "number": 1, "node": "n", "status": "success", "started_at": NOON},
+    "task_changes": {
+        "task_id": 1,
+        "task_name": "a task",
+        "version": 1,
+        "action": "create",
+        "changed_by": "cli",
+        "changed_at": NOON,
+        "changes": "{}",
+    },
     "task_executions": {"task_type": "work"},
 }
 """A row for every table, with no more than the columns that must be given. A new table needs one here."""

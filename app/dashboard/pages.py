@@ -1,0 +1,94 @@
+"""`/scheduler/`: the dashboard's page and its assets, with the headers that keep foreign code out of it.
+
+The page talks to the REST API and its event stream only; nothing here reads a table.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import Scope
+
+STATIC = Path(__file__).parent / "static"
+"""What Vite builds (see `build_hook.py`); not in git, in the wheel."""
+_NONCE = "__CSP_NONCE__"
+_NOT_BUILT = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>ContentHub Scheduler</title></head>
+<body><h1>The dashboard was not built</h1>
+<p>The installation could not reach the npm registry, so this server has the API only:
+<a href="../docs">its documentation</a>. To build the dashboard, install again where npm can be reached:
+<code>pip install --force-reinstall --no-deps .</code></p>
+<h1 lang="zh">仪表盘尚未构建</h1>
+<p lang="zh">安装时无法访问 npm，因此本服务仅提供 API。请在可访问 npm 的环境中重新安装。</p></body></html>
+"""
+
+
+def install_dashboard(app: FastAPI) -> None:
+    """Add the dashboard to `app`."""
+
+    @app.get("/", include_in_schema=False)
+    def _root() -> RedirectResponse:
+        return RedirectResponse("scheduler/")
+
+    assets = _Assets(directory=STATIC / "assets", check_dir=False)
+    app.mount("/scheduler/assets", GZipMiddleware(assets), name="assets")
+
+    @app.get("/scheduler", include_in_schema=False)
+    def _slash() -> RedirectResponse:
+        return RedirectResponse("scheduler/")
+
+    @app.get("/scheduler/{path:path}", include_in_schema=False)
+    def _page(path: str) -> Response:
+        """Every address of the dashboard is the one page: the address is read in the browser."""
+        return page()
+
+
+class _Assets(StaticFiles):
+    """Files whose names change with their content: a browser need never ask again."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def page() -> Response:
+    """The page, with a nonce of its own for the styles that its components make."""
+    index = STATIC / "index.html"
+    built = index.is_file()
+    nonce = secrets.token_urlsafe(16)
+    text = index.read_text(encoding="utf-8").replace(_NONCE, nonce) if built else _NOT_BUILT
+    return HTMLResponse(
+        text,
+        status_code=200 if built else 503,
+        headers={
+            "Content-Security-Policy": _policy(nonce),
+            "Cache-Control": "no-store",
+            "Referrer-Policy": "same-origin",
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Opener-Policy": "same-origin",
+        },
+    )
+
+
+def _policy(nonce: str) -> str:
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            f"style-src 'self' 'nonce-{nonce}'",
+            "img-src 'self' data:",
+            "font-src 'self'",
+            "connect-src 'self'",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )

@@ -1,0 +1,119 @@
+"""What has changed since the last look: one small read of the tables, for everybody who watches.
+
+The tables are the one thing that all processes share, so this sees what any of them does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Select, func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.models.node import Node
+from app.models.task_change import TaskChange
+from app.models.task_execution import ACTIVE_STATES, Execution, TaskExecution, is_not_success, state_in
+
+executions = TaskExecution.__table__
+nodes = Node.__table__
+
+LIMIT = 200
+"""Executions told of in one look; where more have changed, `is_partial` says so."""
+_OVERLAP = timedelta(seconds=3)
+"""A row is stamped before it is committed: what finished shortly before the newest one seen may be new."""
+
+_Shape = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is new since the look before."""
+
+    executions: list[Execution]
+    """As they are now, oldest first."""
+    is_partial: bool
+    """More executions have changed than are told of: read the lists again."""
+    tasks: bool
+    nodes: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.executions) or self.is_partial or self.tasks or self.nodes
+
+
+class ChangeWatch:
+    """Remembers what it has told. The first look finds only what is under way. Not for several threads at once."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._sessions = sessions
+        self._told: dict[int, _Shape] = {}
+        self._last_id: int | None = None
+        self._finished: datetime | None = None
+        self._tasks: object = None
+        self._nodes: object = None
+
+    def look(self) -> Changes:
+        """Blocks for a few indexed queries."""
+        with self._sessions() as session:
+            connection = session.connection()
+            found, is_partial = self._executions(connection)
+            tasks = connection.scalar(select(func.max(TaskChange.id)))
+            living = select(nodes.c.id).where(nodes.c.stopped_at.is_(None)).order_by(nodes.c.id)
+            alive = tuple(connection.scalars(living))
+        changes = Changes(
+            found,
+            is_partial,
+            tasks=tasks != self._tasks or any(execution.task_id is not None for execution in found),
+            nodes=alive != self._nodes,
+        )
+        self._tasks, self._nodes = tasks, alive
+        return changes
+
+    def _executions(self, connection: Connection) -> tuple[list[Execution], bool]:
+        newest = select(executions).order_by(executions.c.id.desc()).limit(1)
+        if self._last_id is None:
+            self._last_id = max((row.id for row in _read(connection, newest)), default=0)
+            last = select(func.max(executions.c.finished_at)).where(executions.c.finished_at.is_not(None))
+            self._finished = connection.scalar(last)
+        new = _read(
+            connection,
+            select(executions).where(executions.c.id > self._last_id).order_by(executions.c.id).limit(LIMIT + 1),
+        )
+        active = _read(
+            connection,
+            select(executions)
+            .where(state_in(executions.c.state, ACTIVE_STATES), is_not_success(executions.c.state))
+            .order_by(executions.c.id.desc())
+            .limit(LIMIT + 1),
+        )
+        over = select(executions).where(executions.c.finished_at.is_not(None))
+        if self._finished is not None:
+            over = over.where(executions.c.finished_at >= self._finished - _OVERLAP)
+        finished = _read(connection, over.order_by(executions.c.finished_at.desc()).limit(LIMIT + 1))
+        is_partial = len(new) > LIMIT or len(finished) > LIMIT
+        if len(new) > LIMIT:
+            self._last_id = max(row.id for row in _read(connection, newest))
+        seen = {execution.id: execution for execution in (*finished, *active, *new)}
+        changed = [seen[key] for key in sorted(seen) if self._told.get(key) != _shape(seen[key])]
+        self._told = {key: _shape(execution) for key, execution in seen.items()}
+        self._last_id = max(self._last_id, *seen, 0) if seen else self._last_id
+        moments = [execution.finished_at for execution in finished if execution.finished_at is not None]
+        self._finished = max([*moments, *([self._finished] if self._finished else [])], default=None)
+        return changed[-LIMIT:], is_partial or len(changed) > LIMIT
+
+
+def _read(connection: Connection, query: Select[tuple[object, ...]]) -> list[Execution]:
+    return [Execution.from_row(row) for row in connection.execute(query)]
+
+
+def _shape(execution: Execution) -> _Shape:
+    """What makes a watcher want to see it again."""
+    return (
+        execution.state,
+        execution.attempt,
+        execution.progress,
+        execution.progress_message,
+        execution.cancel_requested_at,
+        execution.finished_at,
+        execution.run_at,
+    )

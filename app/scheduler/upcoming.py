@@ -1,0 +1,108 @@
+"""What is going to fire: the next fires of all tasks in order, and how they pile up hour by hour."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.errors import InvalidRequest
+from app.models.scheduled_task import ScheduledTask
+from app.scheduler.arming import trigger_of
+
+COUNTED = 200
+"""Fires of one task that are counted one by one; a denser task's are taken to go on at the same rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """A task's schedule will say "now" at this moment."""
+
+    at: datetime
+    task_id: int
+    task_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLoad:
+    """How often a task fires in each hour of a span."""
+
+    task_id: int
+    task_name: str
+    counts: tuple[int, ...]
+    is_estimate: bool
+    """It fires too often to be counted one by one."""
+
+
+class Upcoming:
+    """Reads the active tasks that have a next fire; the schedules themselves say the rest."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._sessions = sessions
+
+    def fires(self, limit: int) -> list[Fire]:
+        """The next `limit` fires of all tasks, in order; one that is due and not yet recorded comes first."""
+        with self._sessions() as session:
+            tasks = session.scalars(_armed().order_by(ScheduledTask.next_run_at).limit(limit)).all()
+        return list(islice(heapq.merge(*map(_fires, tasks), key=lambda fire: fire.at), limit))
+
+    def load(self, since: datetime, hours: int, limit: int) -> tuple[list[TaskLoad], int]:
+        """The fires of each hour from `since`, by task, of the `limit` tasks that fire first.
+
+        Returns the loads, busiest first, and how many tasks there are in all.
+        """
+        until = since + timedelta(hours=hours)
+        with self._sessions() as session:
+            armed = _armed().where(ScheduledTask.next_run_at < until)
+            tasks = session.scalars(armed.order_by(ScheduledTask.next_run_at).limit(limit)).all()
+            total = session.scalar(select(func.count()).select_from(armed.subquery())) or 0
+        loads = [_load(task, since, until, hours) for task in tasks]
+        return sorted(loads, key=lambda load: -sum(load.counts)), total
+
+
+def _armed() -> Select[ScheduledTask]:
+    return select(ScheduledTask).where(ScheduledTask.is_active, ScheduledTask.next_run_at.is_not(None))
+
+
+def _fires(task: ScheduledTask) -> Iterator[Fire]:
+    return (Fire(at, task.id, task.name) for at in _moments(task))
+
+
+def _moments(task: ScheduledTask) -> Iterator[datetime]:
+    try:
+        trigger = trigger_of(task)
+    except InvalidRequest:
+        return  # plain SQL has written a schedule that cannot be read; the clock says so in `schedule_error`
+    at = task.next_run_at
+    while at is not None and trigger is not None:
+        yield at
+        at = trigger.next_after(at)
+
+
+def _load(task: ScheduledTask, since: datetime, until: datetime, hours: int) -> TaskLoad:
+    counted = [at for at in _until(_moments(task), until, COUNTED) if at >= since]
+    counts = [0] * hours
+    for at in counted:
+        counts[_hour(at, since)] += 1
+    is_estimate = len(counted) == COUNTED
+    if is_estimate:
+        last = _hour(counted[-1], since)
+        rate = (COUNTED - 1) / ((counted[-1] - counted[0]).total_seconds() / 3600)
+        counts[last:] = [round(rate)] * (hours - last)
+    return TaskLoad(task.id, task.name, tuple(counts), is_estimate)
+
+
+def _until(moments: Iterable[datetime], until: datetime, limit: int) -> Iterator[datetime]:
+    for at in islice(moments, limit):
+        if at >= until:
+            return
+        yield at
+
+
+def _hour(at: datetime, since: datetime) -> int:
+    return int((at - since) / timedelta(hours=1))
