@@ -590,23 +590,29 @@ def waiting() -> Select[Any]:
     return select(executions).where(_claimable())
 
 
-def ready(now: datetime) -> Select[Any]:
-    """SELECT of the executions that may start at `now`: nobody's, due, and held up by no key and no other of
-    their task."""
+def free_places() -> ColumnElement[int]:
+    """How many more executions may run under an execution's concurrency key."""
     other = executions.alias("other")
-    same_key = (
+    running = (
         select(func.count())
         .select_from(other)
         .where(other.c.concurrency_key == executions.c.concurrency_key, is_running(other.c.state))
         .scalar_subquery()
     )
+    return func.coalesce(executions.c.concurrency_limit, 1) - running
+
+
+def ready(now: datetime) -> Select[Any]:
+    """SELECT of the executions that may start at `now`: nobody's, due, and held up by no key and no other of
+    their task."""
+    other = executions.alias("other")
     same_task = select(other.c.id).where(
         other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), is_running(other.c.state)
     )
     free = and_(
         or_(
             executions.c.concurrency_key.is_(None),
-            same_key < func.coalesce(executions.c.concurrency_limit, 1),
+            free_places() > 0,
         ),
         or_(executions.c.exclusive.is_(False), ~same_task.exists()),
     )

@@ -158,6 +158,32 @@ async def test_a_full_concurrency_key_holds_an_execution_back_without_a_job(
             assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
 
 
+async def test_of_many_that_wait_for_one_key_only_those_with_a_place_get_a_job(
+    pgqueuer_url: str, database: Engine
+) -> None:
+    """Jobs for all of them would keep the workers busy with what cannot start, and nothing else would."""
+    async with running(pgqueuer_url, Recorder("work"), start=False) as (service, runtime):
+        keyed = [await service.enqueue("work", concurrency_key="k", concurrency_limit=2) for _ in range(40)]
+        plain = await service.enqueue("work")
+        urgent = await service.enqueue("work", concurrency_key="k", concurrency_limit=2, priority=9)
+        with database.begin() as connection:
+            connection.execute(text("DELETE FROM pgqueuer"))
+            assert pgqueuer_jobs.send_missing(connection, runtime.clock.now()) == 3
+        assert sorted(jobs(database)) == sorted([keyed[0].id, plain.id, urgent.id])
+        with database.begin() as connection:
+            assert pgqueuer_jobs.send_missing(connection, runtime.clock.now()) == 0
+
+
+async def test_what_waits_for_one_key_follows_at_once(pgqueuer_url: str) -> None:
+    order: list[int] = []
+    executor = Recorder("work", lambda task_id, params, _db: order.append(params["n"]))
+    async with running(pgqueuer_url, executor) as (service, _):
+        last = [await service.enqueue("work", {"n": n}, concurrency_key="k") for n in range(60)][-1]
+        # Were each of them found by a sweep, once a second, this would take a minute.
+        await service.wait(last.id, timeout=40)
+        await until(lambda: len(order) == 60)
+
+
 async def test_a_reopened_execution_has_a_job_at_once(pgqueuer_url: str, database: Engine) -> None:
     async with running(pgqueuer_url, Recorder("work", fail_with(ValueError("no")))) as (service, runtime):
         execution = await service.enqueue("work")

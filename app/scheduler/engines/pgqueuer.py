@@ -29,6 +29,7 @@ from pgqueuer.errors import PgqException, RetryRequested
 from pgqueuer.models import Context, Job
 from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.errors import NotFound, SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution
@@ -298,9 +299,10 @@ class PgQueuerEngine:
     async def _handle(self, job: Job, context: Context) -> None:
         """Claim the job's execution, have it run, and see it through to its recorded end."""
         execution_id = int(job.payload or b"0")
-        settling = await self._started(execution_id, job.priority)
-        if settling is None:
+        started = await self._started(execution_id, job.priority)
+        if started is None:
             return
+        execution, settling = started
         try:
             with context.cancellation:
                 await asyncio.shield(settling)
@@ -309,32 +311,44 @@ class PgQueuerEngine:
             outcome = await settling
         finally:
             self._settling.pop(execution_id, None)
+        if execution.concurrency_key is not None or execution.exclusive:
+            await self._call_followers(execution)
         if outcome.retry_at is not None:
             raise RetryRequested(max(outcome.retry_at - self._node.clock.now(), timedelta()))
 
-    async def _started(self, execution_id: int, priority: int) -> asyncio.Future[_Settled] | None:
+    async def _call_followers(self, ended: Execution) -> None:
+        """Let what waited for its end come at once."""
+        now = self._node.clock.now()
+        try:
+            await self._node.journal.step(lambda connection: jobs.send_followers(connection, ended, now))
+        except (SchedulerUnavailable, SQLAlchemyError) as error:
+            logger.debug("the next sweep will find what follows execution {}: {}", ended.id, error)
+
+    async def _started(
+        self, execution_id: int, priority: int
+    ) -> tuple[Execution, asyncio.Future[_Settled]] | None:
         """Claim it as soon as there is a lane for it; until then it is not ours, and says so."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._room.enter(execution_id, priority)
         except TimeoutError:
             raise RetryRequested(reason="every lane of this node is busy") from None
-        settling: asyncio.Future[_Settled] | None = None
+        started: tuple[Execution, asyncio.Future[_Settled]] | None = None
         self._arriving += 1
         try:
             if not self._open:
                 raise RetryRequested(reason="this node is shutting down")
             if not self._node.runner.lease.is_valid:
                 raise RetryRequested(timedelta(seconds=1), "the lease of this node has lapsed")
-            settling = await self._claimed(execution_id)
+            started = await self._claimed(execution_id)
         finally:
             self._arriving -= 1
-            if settling is None:
+            if started is None:
                 self._room.leave(execution_id)
-        return settling
+        return started
 
-    async def _claimed(self, execution_id: int) -> asyncio.Future[_Settled] | None:
-        """Claim it and put it on a lane; what is returned is done when its end is recorded. None: not for us."""
+    async def _claimed(self, execution_id: int) -> tuple[Execution, asyncio.Future[_Settled]] | None:
+        """Claim it and put it on a lane; the future is done when its end is recorded. None: not for us."""
         node = self._node
         try:
             execution = await node.journal.commit(ClaimNamed(execution_id, node.node_id, node.clock))
@@ -345,7 +359,7 @@ class PgQueuerEngine:
             return None
         settling = self._settling[execution_id] = asyncio.get_running_loop().create_future()
         self._pool.put([Attempt(execution, execution.attempt, node.node_id, recorded=True)])
-        return settling
+        return execution, settling
 
     async def _put_off(self, execution_id: int) -> None:
         """It did not start. If it is about to be due (by our clock, which is not the database's), come back then.

@@ -11,17 +11,18 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 from pgqueuer.db import SyncDriver
 from pgqueuer.domain.models import CancellationEvent, utc_now
 from pgqueuer.domain.settings import db_settings
 from pgqueuer.queries import Queries, SyncQueries
-from sqlalchemy import Connection, Engine, Select, make_url, text
+from sqlalchemy import Connection, Engine, Select, func, make_url, or_, select, text
 
 from app.db.schema import migration_lock
 from app.models.task_execution import Execution
-from app.scheduler.executions import ready, waiting
+from app.scheduler.executions import executions, free_places, ready, waiting
 
 ENTRYPOINT = "contenthub"
 BATCH = 500
@@ -29,12 +30,12 @@ BATCH = 500
 _QUEUE = db_settings().qualified.queue_table
 _HAS_A_LATE_JOB = (
     f"EXISTS (SELECT 1 FROM {_QUEUE} job WHERE job.status = 'queued'"  # noqa: S608 - as below
-    f" AND job.dedupe_key = '{ENTRYPOINT}:' || task_executions.id"
+    f" AND job.dedupe_key = '{ENTRYPOINT}:' || line.id"
     " AND job.execute_after > now() + interval '1 second')"
 )
 _HAS_NO_JOB = (
     f"NOT EXISTS (SELECT 1 FROM {_QUEUE} job WHERE job.status IN ('queued', 'picked')"  # noqa: S608 - a name from PgQueuer's own settings
-    f" AND job.dedupe_key = '{ENTRYPOINT}:' || task_executions.id)"
+    f" AND job.dedupe_key = '{ENTRYPOINT}:' || line.id)"
 )
 
 
@@ -63,12 +64,12 @@ def dedupe_key(execution_id: int) -> str:
     return f"{ENTRYPOINT}:{execution_id}"
 
 
-def send(connection: Connection, executions: Iterable[Execution]) -> int:
+def send(connection: Connection, recorded: Iterable[Execution]) -> int:
     """Write a job for each execution that is not over, in the caller's transaction; returns how many were new.
 
     A job waits until its execution is due.
     """
-    going = [execution for execution in executions if not execution.is_final]
+    going = [execution for execution in recorded if not execution.is_final]
     return sum(_send_batch(connection, going[start : start + BATCH]) for start in range(0, len(going), BATCH))
 
 
@@ -95,12 +96,48 @@ def send_missing(connection: Connection, now: datetime) -> int:
     These are what was released, reopened, unparked or rescued, what a concurrency key or its own task held up, and
     what plain SQL inserted.
     """
-    query = ready(now).order_by(text("task_executions.run_at")).limit(BATCH)
+    return _send_next(connection, ready(now))
+
+
+def send_followers(connection: Connection, ended: Execution, now: datetime) -> int:
+    """Write jobs for what may start now that `ended` has left its concurrency key and its task."""
+    follows = executions.c.concurrency_key == ended.concurrency_key
+    if ended.exclusive:
+        follows |= executions.c.exclusive & (executions.c.task_id == ended.task_id)
+    return _send_next(connection, ready(now).where(follows))
+
+
+def _send_next(connection: Connection, waiting_ready: Select[Any]) -> int:
+    query = _next_in_line(waiting_ready)
     _hasten(connection, query)
     return send(connection, _without_job(connection, query))
 
 
-def _hasten(connection: Connection, query: Select[tuple[object, ...]]) -> None:
+def _next_in_line(waiting_ready: Select[Any]) -> Select[Any]:
+    """Of each key only as many as have a place under it, of each task only the next that wants it for itself.
+
+    A job for each of a thousand that wait for one place would keep every worker busy with what comes to nothing.
+    """
+    order = (executions.c.priority.desc(), executions.c.run_at, executions.c.id)
+    line = waiting_ready.add_columns(
+        func.row_number().over(partition_by=executions.c.concurrency_key, order_by=order).label("place"),
+        free_places().label("free_places"),
+        func.row_number()
+        .over(partition_by=(executions.c.exclusive, executions.c.task_id), order_by=order)
+        .label("turn"),
+    ).subquery("line")
+    return (
+        select(*(line.c[column.name] for column in executions.c))
+        .where(
+            or_(line.c.concurrency_key.is_(None), line.c.place <= line.c.free_places),
+            or_(line.c.exclusive.is_(False), line.c.turn == 1),
+        )
+        .order_by(line.c.run_at)
+        .limit(BATCH)
+    )
+
+
+def _hasten(connection: Connection, query: Select[Any]) -> None:
     """Let jobs go that wait longer than their executions: `run_at` was changed, or a wall clock was, meanwhile."""
     late = [dedupe_key(row.id) for row in connection.execute(query.where(text(_HAS_A_LATE_JOB)))]
     if late:
@@ -112,10 +149,11 @@ def _hasten(connection: Connection, query: Select[tuple[object, ...]]) -> None:
 
 def send_all(connection: Connection) -> int:
     """Write jobs for everything that waits, whenever it is due; returns how many were new."""
-    return send(connection, _without_job(connection, waiting()))
+    line = waiting().subquery("line")
+    return send(connection, _without_job(connection, select(line)))
 
 
-def _without_job(connection: Connection, query: Select[tuple[object, ...]]) -> list[Execution]:
+def _without_job(connection: Connection, query: Select[Any]) -> list[Execution]:
     return [Execution.from_row(row) for row in connection.execute(query.where(text(_HAS_NO_JOB)))]
 
 

@@ -1,0 +1,57 @@
+/** Every change a person can ask for. */
+import { api, body, type Schemas } from "./client";
+
+const root = "/api/v1/scheduler";
+const task = (task_id: number) => ({ params: { path: { task_id } } });
+const execution = (execution_id: number) => ({ params: { path: { execution_id } } });
+
+export type JsonObject = Record<string, unknown>;
+type Params = NonNullable<Schemas["RunRequest"]["params"]>;
+
+export const signIn = async (token: string) => body(await api.POST(`${root}/session`, { body: { token } }));
+export const signOut = async () => void (await api.DELETE(`${root}/session`));
+
+export const createTask = async (definition: JsonObject) =>
+  body(await api.POST(`${root}/tasks`, { body: definition as Schemas["TaskDefinition"] }));
+export const changeTask = async (id: number, version: number, changes: JsonObject) =>
+  body(
+    await api.PATCH(`${root}/tasks/{task_id}`, {
+      params: { path: { task_id: id }, header: { "if-match": `"${version}"` } },
+      body: changes as Schemas["TaskChanges"],
+    }),
+  );
+export const deleteTask = async (id: number) => void (await api.DELETE(`${root}/tasks/{task_id}`, task(id)));
+export const pauseTask = async (id: number) => body(await api.POST(`${root}/tasks/{task_id}/pause`, task(id)));
+export const resumeTask = async (id: number) => body(await api.POST(`${root}/tasks/{task_id}/resume`, task(id)));
+export const runTask = async (id: number, params?: JsonObject) =>
+  body(
+    await api.POST(`${root}/tasks/{task_id}/run`, {
+      ...task(id),
+      body: params === undefined ? null : { params: params as Params },
+    }),
+  );
+export const previewSchedule = async (definition: JsonObject) =>
+  body(
+    await api.POST(`${root}/tasks/preview`, {
+      params: { query: { count: 10 } },
+      body: definition as Schemas["SchedulePreview"],
+    }),
+  );
+
+export const enqueue = async (request: Schemas["EnqueueRequest"]) =>
+  body(await api.POST(`${root}/executions`, { body: request }));
+export const cancelExecution = async (id: number) =>
+  body(await api.POST(`${root}/executions/{execution_id}/cancel`, execution(id)));
+export const retryExecution = async (id: number) =>
+  body(await api.POST(`${root}/executions/{execution_id}/retry`, execution(id)));
+export const readLogs = async (id: number, after: number) =>
+  body(
+    await api.GET(`${root}/executions/{execution_id}/logs`, {
+      params: { path: { execution_id: id }, query: { after } },
+    }),
+  );
+
+export const makeToken = async (request: Schemas["TokenRequest"]) =>
+  body(await api.POST(`${root}/tokens`, { body: request }));
+export const revokeToken = async (name: string) =>
+  void (await api.DELETE(`${root}/tokens/{name}`, { params: { path: { name } } }));

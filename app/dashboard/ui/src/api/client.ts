@@ -1,0 +1,59 @@
+import createClient, { type Middleware } from "openapi-fetch";
+
+import type { components, paths } from "./schema";
+
+export type Schemas = components["schemas"];
+export type Execution = Schemas["ExecutionAnswer"];
+export type ExecutionDetail = Schemas["ExecutionDetail"];
+export type ExecutionState = Schemas["ExecutionState"];
+export type Task = Schemas["TaskAnswer"];
+export type Executor = Schemas["ExecutorAnswer"];
+export type Problem = Schemas["Problem"];
+export type Role = "viewer" | "operator" | "admin";
+
+/** A failure as the server tells it: an RFC 9457 problem document. */
+export class ApiError extends Error {
+  readonly status: number;
+  readonly fields: Record<string, string>;
+
+  constructor(status: number, problem: Partial<Problem>) {
+    super(problem.detail ?? problem.title ?? `HTTP ${status}`);
+    this.name = "ApiError";
+    this.status = status;
+    this.fields = Object.fromEntries((problem.errors ?? []).map((error) => [error.field, error.message]));
+  }
+}
+
+let csrfToken: string | null = null;
+
+/** What a signed-in browser proves its changes with. */
+export function setCsrfToken(token: string | null): void {
+  csrfToken = token;
+}
+
+const safe = new Set(["GET", "HEAD", "OPTIONS"]);
+
+const guard: Middleware = {
+  onRequest({ request }) {
+    if (csrfToken !== null && !safe.has(request.method)) request.headers.set("X-CSRF-Token", csrfToken);
+    return request;
+  },
+  async onResponse({ response }) {
+    if (response.ok) return;
+    const problem: unknown = await response.json().catch(() => ({}));
+    throw new ApiError(response.status, problem as Partial<Problem>);
+  },
+};
+
+export const api = createClient<paths>({ baseUrl: "/", credentials: "same-origin" });
+api.use(guard);
+
+/** The body of an answer that has one; failures have been thrown by then. */
+export function body<T>(answer: { data?: T }): T {
+  if (answer.data === undefined) throw new Error("the answer has no body");
+  return answer.data;
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,156 @@
+/** Every read of the API, by its key in the cache. */
+import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
+
+import { api, body, type ExecutionState } from "./client";
+
+const root = "/api/v1/scheduler";
+
+export interface ExecutionFilters {
+  state?: ExecutionState[];
+  task_id?: number;
+  task_type?: string;
+  trigger?: string;
+  since?: string;
+  until?: string;
+  search?: string;
+}
+
+export interface TaskFilters {
+  search?: string;
+  task_type?: string;
+  is_active?: boolean;
+  last_state?: ExecutionState;
+  order?: "id" | "name" | "next_run_at";
+}
+
+export type Period = "hour" | "day" | "week";
+
+export const sessionQuery = queryOptions({
+  queryKey: ["session"],
+  queryFn: async () => body(await api.GET(`${root}/session`)),
+  retry: false,
+  staleTime: 60_000,
+});
+
+export const statusQuery = queryOptions({
+  queryKey: ["status"],
+  queryFn: async () => body(await api.GET(`${root}/status`)),
+  refetchInterval: 10_000,
+});
+
+export const attentionQuery = queryOptions({
+  queryKey: ["attention"],
+  queryFn: async () => body(await api.GET(`${root}/attention`)),
+  refetchInterval: 15_000,
+});
+
+export const statisticsQuery = (period: Period, of: { task_id?: number; task_type?: string } = {}) =>
+  queryOptions({
+    queryKey: ["statistics", period, of],
+    queryFn: async () => body(await api.GET(`${root}/statistics`, { params: { query: { period, ...of } } })),
+    refetchInterval: period === "hour" ? 15_000 : 60_000,
+    placeholderData: (previous) => previous,
+  });
+
+export const executorStatisticsQuery = (period: Period) =>
+  queryOptions({
+    queryKey: ["statistics", "executors", period],
+    queryFn: async () => body(await api.GET(`${root}/statistics/executors`, { params: { query: { period } } })),
+    refetchInterval: 60_000,
+  });
+
+export const firesQuery = (limit: number) =>
+  queryOptions({
+    queryKey: ["fires", limit],
+    queryFn: async () => body(await api.GET(`${root}/fires`, { params: { query: { limit } } })),
+    refetchInterval: 15_000,
+  });
+
+export const calendarQuery = queryOptions({
+  queryKey: ["calendar"],
+  queryFn: async () => body(await api.GET(`${root}/calendar`, { params: { query: { hours: 168 } } })),
+  staleTime: 60_000,
+});
+
+export const nodesQuery = (stoppedSince: string) =>
+  queryOptions({
+    queryKey: ["nodes", stoppedSince],
+    queryFn: async () => body(await api.GET(`${root}/nodes`, { params: { query: { stopped_since: stoppedSince } } })),
+    refetchInterval: 10_000,
+  });
+
+export const executorsQuery = queryOptions({
+  queryKey: ["executors"],
+  queryFn: async () => body(await api.GET(`${root}/executors`)),
+  staleTime: 300_000,
+});
+
+export const settingsQuery = queryOptions({
+  queryKey: ["settings"],
+  queryFn: async () => body(await api.GET(`${root}/settings`)),
+});
+
+export const tokensQuery = queryOptions({
+  queryKey: ["tokens"],
+  queryFn: async () => body(await api.GET(`${root}/tokens`)),
+});
+
+export const tasksQuery = (filters: TaskFilters) =>
+  infiniteQueryOptions({
+    queryKey: ["tasks", "list", filters],
+    queryFn: async ({ pageParam }) =>
+      body(await api.GET(`${root}/tasks`, { params: { query: { ...filters, cursor: pageParam, limit: 50 } } })),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (page) => page.next_cursor ?? undefined,
+    placeholderData: (previous) => previous,
+  });
+
+export const taskQuery = (id: number) =>
+  queryOptions({
+    queryKey: ["tasks", "one", id],
+    queryFn: async () => body(await api.GET(`${root}/tasks/{task_id}`, { params: { path: { task_id: id } } })),
+  });
+
+export const taskRunsQuery = (ids: number[]) =>
+  queryOptions({
+    queryKey: ["tasks", "runs", ids],
+    queryFn: async () => body(await api.GET(`${root}/tasks/runs`, { params: { query: { task_id: ids, count: 14 } } })),
+    enabled: ids.length > 0,
+    placeholderData: (previous) => previous,
+  });
+
+export const taskPreviewQuery = (id: number) =>
+  queryOptions({
+    queryKey: ["tasks", "preview", id],
+    queryFn: async () =>
+      body(await api.GET(`${root}/tasks/{task_id}/preview`, { params: { path: { task_id: id }, query: { count: 10 } } })),
+  });
+
+export const taskChangesQuery = (id: number) =>
+  queryOptions({
+    queryKey: ["tasks", "changes", id],
+    queryFn: async () => body(await api.GET(`${root}/tasks/{task_id}/changes`, { params: { path: { task_id: id } } })),
+  });
+
+export const explainQuery = (id: number) =>
+  queryOptions({
+    queryKey: ["tasks", "explain", id],
+    queryFn: async () => body(await api.GET(`${root}/tasks/{task_id}/explain`, { params: { path: { task_id: id } } })),
+  });
+
+export const executionsQuery = (filters: ExecutionFilters, limit = 50) =>
+  infiniteQueryOptions({
+    queryKey: ["executions", "list", filters, limit],
+    queryFn: async ({ pageParam }) =>
+      body(await api.GET(`${root}/executions`, { params: { query: { ...filters, cursor: pageParam, limit } } })),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (page) => page.next_cursor ?? undefined,
+    placeholderData: (previous) => previous,
+  });
+
+export const executionQuery = (id: number) =>
+  queryOptions({
+    queryKey: ["executions", "one", id],
+    queryFn: async () =>
+      body(await api.GET(`${root}/executions/{execution_id}`, { params: { path: { execution_id: id } } })),
+  });
