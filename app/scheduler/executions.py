@@ -26,6 +26,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -539,6 +540,22 @@ _PROGRESS = BulkUpdate(
 # -------------------------------------------------------------------- claim
 
 
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Some executor types: these, or all but these."""
+
+    names: frozenset[str]
+    but: bool = False
+
+    def condition(self) -> ColumnElement[bool]:
+        if self.but:
+            return executions.c.task_type.not_in(self.names) if self.names else true()
+        return executions.c.task_type.in_(self.names)
+
+
+ANY_TYPE = Types(frozenset(), but=True)
+
+
 def claim(
     connection: Connection,
     *,
@@ -546,13 +563,15 @@ def claim(
     now: datetime,
     limit: int,
     only: Sequence[int] | None = None,
+    types: Types = ANY_TYPE,
 ) -> list[Execution]:
     """Take up to `limit` waiting executions for `node` and start an attempt of each, highest priority first;
     returned as they are then: running, their `attempt` the one that starts.
 
     Concurrency keys and exclusive executions are decided here, in the one transaction that also starts them;
     claims are one after the other (SQLite's write lock, an advisory lock on PostgreSQL), so no two nodes can
-    take the last place of a key. `only` restricts the claim to these ids. A node declared dead gets nothing.
+    take the last place of a key. `only` restricts the claim to these ids, `types` to these executors. A node
+    declared dead gets nothing.
     """
     lock_claims(connection)
     if is_buried(connection, node):
@@ -563,7 +582,7 @@ def claim(
         priority = _next_priority(connection, below=priority)
         if priority is None:
             break
-        taken += _claim_priority(connection, priority, node, now, limit - len(taken), only)
+        taken += _claim_priority(connection, priority, node, now, limit - len(taken), only, types)
     return taken
 
 
@@ -620,12 +639,18 @@ def ready(now: datetime) -> Select[Any]:
 
 
 def _claim_priority(
-    connection: Connection, priority: int, node: str, now: datetime, limit: int, only: Sequence[int] | None
+    connection: Connection,
+    priority: int,
+    node: str,
+    now: datetime,
+    limit: int,
+    only: Sequence[int] | None,
+    types: Types,
 ) -> list[Execution]:
     """Claim at one priority, the longest due first."""
     query = (
         ready(now)
-        .where(executions.c.priority == priority)
+        .where(executions.c.priority == priority, types.condition())
         .order_by(executions.c.run_at, executions.c.id)
         .limit(limit)
         # Whoever holds a row now is cancelling it, or deleting its task: it is not for us.

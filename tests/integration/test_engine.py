@@ -40,6 +40,26 @@ def ok(data: dict[str, Any] | None = None) -> TaskExecutionResult:
     return TaskExecutionResult.success_result("好", data=data)
 
 
+async def test_a_node_claims_no_more_than_its_lanes_can_start(database_url: str) -> None:
+    """Room on one lane is none on another: what is claimed and cannot start could run on another node."""
+    gate = threading.Event()
+    held = Recorder("held", lambda *_: ok({"opened": gate.wait(20)}))
+    idle = Recorder("idle", lane="loop")
+    async with running(database_url, held, idle, scheduler_concurrency=2) as (service, runtime):
+        with Session(runtime.engine) as session:
+            for _ in range(30):
+                await service.enqueue("held", db=session)
+            session.commit()
+        await until(lambda: runtime.history.counts()[ExecutionState.RUNNING] == 2)
+        for _ in range(15):
+            await asyncio.sleep(0.1)
+            assert runtime.history.counts()[ExecutionState.RUNNING] == 2
+        gate.set()
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 30)
+        with Session(runtime.engine) as session:
+            assert session.scalar(text("SELECT count(*) FROM task_attempts")) == 30
+
+
 # ---------------------------------------------------------------- the way of one run
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from app.models.task_execution import Execution
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
-from app.scheduler.executions import claim, lock_claims
+from app.scheduler.executions import Types, claim, lock_claims
 from app.scheduler.runner import Attempt
 
 NAME = "embedded"
@@ -127,18 +127,27 @@ class EmbeddedEngine:
         if self._may_take:
             self._claim()
 
-    def _take(self, limit: int, connection: Connection) -> list[Execution]:
+    def _take(self, lanes: Sequence[tuple[Types, int]], connection: Connection) -> list[list[Execution]]:
+        """What each lane gets."""
         node = self._node
         lock_claims(connection)  # before the clock is read: an attempt starts when its turn has come
-        return claim(connection, node=node.node_id, now=node.clock.now(), limit=limit, only=self._claims())
+        now, only = node.clock.now(), self._claims()
+        return [
+            claim(connection, node=node.node_id, now=now, limit=room, only=only, types=types)
+            for types, room in lanes
+        ]
 
     def _claim(self) -> None:
-        node, free = self._node, self._pool.free
-        if not free or not self._open:
+        node, lanes = self._node, self._pool.free()
+        if not lanes or not self._open:
             self._backlog = True
             return
-        claimed = node.journal.step_blocking(partial(self._take, free))
-        self._backlog = len(claimed) == free
+        claimed = node.journal.step_blocking(partial(self._take, lanes))
+        self._backlog = any(len(taken) == room for taken, (_, room) in zip(claimed, lanes, strict=True))
         self._pool.put(
-            [Attempt(execution, execution.attempt, node.node_id, recorded=True) for execution in claimed]
+            [
+                Attempt(execution, execution.attempt, node.node_id, recorded=True)
+                for taken in claimed
+                for execution in taken
+            ]
         )

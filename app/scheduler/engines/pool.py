@@ -20,7 +20,7 @@ from app.core.clock import Clock
 from app.core.errors import SchedulerError
 from app.models.task_execution import Execution
 from app.scheduler.engines.ticker import TICK_SECONDS
-from app.scheduler.executions import cancel_requests, parked, release, request_cancel, unpark
+from app.scheduler.executions import Types, cancel_requests, parked, release, request_cancel, unpark
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
 from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
@@ -70,10 +70,17 @@ class AttemptPool:
         node = self.node
         self.loop_lane = LoopLane(node.loop_concurrency, node.runner.run, node.clock.monotonic, loop)
 
-    @property
-    def free(self) -> int:
-        """How many more attempts could start at once."""
-        return self.threads.free + (self.loop_lane.free if self.loop_lane is not None else 0)
+    def free(self) -> list[tuple[Types, int]]:
+        """How many more attempts could start at once, by the executors of each lane that has room.
+
+        What is claimed beyond that would be called running while it waits here, and could run elsewhere.
+        """
+        executors = self.node.service.executors().items()
+        on_loop = frozenset(task_type for task_type, executor in executors if executor.lane == "loop")
+        lanes = [(Types(on_loop, but=True), self.threads.free)]
+        if on_loop and self.loop_lane is not None:
+            lanes.append((Types(on_loop), self.loop_lane.free))
+        return [(types, room) for types, room in lanes if room]
 
     def put(self, attempts: list[Attempt]) -> None:
         """Let them run as soon as their lane has room, the highest priority first."""
