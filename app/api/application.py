@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from app.api import administration, executions, insight, live, session, status, tasks
 from app.api.body_limit import BodyLimit
 from app.api.problems import FieldProblem, Problem, install_problems
+from app.api.schemas import ChangesAnswer
 from app.core.errors import FieldError, InvalidRequest
 
 PREFIX = "/api/v1/scheduler"
@@ -74,8 +75,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         template = "#/components/schemas/{model}"
-        for model in (Problem, FieldProblem):
-            schema = model.model_json_schema(ref_template=template)
+        # What a stream of events carries is not in the document by itself.
+        for model in (Problem, FieldProblem, ChangesAnswer):
+            schema = model.model_json_schema(ref_template=template, mode="serialization")
             schema.pop("$defs", None)
             schemas[model.__name__] = schema
         app.openapi_schema = document

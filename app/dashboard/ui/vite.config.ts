@@ -1,9 +1,15 @@
+import { fileURLToPath } from "node:url";
+
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   base: "/scheduler/",
   plugins: [react()],
+  resolve: {
+    // Named by a test helper inside @rjsf/core; ours needs no `eval`, which the Content-Security-Policy forbids.
+    alias: { "@rjsf/validator-ajv8": fileURLToPath(new URL("src/components/validator.ts", import.meta.url)) },
+  },
   build: { outDir: "../static", emptyOutDir: true, target: "es2022", chunkSizeWarningLimit: 400 },
   server: { proxy: { "/api": "http://127.0.0.1:8000" } },
   test: { environment: "jsdom", setupFiles: ["src/test/setup.ts"], css: false },

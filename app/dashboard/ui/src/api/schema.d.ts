@@ -1838,6 +1838,32 @@ export interface components {
              */
             kind: string;
         };
+        /**
+         * ChangesAnswer
+         * @description What has changed since the event before.
+         */
+        ChangesAnswer: {
+            /**
+             * Executions
+             * @description As they are now, oldest first.
+             */
+            executions: components["schemas"]["ExecutionAnswer"][];
+            /**
+             * Is Partial
+             * @description More have changed than are told of: read the lists again.
+             */
+            is_partial: boolean;
+            /**
+             * Tasks
+             * @description Tasks were changed or fired.
+             */
+            tasks: boolean;
+            /**
+             * Nodes
+             * @description Nodes came or went.
+             */
+            nodes: boolean;
+        };
     };
     responses: never;
     parameters: never;

@@ -1,0 +1,69 @@
+import { Button, Group, Modal, Stack } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { lazy, Suspense, useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import type { JsonObject } from "../api/actions";
+import { ApiError, messageOf } from "../api/client";
+import { executorsQuery } from "../api/queries";
+import { Failure, Loading } from "./feedback";
+
+const ParamsForm = lazy(() => import("./params-form"));
+
+interface Props {
+  title: string;
+  taskType: string;
+  params: JsonObject;
+  onClose: () => void;
+  submit: (params: JsonObject) => Promise<unknown>;
+}
+
+/** Ask for params before something runs; the server's errors stay in the form. */
+export function AskParams({ title, taskType, params, onClose, submit }: Props) {
+  const { t } = useTranslation();
+  const executors = useQuery(executorsQuery);
+  const [value, setValue] = useState(params);
+  const [isValid, setValid] = useState(true);
+  const [isBusy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const fields = error instanceof ApiError ? error.fields : {};
+  const elsewhere = error !== undefined && !Object.keys(fields).some((name) => name.startsWith("params"));
+
+  const send = async () => {
+    setBusy(true);
+    setError(undefined);
+    try {
+      await submit(value);
+      onClose();
+    } catch (failure) {
+      setError(failure);
+    } finally {
+      setBusy(false);
+    }
+  };
+
+  return (
+    <Modal opened onClose={onClose} title={title} size="lg" closeButtonProps={{ "aria-label": t("common.close") }}>
+      <Stack>
+        {executors.data === undefined ? (
+          <Loading />
+        ) : (
+          <Suspense fallback={<Loading />}>
+            <ParamsForm
+              executor={executors.data.find((item) => item.type === taskType)}
+              value={value}
+              onChange={setValue}
+              onValid={setValid}
+              errors={fields}
+            />
+          </Suspense>
+        )}
+        {elsewhere ? <Failure error={new Error(messageOf(error))} /> : null}
+        <Group justify="flex-end">
+          <Button variant="default" onClick={onClose}>{t("common.close")}</Button>
+          <Button loading={isBusy} disabled={!isValid} onClick={() => void send()}>{t("tasks.run")}</Button>
+        </Group>
+      </Stack>
+    </Modal>
+  );
+}

@@ -1,0 +1,69 @@
+import { ActionIcon, Alert, Button, Center, CopyButton, Loader, Stack, Text, Tooltip } from "@mantine/core";
+import { IconAlertTriangle, IconCheck, IconCopy } from "@tabler/icons-react";
+import type { ReactNode } from "react";
+import { useTranslation } from "react-i18next";
+
+import { messageOf } from "../api/client";
+import { json } from "../format";
+
+export function Loading() {
+  const { t } = useTranslation();
+  return (
+    <Center mih={120} role="status" aria-label={t("common.loading")}>
+      <Loader size="sm" />
+    </Center>
+  );
+}
+
+export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
+  const { t } = useTranslation();
+  return (
+    <Alert color="red" variant="outline" icon={<IconAlertTriangle aria-hidden />} title={t("common.error")} role="alert">
+      <Stack gap="xs" align="flex-start">
+        <Text size="sm" className="wrap">{messageOf(error)}</Text>
+        {retry ? <Button size="xs" variant="default" onClick={retry}>{t("common.retry")}</Button> : null}
+      </Stack>
+    </Alert>
+  );
+}
+
+export function Empty({ children }: { children: ReactNode }) {
+  return (
+    <Center mih={96} p="md">
+      <Text c="dimmed" size="sm" ta="center">{children}</Text>
+    </Center>
+  );
+}
+
+export function Copy({ text, label }: { text: string; label?: string }) {
+  const { t } = useTranslation();
+  return (
+    <CopyButton value={text}>
+      {({ copied, copy }) => (
+        <Tooltip label={copied ? t("common.copied") : (label ?? t("common.copy"))}>
+          <ActionIcon variant="subtle" color="gray" onClick={copy} aria-label={label ?? t("common.copy")}>
+            {copied ? <IconCheck size={16} aria-hidden /> : <IconCopy size={16} aria-hidden />}
+          </ActionIcon>
+        </Tooltip>
+      )}
+    </CopyButton>
+  );
+}
+
+/** Text as it is, whatever is in it. */
+export function Block({ text, label }: { text: string; label: string }) {
+  return (
+    <div style={{ position: "relative" }}>
+      <pre className="log mono wrap" style={{ margin: 0, paddingRight: "2.5rem" }} tabIndex={0} role="region" aria-label={label}>
+        {text}
+      </pre>
+      <div style={{ position: "absolute", top: 6, right: 6 }}>
+        <Copy text={text} />
+      </div>
+    </div>
+  );
+}
+
+export function JsonBlock({ value, label }: { value: unknown; label: string }) {
+  return <Block text={json(value)} label={label} />;
+}

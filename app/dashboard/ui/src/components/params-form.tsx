@@ -1,0 +1,88 @@
+import { JsonInput, Stack } from "@mantine/core";
+import Form from "@rjsf/mantine";
+import { useMemo, useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import type { JsonObject } from "../api/actions";
+import type { Executor } from "../api/client";
+import { json } from "../format";
+import { extraErrors, friendly } from "./schema";
+import { validator } from "./validator";
+
+interface Props {
+  executor: Executor | undefined;
+  value: JsonObject;
+  onChange: (value: JsonObject) => void;
+  onValid?: (isValid: boolean) => void;
+  errors?: Record<string, string>;
+}
+
+/** Params of an executor: a form where it declares a schema, else JSON. */
+export default function ParamsForm({ executor, value, onChange, onValid, errors = {} }: Props) {
+  const declared = executor?.info.params_schema;
+  const schema = useMemo(() => (declared == null ? undefined : friendly(declared)), [declared]);
+  const extra = useMemo(() => extraErrors(errors, "params"), [errors]);
+  if (schema === undefined) {
+    return <PlainJson value={value} onChange={onChange} onValid={onValid} error={errors.params} />;
+  }
+  const { title: _title, description: _description, ...untitled } = schema;
+  return (
+    <Form
+      tagName="div"
+      schema={untitled}
+      validator={validator as never}
+      formData={value}
+      extraErrors={extra as never}
+      onChange={(event) => onChange((event.formData ?? {}) as JsonObject)}
+      noHtml5Validate
+      showErrorList={false}
+      liveValidate="onBlur"
+      uiSchema={{ "ui:submitButtonOptions": { norender: true } }}
+      omitExtraData={false}
+    >
+      <></>
+    </Form>
+  );
+}
+
+interface PlainProps {
+  value: JsonObject;
+  onChange: (value: JsonObject) => void;
+  onValid?: ((isValid: boolean) => void) | undefined;
+  error?: string | undefined;
+}
+
+function PlainJson({ value, onChange, onValid, error }: PlainProps) {
+  const { t } = useTranslation();
+  const [text, setText] = useState(() => json(value));
+  const [isBroken, setBroken] = useState(false);
+  return (
+    <Stack gap={4}>
+      <JsonInput
+        label={t("form.paramsJson")}
+        value={text}
+        autosize
+        minRows={4}
+        formatOnBlur
+        classNames={{ input: "mono" }}
+        error={isBroken ? t("form.notJson") : error}
+        onChange={(next) => {
+          setText(next);
+          const parsed = parse(next);
+          setBroken(parsed === undefined);
+          onValid?.(parsed !== undefined);
+          if (parsed !== undefined) onChange(parsed);
+        }}
+      />
+    </Stack>
+  );
+}
+
+function parse(text: string): JsonObject | undefined {
+  try {
+    const value: unknown = JSON.parse(text.trim() === "" ? "{}" : text);
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,113 @@
+import "@mantine/dates/styles.css";
+
+import { Group, NumberInput, SegmentedControl, Select, Stack, Text, TextInput } from "@mantine/core";
+import { DateTimePicker } from "@mantine/dates";
+import { useDebouncedValue } from "@mantine/hooks";
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { useTranslation } from "react-i18next";
+
+import { previewSchedule } from "../api/actions";
+import { ApiError } from "../api/client";
+import { Fires } from "../pages/task";
+import { Failure } from "./feedback";
+import { unitSeconds, type Unit } from "./schedule-text";
+
+export interface ScheduleDraft {
+  kind: "cron" | "interval" | "at" | "none";
+  expression: string;
+  amount: number;
+  unit: Unit;
+  at: string | null;
+  timezone: string;
+}
+
+/** The draft as the API takes it; null: no schedule. */
+export function scheduleOf(draft: ScheduleDraft): Record<string, unknown> | null {
+  if (draft.kind === "cron") return { type: "cron", expression: draft.expression };
+  if (draft.kind === "interval") return { type: "interval", seconds: draft.amount * unitSeconds[draft.unit] };
+  if (draft.kind === "at") return { type: "at", at: draft.at?.replace(" ", "T") ?? "" };
+  return null;
+}
+
+const zones = Intl.supportedValuesOf("timeZone");
+const kinds = ["cron", "interval", "at", "none"] as const;
+
+interface Props {
+  draft: ScheduleDraft;
+  onChange: (draft: ScheduleDraft) => void;
+  errors: Record<string, string>;
+}
+
+/** A schedule, and what it will do, as it is typed. */
+export function ScheduleEditor({ draft, onChange, errors }: Props) {
+  const { t } = useTranslation();
+  const change = (changes: Partial<ScheduleDraft>) => onChange({ ...draft, ...changes });
+  const zoneNames = zones.includes("UTC") ? zones : ["UTC", ...zones];
+  return (
+    <Stack gap="sm">
+      <SegmentedControl
+        aria-label={t("form.kind")}
+        value={draft.kind}
+        onChange={(kind) => change({ kind: kind as ScheduleDraft["kind"] })}
+        data={kinds.map((value) => ({ value, label: t(`form.${value}`) }))}
+      />
+      {draft.kind === "cron" ? (
+        <TextInput
+          label={t("form.expression")}
+          description={t("form.expressionHint")}
+          classNames={{ input: "mono" }}
+          value={draft.expression}
+          onChange={(event) => change({ expression: event.currentTarget.value })}
+          error={errors["schedule.expression"] ?? errors["schedule.cron.expression"] ?? errors.schedule}
+          spellCheck={false}
+          autoComplete="off"
+          required
+        />
+      ) : null}
+      {draft.kind === "interval" ? (
+        <Group align="flex-end" gap="xs">
+          <NumberInput label={t("form.every")} value={draft.amount} min={1} w={120} onChange={(value) => change({ amount: Number(value) })} error={errors["schedule.seconds"] ?? errors["schedule.interval.seconds"]} required />
+          <Select aria-label={t("form.unit")} value={draft.unit} allowDeselect={false} w={140} data={Object.keys(unitSeconds).map((value) => ({ value, label: t(`form.${value as Unit}`) }))} onChange={(value) => change({ unit: (value ?? "minutes") as Unit })} />
+        </Group>
+      ) : null}
+      {draft.kind === "at" ? (
+        <DateTimePicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} withSeconds valueFormat="YYYY-MM-DD HH:mm:ss" error={errors["schedule.at"] ?? errors["schedule.at.at"]} required />
+      ) : null}
+      {draft.kind === "none" ? (
+        <Text size="sm" c="dimmed">{t("tasks.noSchedule")}</Text>
+      ) : (
+        <>
+          <Select label={t("form.zone")} searchable value={draft.timezone} data={zoneNames} allowDeselect={false} onChange={(value) => change({ timezone: value ?? "UTC" })} error={errors.timezone} limit={100} />
+          <Preview draft={draft} />
+        </>
+      )}
+    </Stack>
+  );
+}
+
+function Preview({ draft }: { draft: ScheduleDraft }) {
+  const { t, i18n } = useTranslation();
+  const [settled] = useDebouncedValue(draft, 200);
+  const schedule = scheduleOf(settled);
+  const isReady = settled.kind !== "at" || settled.at !== null;
+  const found = useQuery({
+    queryKey: ["preview", schedule, settled.timezone],
+    queryFn: () => previewSchedule({ schedule, timezone: settled.timezone }),
+    enabled: isReady && settled.expression.trim() !== "",
+    retry: false,
+    placeholderData: keepPreviousData,
+  });
+  const shown = found.error === null ? found.data : undefined;
+  return (
+    <Stack gap="xs" aria-live="polite" role="region" aria-label={t("form.preview")}>
+      {found.error instanceof ApiError ? <Text size="sm" c="var(--mantine-color-error)">{found.error.message}</Text> : found.error ? <Failure error={found.error} /> : null}
+      {shown ? (
+        <>
+          <Text size="sm" fw={600} data-testid="description">{shown.description}</Text>
+          {shown.warnings.map((warning) => <Text key={warning} size="sm" c="var(--mantine-color-error)">{t("form.warnings")}: {warning}</Text>)}
+          <Fires fires={shown.fires} zone={settled.timezone} language={i18n.language} />
+        </>
+      ) : null}
+    </Stack>
+  );
+}

@@ -1,0 +1,36 @@
+/** pydantic's JSON Schema, made easier on people. */
+import type { RJSFSchema } from "@rjsf/utils";
+
+type Schema = Record<string, unknown>;
+
+/** `anyOf: [X, null]`, which pydantic writes for an optional field, becomes X: a field that is left empty is left
+ * out, so nobody has to choose between "option 1" and "option 2". */
+export function friendly(schema: unknown): RJSFSchema {
+  if (Array.isArray(schema)) return schema.map(friendly) as unknown as RJSFSchema;
+  if (typeof schema !== "object" || schema === null) return schema as RJSFSchema;
+  const found = schema as Schema;
+  const { anyOf, ...rest } = found;
+  if (Array.isArray(anyOf)) {
+    const real = (anyOf as Schema[]).filter((option) => option.type !== "null");
+    if (real.length === 1 && real.length < anyOf.length) {
+      const merged: Schema = { ...real[0], ...rest };
+      if (merged.default === null) delete merged.default;
+      return friendly(merged);
+    }
+  }
+  return Object.fromEntries(Object.entries(found).map(([key, value]) => [key, friendly(value)])) as RJSFSchema;
+}
+
+/** The server's errors by dotted path, as the form takes them. */
+export function extraErrors(fields: Record<string, string>, prefix: string): Schema {
+  const root: Schema = {};
+  for (const [path, message] of Object.entries(fields)) {
+    if (path !== prefix && !path.startsWith(`${prefix}.`)) continue;
+    let node = root;
+    for (const part of path.slice(prefix.length + 1).split(".").filter(Boolean)) {
+      node = (node[part] ??= {}) as Schema;
+    }
+    node.__errors = [...((node.__errors as string[] | undefined) ?? []), message];
+  }
+  return root;
+}

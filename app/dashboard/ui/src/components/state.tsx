@@ -1,0 +1,59 @@
+import { Group, Text, Tooltip } from "@mantine/core";
+import { Link } from "@tanstack/react-router";
+import { useTranslation } from "react-i18next";
+
+import type { ExecutionState, Schemas } from "../api/client";
+import { duration } from "../format";
+import { stateColors } from "../theme";
+
+export function Dot({ color, pulse }: { color: string; pulse?: boolean }) {
+  return <span className="dot" style={{ background: color }} data-pulse={pulse ? true : undefined} aria-hidden />;
+}
+
+export function StateMark({ state, reason }: { state: ExecutionState; reason?: string | null }) {
+  const { t } = useTranslation();
+  return (
+    <Group gap={6} wrap="nowrap" component="span" data-state={state}>
+      <Dot color={stateColors[state]} pulse={state === "running"} />
+      <Text component="span" size="sm" fw={500} style={{ whiteSpace: "nowrap" }}>
+        {t(`state.${state}`)}
+      </Text>
+      {reason ? <Text component="span" size="xs" c="dimmed" className="clip">{reasonText(t, reason)}</Text> : null}
+    </Group>
+  );
+}
+
+type Translate = ReturnType<typeof useTranslation>["t"];
+
+export function reasonText(t: Translate, reason: string): string {
+  return t(`reason.${reason}` as "reason.overlap", { defaultValue: reason });
+}
+
+export function triggerText(t: Translate, trigger: string): string {
+  return t(`trigger.${trigger}` as "trigger.api", { defaultValue: trigger });
+}
+
+/** The last runs of a task, oldest left: colour is the state, height the duration. */
+export function RunBars({ runs }: { runs: Schemas["RecentRun"][] }) {
+  const { t } = useTranslation();
+  const longest = Math.max(...runs.map((run) => run.duration_seconds ?? 0), 0.001);
+  if (runs.length === 0) return <Text component="span" size="sm" c="dimmed">–</Text>;
+  return (
+    <span className="bars">
+      {[...runs].reverse().map((run) => {
+        const label = `${t(`state.${run.state}`)} · ${duration(run.duration_seconds)} · #${run.id}`;
+        const height = 5 + 17 * ((run.duration_seconds ?? 0) / longest);
+        return (
+          <Tooltip key={run.id} label={label}>
+            <Link
+              to="/executions/$id"
+              params={{ id: run.id }}
+              aria-label={label}
+              style={{ background: stateColors[run.state], height }}
+            />
+          </Tooltip>
+        );
+      })}
+    </span>
+  );
+}

@@ -1,0 +1,65 @@
+/** JSON Schema validation for react-jsonschema-form without `eval`: its usual validator compiles code, which our
+ * Content-Security-Policy forbids. */
+import { Validator } from "@cfworker/json-schema";
+import {
+  createErrorHandler,
+  toErrorList,
+  toErrorSchema,
+  unwrapErrorHandler,
+  validationDataMerge,
+  type CustomValidator,
+  type ErrorTransformer,
+  type FormContextType,
+  type RJSFSchema,
+  type RJSFValidationError,
+  type UiSchema,
+  type ValidationData,
+  type ValidatorType,
+} from "@rjsf/utils";
+
+type Json = Record<string, unknown>;
+
+function run(schema: RJSFSchema, data: unknown): RJSFValidationError[] {
+  const plain = data === undefined ? undefined : (JSON.parse(JSON.stringify(data)) as unknown);
+  const result = new Validator(schema as never, "2020-12", false).validate(plain ?? {});
+  // A failure inside is told again by everything around it: the innermost says what is wrong.
+  const around = new Set(["properties", "items", "allOf", "anyOf", "oneOf", "$ref", "additionalProperties"]);
+  return result.errors
+    .filter((error) => !around.has(error.keyword))
+    .map((error) => {
+      const missing = error.keyword === "required" ? /"([^"]+)"/.exec(error.error)?.[1] : undefined;
+      const path = error.instanceLocation.replace(/^#/, "") + (missing === undefined ? "" : `/${missing}`);
+      const property = path.split("/").filter(Boolean).map((part) => `.${part}`).join("");
+      return { name: error.keyword, property, message: error.error, stack: `${property} ${error.error}` };
+    });
+}
+
+class PlainValidator implements ValidatorType<Json> {
+  rawValidation<Result = unknown>(schema: RJSFSchema, data?: Json) {
+    return { errors: run(schema, data) as Result[] };
+  }
+
+  validateFormData(
+    data: Json | undefined,
+    schema: RJSFSchema,
+    customValidate?: CustomValidator<Json>,
+    transformErrors?: ErrorTransformer<Json>,
+    uiSchema?: UiSchema<Json>,
+  ): ValidationData<Json> {
+    const found = run(schema, data);
+    const errors = transformErrors ? transformErrors(found, uiSchema) : found;
+    const result = { errors, errorSchema: toErrorSchema<Json>(errors) };
+    if (customValidate === undefined || data === undefined) return result;
+    const handler = customValidate(data, createErrorHandler<Json>(data), uiSchema);
+    return validationDataMerge<Json>(result, unwrapErrorHandler<Json>(handler));
+  }
+
+  isValid(schema: RJSFSchema, data: Json | undefined): boolean {
+    return run(schema, data).length === 0;
+  }
+
+  toErrorList = toErrorList;
+}
+
+export const validator: ValidatorType<Json, RJSFSchema, FormContextType> = new PlainValidator() as never;
+export default validator;

@@ -1,0 +1,76 @@
+/** Numbers and moments as people read them, in the language of the page and the zone of the browser. */
+
+export const browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+const steps: [Intl.RelativeTimeFormatUnit, number][] = [
+  ["year", 31_536_000],
+  ["month", 2_592_000],
+  ["day", 86_400],
+  ["hour", 3_600],
+  ["minute", 60],
+  ["second", 1],
+];
+
+export function relative(moment: number, now: number, language: string): string {
+  const seconds = (moment - now) / 1000;
+  const [unit, size] = steps.find(([, length]) => Math.abs(seconds) >= length) ?? ["second", 1];
+  const format = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
+  return format.format(Math.trunc(seconds / size), unit);
+}
+
+export function absolute(moment: number | string, language: string, zone?: string): string {
+  return new Intl.DateTimeFormat(language, {
+    year: "numeric",
+    month: "short",
+    day: "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hour12: false,
+    timeZoneName: "shortOffset",
+    timeZone: zone,
+  }).format(new Date(moment));
+}
+
+export function clock(moment: number | string, language: string): string {
+  return new Intl.DateTimeFormat(language, {
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hour12: false,
+  }).format(new Date(moment));
+}
+
+/** 0.0042 → 4.2 ms, 75 → 1 m 15 s. */
+export function duration(seconds: number | null | undefined): string {
+  if (seconds == null) return "–";
+  if (seconds < 1) return `${(seconds * 1000).toPrecision(seconds < 0.001 ? 1 : 2).replace(/\.0$/, "")} ms`;
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  const parts: [number, string][] = [
+    [86_400, "d"],
+    [3_600, "h"],
+    [60, "m"],
+    [1, "s"],
+  ];
+  let rest = Math.round(seconds);
+  const said: string[] = [];
+  for (const [size, unit] of parts) {
+    const amount = Math.floor(rest / size);
+    rest -= amount * size;
+    if (amount > 0 && said.length < 2) said.push(`${amount} ${unit}`);
+  }
+  return said.join(" ");
+}
+
+export function percent(share: number | null | undefined, language: string): string {
+  if (share == null) return "–";
+  return new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: share > 0.99 && share < 1 ? 2 : 1 }).format(share);
+}
+
+export function count(value: number, language: string): string {
+  return new Intl.NumberFormat(language).format(value);
+}
+
+export function json(value: unknown): string {
+  return JSON.stringify(value, null, 2);
+}

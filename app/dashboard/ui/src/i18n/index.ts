@@ -1,0 +1,26 @@
+import i18next from "i18next";
+import LanguageDetector from "i18next-browser-languagedetector";
+import { initReactI18next } from "react-i18next";
+
+import { en } from "./en";
+import { zh } from "./zh";
+
+export const languages = { zh: "中文", en: "English" } as const;
+
+void i18next
+  .use(LanguageDetector)
+  .use(initReactI18next)
+  .init({
+    resources: { en: { translation: en }, zh: { translation: zh } },
+    fallbackLng: "en",
+    supportedLngs: ["en", "zh"],
+    nonExplicitSupportedLngs: true,
+    interpolation: { escapeValue: false }, // React escapes
+    detection: { order: ["localStorage", "navigator"], caches: ["localStorage"], lookupLocalStorage: "contenthub-language" },
+  });
+
+i18next.on("languageChanged", (language) => {
+  document.documentElement.lang = language.startsWith("zh") ? "zh-CN" : "en";
+});
+
+export { i18next };

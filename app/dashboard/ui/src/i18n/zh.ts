@@ -1,0 +1,56 @@
+import type { en } from "./en";
+
+export const zh: typeof en = {
+  app: "ContentHub 调度器",
+  nav: { overview: "总览", tasks: "任务", calendar: "日历", executions: "执行记录", executors: "执行器", system: "系统", label: "主导航", skip: "跳到正文", open: "菜单", docs: "API 文档" },
+  header: { live: "实时", offline: "正在重连…", language: "语言", scheme: "浅色或深色", signOut: "退出登录", signedIn: "当前身份：{{name}}（{{role}}）" },
+  role: { viewer: "只读", operator: "操作员", admin: "管理员" },
+  signIn: { title: "登录", token: "令牌", hint: "创建方式：contenthub token create NAME --role operator", submit: "登录" },
+  state: { pending: "等待中", running: "运行中", retrying: "待重试", parked: "已搁置", success: "成功", failed: "失败", cancelled: "已取消", skipped: "已跳过" },
+  reason: { overlap: "上一次运行尚未结束", misfire: "错过时间", coalesced: "合并为一次补跑", timeout: "超时", node_lost: "所在节点失联", unknown_executor: "执行器不存在", invalid_params: "参数未通过校验", handed_back: "停机时交还", task_deleted: "任务已删除", cancelled: "已取消" },
+  trigger: { schedule: "定时", catch_up: "补跑", manual: "手动", api: "API", code: "代码", cli: "命令行" },
+  common: {
+    loading: "加载中…", retry: "重试", more: "加载更多", none: "无", all: "全部", cancel: "取消", close: "关闭", save: "保存", create: "创建", delete: "删除", edit: "编辑", duplicate: "复制一份", refresh: "刷新", copy: "复制", copied: "已复制", yes: "是", no: "否", never: "从未", name: "名称", type: "类型", state: "状态", time: "时间", details: "详情", search: "搜索", error: "操作未成功", clear: "清除筛选", selected: "已选 {{count}} 项", selectAll: "全选", select: "选择 {{name}}", done: "完成 {{count}} 项", someFailed: "{{count}} 项中有 {{failed}} 项被拒绝：{{message}}", notFound: "没有这个页面。", optional: "可选", actions: "操作",
+  },
+  overview: {
+    title: "总览", attention: "需要关注", allWell: "一切正常。", throughput: "执行次数", successRate: "成功率", p50: "中位耗时", p95: "95 分位", p99: "99 分位", ended: "已结束", running: "进行中", nothingRunning: "当前没有运行或等待的执行。", next: "即将触发", nothingNext: "没有任务即将触发。", nodes: "节点", chart: "按时间和状态统计的已结束执行", timeline: "从现在起的触发时间线", nowMark: "现在", tasksActive: "{{total}} 个任务中 {{active}} 个启用",
+  },
+  period: { label: "时间范围", hour: "小时", day: "天", week: "周" },
+  attention: {
+    late_fires_one: "{{count}} 个任务已到期，但没有节点触发它", late_fires_other: "{{count}} 个任务已到期，但没有节点触发它们",
+    broken_schedules_one: "{{count}} 个任务的调度无法读取", broken_schedules_other: "{{count}} 个任务的调度无法读取",
+    failing_tasks_one: "{{count}} 个启用的任务最近一次运行失败", failing_tasks_other: "{{count}} 个启用的任务最近一次运行失败",
+    parked_one: "{{count}} 次执行被搁置：执行器缺失或参数未通过校验", parked_other: "{{count}} 次执行被搁置：执行器缺失或参数未通过校验",
+    waiting_long_one: "{{count}} 次执行等待超过五分钟", waiting_long_other: "{{count}} 次执行等待超过五分钟",
+    running_long_one: "{{count}} 次执行运行超过六小时", running_long_other: "{{count}} 次执行运行超过六小时",
+    rescued_one: "{{count}} 次进行中的执行是从失联节点接管的", rescued_other: "{{count}} 次进行中的执行是从失联节点接管的",
+    lost_one: "{{count}} 次执行因节点反复失联而放弃", lost_other: "{{count}} 次执行因节点反复失联而放弃",
+    dead_nodes_one: "{{count}} 个节点在 24 小时内失联或没有心跳", dead_nodes_other: "{{count}} 个节点在 24 小时内失联或没有心跳",
+    unknown_executors_one: "{{count}} 个启用的任务使用了本服务没有的执行器", unknown_executors_other: "{{count}} 个启用的任务使用了本服务没有的执行器",
+    no_node_one: "没有存活的节点：不会触发，也不会运行", no_node_other: "没有存活的节点：不会触发，也不会运行",
+    loop_held_one: "本服务的事件循环曾被阻塞", loop_held_other: "本服务的事件循环曾被阻塞",
+  },
+  severity: { error: "错误", warning: "警告", info: "提示" },
+  tasks: {
+    title: "任务", new: "新建任务", empty: "还没有任务。", noMatch: "没有符合筛选条件的任务。", schedule: "调度", noSchedule: "仅在请求时运行", next: "下次触发", last: "上次运行", runs: "最近运行", active: "启用", paused: "已暂停", activity: "启用状态", lastState: "上次结果", order: "排序", order_id: "创建顺序", order_name: "名称", order_next_run_at: "下次触发", pause: "暂停", resume: "恢复", run: "立即运行", runWith: "修改参数后运行", runTitle: "立即运行 {{name}}", ran: "已开始执行 {{id}}", deleteTitle: "删除 {{name}}？", deleteText: "等待中的执行会被取消，运行中的继续，历史保留。", deleted: "已删除 {{name}}", exhausted: "不会再触发", broken: "调度无法读取：{{error}}", declared: "在代码中声明", gone: "代码中已不存在", bulkDeleteTitle_one: "删除 {{count}} 个任务？", bulkDeleteTitle_other: "删除 {{count}} 个任务？",
+  },
+  task: {
+    summary: "定义", params: "参数", executions: "执行记录", history: "变更记录", next: "接下来的触发", explain: "为什么？", policies: "策略", retry: "重试", attempts: "共 {{count}} 次", noRetry: "由执行器决定", timeout: "超时", misfire: "错过的触发", overlap: "重叠", priority: "优先级", concurrency: "并发", jitter: "抖动", zone: "时区", version: "版本 {{version}}", inZone: "{{zone}} 时间", yours: "您的时间", change_create: "创建", change_update: "修改", change_pause: "暂停", change_resume: "恢复", change_delete: "删除", changedBy: "{{who}} {{action}}", from: "原值", to: "新值", noChanges: "没有变更记录。", description: "描述",
+  },
+  form: {
+    createTitle: "新建任务", editTitle: "编辑 {{name}}", name: "名称", description: "描述", executor: "执行器", params: "参数", paramsJson: "JSON 参数", notJson: "这不是一个 JSON 对象。", schedule: "调度", kind: "调度方式", cron: "Cron", interval: "间隔", at: "一次性", none: "无", expression: "Cron 表达式", expressionHint: "分 时 日 月 星期；也可写 @daily，或在最前加秒字段", every: "每隔", unit: "单位", seconds: "秒", minutes: "分钟", hours: "小时", days: "天", weeks: "周", moment: "时刻", zone: "时区", policies: "策略", misfire: "错过的触发", misfire_latest: "补跑一次", misfire_all: "全部补跑", misfire_skip: "跳过", grace: "宽限（秒）", overlap: "上一次尚未结束时", overlap_skip: "跳过本次", overlap_queue: "排队", overlap_allow: "同时运行", overlap_cancel_running: "取消上一次", attempts: "尝试次数", backoff: "首次重试间隔（秒）", timeout: "超时（秒）", priority: "优先级", jitter: "抖动（秒）", key: "并发键", limit: "最多同时", preview: "它将如何运行", warnings: "请注意", active: "立即启用", conflict: "此任务刚被他人修改，请重新加载后查看。", saved: "已保存 {{name}}", zoneTime: "{{zone}}", yourTime: "您的时间（{{zone}}）",
+  },
+  executions: {
+    title: "执行记录", empty: "还没有执行记录。", noMatch: "没有符合筛选条件的执行。", searchOn: "继续向前搜索", task: "任务", trigger: "来源", since: "从", until: "到", started: "记录时间", duration: "耗时", attempt: "尝试", message: "消息", retry: "重试", cancel: "取消", bulkCancelTitle_one: "取消 {{count}} 次执行？", bulkCancelTitle_other: "取消 {{count}} 次执行？", searchHint: "任务、消息或错误", anyState: "任意状态",
+  },
+  execution: {
+    title: "执行 {{id}}", retry: "重试", cancel: "取消", again: "再次运行", againTitle: "修改参数后再次运行", cancelling: "已请求取消", timeline: "尝试", params: "参数", result: "结果", error: "错误", traceback: "堆栈", logs: "日志", noLogs: "没有保留日志。", follow: "跟随", progress: "进度", trigger: "来源", by: "由 {{who}}", scheduledFor: "触发时刻", created: "记录时间", startedAt: "开始", finishedAt: "结束", waited: "等待", took: "耗时", node: "节点", owner: "持有者", key: "并发键", idempotency: "幂等键", priority: "优先级", rescues: "接管次数", curl: "复制为 cURL", python: "复制为 Python", attemptNumber: "第 {{number}} 次", noAttempts: "尚未开始。", fireCount: "代表 {{count}} 次触发", message: "消息", runAt: "不早于",
+  },
+  executors: {
+    title: "执行器", lane: "通道", thread: "独立线程", loop: "事件循环", timeout: "超时", attempts: "尝试次数", schema: "参数", noSchema: "此执行器接受任意 JSON 对象。", runOnce: "运行一次", runTitle: "运行一次 {{type}}", success: "成功率", durations: "中位 / p95", failures: "最近的失败", noFailures: "没有失败记录。", info: "自述", executed: "已结束",
+  },
+  system: {
+    title: "系统", nodes: "节点", node: "节点", host: "主机", pid: "进程", role: "角色", engine: "引擎", version: "版本", started: "启动", heartbeat: "最近心跳", running: "运行中", alive: "存活", stopped: "已停止", dead: "失联", silent: "无心跳", thisServer: "本服务", database: "数据库", journal: "日志写入", journalText: "{{writes}} 次写入，分 {{groups}} 组提交", clock: "时钟", clockText: "与您的时钟相差 {{lag}}", lastTick: "最近一次检查调度", settings: "设置", setting: "设置项", value: "值", changed: "已设置", retention: "保留", retentionText: "已结束的执行保留 {{days}} 天。", tokens: "令牌", newToken: "新建令牌", tokenOnce: "请立即复制，之后不再显示。", revoke: "吊销", revokeTitle: "吊销 {{name}}？", revokeText: "使用它登录的一切将立即失效。", revoked: "已吊销", created: "创建时间", noTokens: "没有令牌：仅本机可以访问。", adminOnly: "设置和令牌仅管理员可见。",
+  },
+  calendar: { title: "日历", text: "未来一周每小时的触发次数（您的时区）。", fires_one: "{{count}} 次触发", fires_other: "{{count}} 次触发", partial: "显示最先触发的 {{shown}} 个任务，共 {{total}} 个。", pick: "选择一个小时查看触发的任务。", estimate: "估算", empty: "未来一周没有触发。" },
+};

@@ -1,0 +1,56 @@
+import "@mantine/core/styles.css";
+import "@mantine/notifications/styles.css";
+import "./styles.css";
+import "./i18n";
+
+import { MantineProvider } from "@mantine/core";
+import { ModalsProvider } from "@mantine/modals";
+import { Notifications } from "@mantine/notifications";
+import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { RouterProvider } from "@tanstack/react-router";
+import { setNonce } from "get-nonce";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+
+import { ApiError } from "./api/client";
+import { sessionQuery } from "./api/queries";
+import { SessionGate } from "./components/session";
+import { router } from "./router";
+import { theme } from "./theme";
+
+const nonce = document.querySelector<HTMLMetaElement>("meta[name=csp-nonce]")?.content ?? "";
+setNonce(nonce);
+
+const client = new QueryClient({
+  defaultOptions: {
+    queries: {
+      staleTime: 2_000,
+      retry: (failures, error) => !(error instanceof ApiError && error.status < 500) && failures < 3,
+    },
+  },
+});
+client.getQueryCache().subscribe((event) => {
+  // Signed out elsewhere, or the token was revoked: ask anew who is there.
+  if (event.type !== "updated" || event.action.type !== "error") return;
+  const error: unknown = event.action.error;
+  if (error instanceof ApiError && error.status === 401 && event.query.queryKey[0] !== "session") {
+    void client.resetQueries({ queryKey: sessionQuery.queryKey });
+  }
+});
+
+const root = document.getElementById("root");
+if (root === null) throw new Error("the page has no #root");
+createRoot(root).render(
+  <StrictMode>
+    <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={() => nonce}>
+      <QueryClientProvider client={client}>
+        <Notifications position="bottom-right" />
+        <ModalsProvider>
+          <SessionGate>
+            <RouterProvider router={router} />
+          </SessionGate>
+        </ModalsProvider>
+      </QueryClientProvider>
+    </MantineProvider>
+  </StrictMode>,
+);

@@ -1,0 +1,126 @@
+import "@mantine/dates/styles.css";
+
+import { Button, Group, MultiSelect, Paper, Select, Text, TextInput } from "@mantine/core";
+import { DateTimePicker } from "@mantine/dates";
+import { useDebouncedCallback } from "@mantine/hooks";
+import { IconPlayerStop, IconRefresh, IconSearch } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
+import { useNavigate } from "@tanstack/react-router";
+import { useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import { cancelExecution, retryExecution } from "../api/actions";
+import type { ExecutionState } from "../api/client";
+import { executorsQuery, taskQuery, type ExecutionFilters } from "../api/queries";
+import { useActOnMany, useConfirm } from "../components/act";
+import { ExecutionTable } from "../components/execution-table";
+import { Page } from "../components/page";
+import { useMay } from "../components/session";
+import { triggerText } from "../components/state";
+import { executionsRoute } from "../router";
+import { stateColors } from "../theme";
+
+const states = Object.keys(stateColors) as ExecutionState[];
+const triggers = ["schedule", "catch_up", "manual", "api", "code", "cli"];
+
+export default function Executions() {
+  const { t } = useTranslation();
+  const filters = executionsRoute.useSearch();
+  const mayChange = useMay("operator");
+  const [picked, setPicked] = useState<ReadonlySet<number>>(new Set());
+  const isFiltered = Object.values(filters).some((value) => value !== undefined);
+  return (
+    <Page title={t("executions.title")}>
+      <Filters key={JSON.stringify([filters.task_id])} filters={filters} isFiltered={isFiltered} />
+      {picked.size > 0 ? <Bulk ids={[...picked]} clear={() => setPicked(new Set())} /> : null}
+      <Paper withBorder radius="md" style={{ overflow: "hidden" }}>
+        <ExecutionTable
+          filters={filters}
+          empty={t(isFiltered ? "executions.noMatch" : "executions.empty")}
+          picked={picked}
+          onPick={mayChange ? setPicked : undefined}
+        />
+      </Paper>
+    </Page>
+  );
+}
+
+/** `2030-01-07 09:00:00` in the browser's zone, as the picker has it, to a moment, and back. */
+const momentOf = (local: string | null) => (local === null ? undefined : new Date(local.replace(" ", "T")).toISOString());
+const localOf = (moment: string | undefined) => {
+  if (moment === undefined) return null;
+  const date = new Date(moment);
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19).replace("T", " ");
+};
+
+function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltered: boolean }) {
+  const { t } = useTranslation();
+  const navigate = useNavigate({ from: "/executions" });
+  const executors = useQuery(executorsQuery);
+  const task = useQuery({ ...taskQuery(filters.task_id ?? 0), enabled: filters.task_id !== undefined });
+  const [text, setText] = useState(filters.search ?? "");
+  const change = (changes: ExecutionFilters) => void navigate({ search: (before) => ({ ...before, ...changes }), replace: true });
+  const search = useDebouncedCallback((value: string) => change({ search: value || undefined }), 300);
+  return (
+    <Group gap="xs" role="search">
+      <TextInput
+        flex={1}
+        miw={180}
+        leftSection={<IconSearch size={16} aria-hidden />}
+        aria-label={t("common.search")}
+        placeholder={t("executions.searchHint")}
+        value={text}
+        onChange={(event) => {
+          setText(event.currentTarget.value);
+          search(event.currentTarget.value);
+        }}
+      />
+      <MultiSelect aria-label={t("common.state")} placeholder={filters.state ? undefined : t("executions.anyState")} w={220} clearable value={filters.state ?? []} data={states.map((value) => ({ value, label: t(`state.${value}`) }))} onChange={(value) => change({ state: value.length > 0 ? (value as ExecutionState[]) : undefined })} />
+      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable w={170} data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
+      <Select aria-label={t("executions.trigger")} placeholder={t("executions.trigger")} clearable w={140} data={triggers.map((value) => ({ value, label: triggerText(t, value) }))} value={filters.trigger ?? null} onChange={(value) => change({ trigger: value ?? undefined })} />
+      <DateTimePicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable w={190} value={localOf(filters.since)} onChange={(value) => change({ since: momentOf(value) })} />
+      <DateTimePicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable w={190} value={localOf(filters.until)} onChange={(value) => change({ until: momentOf(value) })} />
+      {filters.task_id !== undefined ? (
+        <Button variant="light" onClick={() => change({ task_id: undefined })} rightSection="×">{t("executions.task")}: {task.data?.name ?? filters.task_id}</Button>
+      ) : null}
+      {isFiltered ? (
+        <Button
+          variant="subtle"
+          onClick={() => {
+            setText("");
+            void navigate({ search: {}, replace: true });
+          }}
+        >
+          {t("common.clear")}
+        </Button>
+      ) : null}
+    </Group>
+  );
+}
+
+function Bulk({ ids, clear }: { ids: number[]; clear: () => void }) {
+  const { t } = useTranslation();
+  const confirm = useConfirm();
+  const retry = useActOnMany(retryExecution);
+  const cancel = useActOnMany(cancelExecution);
+  const label = t("common.selected", { count: ids.length });
+  return (
+    <Paper withBorder p="xs" radius="md" role="region" aria-label={label}>
+      <Group gap="xs">
+        <Text size="sm" fw={600}>{label}</Text>
+        <Button size="xs" variant="default" loading={retry.isPending} leftSection={<IconRefresh size={14} aria-hidden />} onClick={() => retry.mutate(ids, { onSuccess: clear })}>{t("executions.retry")}</Button>
+        <Button
+          size="xs"
+          color="red"
+          variant="outline"
+          loading={cancel.isPending}
+          leftSection={<IconPlayerStop size={14} aria-hidden />}
+          onClick={() => confirm(t("executions.bulkCancelTitle", { count: ids.length }), null, t("executions.cancel"), () => cancel.mutate(ids, { onSuccess: clear }))}
+        >
+          {t("executions.cancel")}
+        </Button>
+        <Button size="xs" variant="subtle" onClick={clear}>{t("common.close")}</Button>
+      </Group>
+    </Paper>
+  );
+}

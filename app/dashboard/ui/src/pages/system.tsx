@@ -1,0 +1,154 @@
+import { Badge, Button, Code, Group, Modal, Select, SimpleGrid, Stack, Table, Text, TextInput } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import { makeToken, revokeToken } from "../api/actions";
+import type { Role } from "../api/client";
+import { settingsQuery, statusQuery, tokensQuery } from "../api/queries";
+import { useAct, useConfirm } from "../components/act";
+import { Copy, Empty, Failure, Loading } from "../components/feedback";
+import { NodeTable } from "../components/nodes";
+import { Facts, Page, Section } from "../components/page";
+import { useMay } from "../components/session";
+import { Ago, Moment } from "../components/time";
+import { count, duration } from "../format";
+
+export default function System() {
+  const { t } = useTranslation();
+  const isAdmin = useMay("admin");
+  return (
+    <Page title={t("system.title")}>
+      <Section title={t("system.nodes")} flush><NodeTable /></Section>
+      <Server />
+      {isAdmin ? (
+        <SimpleGrid cols={{ base: 1, lg: 2 }} spacing="md" style={{ alignItems: "start" }}>
+          <Tokens />
+          <SettingsTable />
+        </SimpleGrid>
+      ) : (
+        <Text size="sm" c="dimmed">{t("system.adminOnly")}</Text>
+      )}
+    </Page>
+  );
+}
+
+function Server() {
+  const { t, i18n } = useTranslation();
+  const found = useQuery(statusQuery);
+  if (found.data === undefined) return found.error ? <Failure error={found.error} /> : <Loading />;
+  const status = found.data;
+  const lag = Math.abs(found.dataUpdatedAt - Date.parse(status.now)) / 1000;
+  return (
+    <Section title={t("system.thisServer")}>
+      <Facts
+        items={[
+          [t("system.version"), status.version],
+          [t("system.node"), <span key="node" className="mono">{status.node ?? "–"}</span>],
+          [t("system.engine"), String(status.engine?.engine ?? "–")],
+          [t("system.database"), status.database],
+          [t("system.journal"), t("system.journalText", { writes: count(status.journal.writes ?? 0, i18n.language), groups: count(status.journal.groups ?? 0, i18n.language) })],
+          [t("system.clock"), <span key="clock"><Moment at={status.now} /> · {t("system.clockText", { lag: duration(lag) })}</span>],
+          [t("system.lastTick"), <Ago key="tick" at={status.last_tick_at} />],
+          [t("nav.tasks"), t("overview.tasksActive", { active: status.tasks.active, total: status.tasks.total })],
+        ]}
+      />
+    </Section>
+  );
+}
+
+function SettingsTable() {
+  const { t } = useTranslation();
+  const found = useQuery(settingsQuery);
+  const days = found.data?.find((setting) => setting.name === "SCHEDULER_RETENTION_DAYS")?.value;
+  return (
+    <Section title={t("system.settings")}>
+      {days === undefined ? null : <Text size="sm">{t("system.retentionText", { days: String(days) })}</Text>}
+      {found.data === undefined ? (
+        found.error ? <Failure error={found.error} /> : <Loading />
+      ) : (
+        <Table verticalSpacing={4} fz="sm" layout="fixed">
+          <Table.Tbody>
+            {found.data.map((setting) => (
+              <Table.Tr key={setting.name}>
+                <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>{setting.name}</Table.Td>
+                <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>
+                  {JSON.stringify(setting.value)} {setting.is_default ? null : <Badge size="xs" variant="default">{t("system.changed")}</Badge>}
+                </Table.Td>
+              </Table.Tr>
+            ))}
+          </Table.Tbody>
+        </Table>
+      )}
+    </Section>
+  );
+}
+
+function Tokens() {
+  const { t } = useTranslation();
+  const found = useQuery(tokensQuery);
+  const confirm = useConfirm();
+  const revoke = useAct(revokeToken);
+  const [isMaking, making] = useDisclosure();
+  return (
+    <Section title={t("system.tokens")} aside={<Button size="xs" variant="default" onClick={making.open}>{t("system.newToken")}</Button>}>
+      {found.data === undefined ? (
+        found.error ? <Failure error={found.error} /> : <Loading />
+      ) : found.data.length === 0 ? (
+        <Empty>{t("system.noTokens")}</Empty>
+      ) : (
+        <Table verticalSpacing="xs">
+          <Table.Tbody>
+            {found.data.map((token) => (
+              <Table.Tr key={token.name}>
+                <Table.Td style={{ overflowWrap: "anywhere" }}>{token.name}</Table.Td>
+                <Table.Td>{t(`role.${token.role as Role}`)}</Table.Td>
+                <Table.Td><Ago at={token.created_at} /></Table.Td>
+                <Table.Td ta="right">
+                  {token.revoked_at === null ? (
+                    <Button size="compact-xs" variant="subtle" color="red" onClick={() => confirm(t("system.revokeTitle", { name: token.name }), t("system.revokeText"), t("system.revoke"), () => revoke.mutate(token.name))}>{t("system.revoke")}</Button>
+                  ) : (
+                    <Text size="sm" c="dimmed">{t("system.revoked")}</Text>
+                  )}
+                </Table.Td>
+              </Table.Tr>
+            ))}
+          </Table.Tbody>
+        </Table>
+      )}
+      {isMaking ? <NewToken onClose={making.close} /> : null}
+    </Section>
+  );
+}
+
+function NewToken({ onClose }: { onClose: () => void }) {
+  const { t } = useTranslation();
+  const [name, setName] = useState("");
+  const [role, setRole] = useState<Role>("viewer");
+  const make = useAct(makeToken);
+  return (
+    <Modal opened onClose={onClose} title={t("system.newToken")} closeButtonProps={{ "aria-label": t("common.close") }}>
+      {make.data ? (
+        <Stack>
+          <Text size="sm">{t("system.tokenOnce")}</Text>
+          <Group wrap="nowrap"><Code block style={{ overflowWrap: "anywhere", whiteSpace: "pre-wrap", flex: 1 }}>{make.data.token}</Code><Copy text={make.data.token} /></Group>
+          <Button onClick={onClose}>{t("common.close")}</Button>
+        </Stack>
+      ) : (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            make.mutate({ name, role });
+          }}
+        >
+          <Stack>
+            <TextInput label={t("common.name")} value={name} onChange={(event) => setName(event.currentTarget.value)} required data-autofocus />
+            <Select label={t("system.role")} value={role} allowDeselect={false} data={(["viewer", "operator", "admin"] as const).map((value) => ({ value, label: t(`role.${value}`) }))} onChange={(value) => setRole((value ?? "viewer") as Role)} />
+            <Button type="submit" loading={make.isPending} disabled={name.trim() === ""}>{t("common.create")}</Button>
+          </Stack>
+        </form>
+      )}
+    </Modal>
+  );
+}

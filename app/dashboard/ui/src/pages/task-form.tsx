@@ -1,0 +1,230 @@
+import { Alert, Button, Group, NumberInput, Select, SimpleGrid, Stack, Switch, Textarea, TextInput } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useNavigate } from "@tanstack/react-router";
+import { useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import { changeTask, createTask, type JsonObject } from "../api/actions";
+import { ApiError, messageOf, type Task } from "../api/client";
+import { executorsQuery, taskQuery } from "../api/queries";
+import { Failure, Loading } from "../components/feedback";
+import { Page, Section } from "../components/page";
+import ParamsForm from "../components/params-form";
+import { ScheduleEditor, scheduleOf, type ScheduleDraft } from "../components/schedule-editor";
+import { inUnits } from "../components/schedule-text";
+import { browserZone } from "../format";
+import { editTaskRoute, newTaskRoute } from "../router";
+
+interface Draft {
+  name: string;
+  description: string;
+  task_type: string | null;
+  params: JsonObject;
+  schedule: ScheduleDraft;
+  is_active: boolean;
+  misfire_policy: Task["misfire_policy"];
+  misfire_grace_seconds: number;
+  overlap_policy: Task["overlap_policy"];
+  max_attempts: number | null;
+  backoff_seconds: number | null;
+  timeout_seconds: number | null;
+  priority: number;
+  jitter_seconds: number;
+  concurrency_key: string;
+  concurrency_limit: number | null;
+}
+
+const blank: Draft = {
+  name: "",
+  description: "",
+  task_type: null,
+  params: {},
+  schedule: { kind: "cron", expression: "0 9 * * 1-5", amount: 15, unit: "minutes", at: null, timezone: browserZone },
+  is_active: true,
+  misfire_policy: "latest",
+  misfire_grace_seconds: 60,
+  overlap_policy: "skip",
+  max_attempts: null,
+  backoff_seconds: null,
+  timeout_seconds: null,
+  priority: 0,
+  jitter_seconds: 0,
+  concurrency_key: "",
+  concurrency_limit: null,
+};
+
+export function draftOf(task: Task): Draft {
+  const { type, expression } = task.schedule ?? { type: "none", expression: "" };
+  const every = type === "interval" ? inUnits(Number(expression)) : { amount: 15, unit: "minutes" as const };
+  return {
+    ...blank,
+    ...Object.fromEntries((Object.keys(blank) as (keyof Draft)[]).filter((key) => key in task).map((key) => [key, task[key as keyof Task]])),
+    schedule: {
+      kind: type as ScheduleDraft["kind"],
+      expression: type === "cron" ? expression : blank.schedule.expression,
+      ...every,
+      at: type === "at" ? expression : null,
+      timezone: task.timezone,
+    },
+    max_attempts: task.retry?.max_attempts ?? null,
+    backoff_seconds: task.retry?.backoff_seconds ?? null,
+    concurrency_key: task.concurrency_key ?? "",
+  };
+}
+
+/** The draft as the API takes it. What the form does not show of the retry policy stays as it was. */
+export function definitionOf(draft: Draft, before?: Task): JsonObject {
+  const { schedule, max_attempts, backoff_seconds, concurrency_key, concurrency_limit, ...plain } = draft;
+  const retry = {
+    ...before?.retry,
+    ...(max_attempts === null ? {} : { max_attempts }),
+    ...(backoff_seconds === null ? {} : { backoff_seconds }),
+  };
+  return {
+    ...plain,
+    schedule: scheduleOf(schedule),
+    timezone: schedule.timezone,
+    retry: max_attempts === null && backoff_seconds === null ? null : retry,
+    concurrency_key: concurrency_key.trim() || null,
+    concurrency_limit: concurrency_key.trim() ? concurrency_limit : null,
+  };
+}
+
+export function NewTask() {
+  const { t } = useTranslation();
+  const { from, type } = newTaskRoute.useSearch();
+  const source = useQuery({ ...taskQuery(from ?? 0), enabled: from !== undefined });
+  if (from !== undefined && source.data === undefined) {
+    return source.error ? <Failure error={source.error} /> : <Loading />;
+  }
+  const draft = source.data ? { ...draftOf(source.data), name: `${source.data.name} 2` } : { ...blank, task_type: type ?? null };
+  return <TaskForm key={from} title={t("form.createTitle")} initial={draft} save={(wanted) => createTask(definitionOf(wanted))} label={t("common.create")} />;
+}
+
+export function EditTask() {
+  const { t } = useTranslation();
+  const { id } = editTaskRoute.useParams();
+  const found = useQuery({ ...taskQuery(id), staleTime: Infinity, refetchOnWindowFocus: false });
+  const [opened, setOpened] = useState<Task>();
+  if (found.data === undefined) return found.error ? <Failure error={found.error} /> : <Loading />;
+  // What was opened is what the change is meant for, whatever others do meanwhile: the server compares versions.
+  const task = opened ?? found.data;
+  if (opened === undefined) setOpened(found.data);
+  return (
+    <TaskForm
+      title={t("form.editTitle", { name: task.name })}
+      initial={draftOf(task)}
+      save={(wanted) => changeTask(id, task.version, definitionOf(wanted, task))}
+      label={t("common.save")}
+    />
+  );
+}
+
+interface FormProps {
+  title: string;
+  initial: Draft;
+  save: (draft: Draft) => Promise<Task>;
+  label: string;
+}
+
+function TaskForm({ title, initial, save, label }: FormProps) {
+  const { t } = useTranslation();
+  const navigate = useNavigate();
+  const client = useQueryClient();
+  const executors = useQuery(executorsQuery);
+  const [draft, setDraft] = useState(initial);
+  const [areParamsJson, setParamsJson] = useState(true);
+  const [error, setError] = useState<unknown>();
+  const [isBusy, setBusy] = useState(false);
+  const errors = error instanceof ApiError ? error.fields : {};
+  const change = (changes: Partial<Draft>) => setDraft((before) => ({ ...before, ...changes }));
+  const executor = executors.data?.find((item) => item.type === draft.task_type);
+
+  const submit = async () => {
+    setBusy(true);
+    setError(undefined);
+    try {
+      const task = await save(draft);
+      await client.invalidateQueries();
+      notifications.show({ message: t("form.saved", { name: task.name }), color: "teal" });
+      await navigate({ to: "/tasks/$id", params: { id: task.id } });
+    } catch (failure) {
+      setError(failure);
+    } finally {
+      setBusy(false);
+    }
+  };
+
+  return (
+    <Page title={title}>
+      <form
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit();
+        }}
+      >
+        <Stack gap="md">
+          <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md" style={{ alignItems: "start" }}>
+            <Stack gap="md">
+              <Section title={t("task.summary")}>
+                <TextInput label={t("form.name")} value={draft.name} onChange={(event) => change({ name: event.currentTarget.value })} error={errors.name} required />
+                <Textarea label={t("form.description")} value={draft.description} onChange={(event) => change({ description: event.currentTarget.value })} error={errors.description} autosize minRows={2} />
+                <Select label={t("form.executor")} value={draft.task_type} data={executors.data?.map((item) => item.type) ?? []} onChange={(value) => change({ task_type: value, params: {} })} error={errors.task_type} allowDeselect={false} searchable required />
+                <Switch label={t("form.active")} checked={draft.is_active} onChange={(event) => change({ is_active: event.currentTarget.checked })} />
+              </Section>
+              <Section title={t("form.params")}>
+                {executors.data === undefined ? (
+                  <Loading />
+                ) : (
+                  <ParamsForm key={draft.task_type} executor={executor} value={draft.params} onChange={(params) => change({ params })} onValid={setParamsJson} errors={errors} />
+                )}
+              </Section>
+            </Stack>
+            <Stack gap="md">
+              <Section title={t("form.schedule")}>
+                <ScheduleEditor draft={draft.schedule} onChange={(schedule) => change({ schedule })} errors={errors} />
+              </Section>
+              <Section title={t("form.policies")}>
+                <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
+                  <Select label={t("form.overlap")} value={draft.overlap_policy} allowDeselect={false} data={(["skip", "queue", "allow", "cancel_running"] as const).map((value) => ({ value, label: t(`form.overlap_${value}`) }))} onChange={(value) => change({ overlap_policy: (value ?? "skip") as Draft["overlap_policy"] })} error={errors.overlap_policy} />
+                  <Select label={t("form.misfire")} value={draft.misfire_policy} allowDeselect={false} data={(["latest", "all", "skip"] as const).map((value) => ({ value, label: t(`form.misfire_${value}`) }))} onChange={(value) => change({ misfire_policy: (value ?? "latest") as Draft["misfire_policy"] })} error={errors.misfire_policy} />
+                  <Numeric label={t("form.attempts")} value={draft.max_attempts} onChange={(max_attempts) => change({ max_attempts })} error={errors["retry.max_attempts"]} />
+                  <Numeric label={t("form.backoff")} value={draft.backoff_seconds} onChange={(backoff_seconds) => change({ backoff_seconds })} error={errors["retry.backoff_seconds"]} />
+                  <Numeric label={t("form.timeout")} value={draft.timeout_seconds} onChange={(timeout_seconds) => change({ timeout_seconds })} error={errors.timeout_seconds} />
+                  <Numeric label={t("form.grace")} value={draft.misfire_grace_seconds} onChange={(value) => change({ misfire_grace_seconds: value ?? 60 })} error={errors.misfire_grace_seconds} />
+                  <Numeric label={t("form.priority")} value={draft.priority} onChange={(value) => change({ priority: value ?? 0 })} error={errors.priority} />
+                  <Numeric label={t("form.jitter")} value={draft.jitter_seconds} onChange={(value) => change({ jitter_seconds: value ?? 0 })} error={errors.jitter_seconds} />
+                  <TextInput label={t("form.key")} value={draft.concurrency_key} onChange={(event) => change({ concurrency_key: event.currentTarget.value })} error={errors.concurrency_key} />
+                  <Numeric label={t("form.limit")} value={draft.concurrency_limit} onChange={(concurrency_limit) => change({ concurrency_limit })} error={errors.concurrency_limit} disabled={draft.concurrency_key.trim() === ""} />
+                </SimpleGrid>
+              </Section>
+            </Stack>
+          </SimpleGrid>
+          {error !== undefined ? (
+            <Alert color="red" variant="outline" role="alert" title={error instanceof ApiError && error.status === 412 ? t("form.conflict") : t("common.error")}>
+              {messageOf(error)}
+            </Alert>
+          ) : null}
+          <Group justify="flex-end">
+            <Button variant="default" onClick={() => window.history.back()}>{t("common.cancel")}</Button>
+            <Button type="submit" loading={isBusy} disabled={!areParamsJson}>{label}</Button>
+          </Group>
+        </Stack>
+      </form>
+    </Page>
+  );
+}
+
+interface NumericProps {
+  label: string;
+  value: number | null;
+  onChange: (value: number | null) => void;
+  error?: string | undefined;
+  disabled?: boolean;
+}
+
+function Numeric({ label, value, onChange, error, disabled }: NumericProps) {
+  return <NumberInput label={label} value={value ?? ""} onChange={(next) => onChange(next === "" ? null : Number(next))} error={error} disabled={disabled} />;
+}

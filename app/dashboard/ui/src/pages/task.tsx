@@ -1,0 +1,200 @@
+import { Alert, Button, Group, Menu, SimpleGrid, Stack, Table, Text } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { IconChevronDown, IconPlayerPause, IconPlayerPlay, IconRocket } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
+import { Link, useNavigate } from "@tanstack/react-router";
+import { useTranslation } from "react-i18next";
+
+import { deleteTask, pauseTask, resumeTask, runTask } from "../api/actions";
+import type { ExecutionState, Schemas, Task } from "../api/client";
+import { explainQuery, statisticsQuery, taskChangesQuery, taskPreviewQuery, taskQuery } from "../api/queries";
+import { useAct, useConfirm } from "../components/act";
+import { AskParams } from "../components/ask-params";
+import { ExecutionTable } from "../components/execution-table";
+import { Empty, Failure, JsonBlock, Loading } from "../components/feedback";
+import { Facts, Page, Section } from "../components/page";
+import { scheduleText } from "../components/schedule-text";
+import { useMay } from "../components/session";
+import { StateMark } from "../components/state";
+import { Ago, Moment } from "../components/time";
+import { absolute, browserZone, duration, percent } from "../format";
+import { taskRoute } from "../router";
+import { NextFire } from "./tasks";
+
+export default function TaskPage() {
+  const { id } = taskRoute.useParams();
+  const found = useQuery(taskQuery(id));
+  if (found.data === undefined) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
+  return <Shown task={found.data} />;
+}
+
+function Shown({ task }: { task: Task }) {
+  const { t, i18n } = useTranslation();
+  const week = useQuery(statisticsQuery("week", { task_id: task.id }));
+  const why = useQuery(explainQuery(task.id));
+  return (
+    <Page title={task.name} aside={<Actions task={task} />}>
+      {task.description ? <Text c="dimmed" className="wrap">{task.description}</Text> : null}
+      {task.schedule_error ? <Alert color="red" variant="outline" title={t("tasks.broken", { error: task.schedule_error })} /> : null}
+      <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
+        <Section title={t("task.summary")}>
+          <Facts
+            items={[
+              [t("common.type"), task.task_type],
+              [t("tasks.schedule"), <>{scheduleText(t, task)}{task.schedule ? ` · ${task.timezone}` : ""}</>],
+              [t("tasks.next"), <NextFire key="next" task={task} />],
+              [t("tasks.last"), <Group key="last" gap="xs">{task.last_state ? <StateMark state={task.last_state as ExecutionState} /> : null}<Ago at={task.last_run_at} /></Group>],
+              [t("task.explain"), why.data?.explanation ?? "…"],
+              [t("executors.success"), `${percent(week.data?.summary.success_rate, i18n.language)} · ${t("period.week")}`],
+              [t("executors.durations"), `${duration(week.data?.summary.p50_seconds)} / ${duration(week.data?.summary.p95_seconds)}`],
+              ...(task.declared_in_code ? ([[t("common.state"), t(task.declaration_missing ? "tasks.gone" : "tasks.declared")]] as [string, string][]) : []),
+            ]}
+          />
+        </Section>
+        <Section title={t("task.policies")}>
+          <Facts
+            items={[
+              [t("task.misfire"), t(`form.misfire_${task.misfire_policy}`)],
+              [t("task.overlap"), t(`form.overlap_${task.overlap_policy}`)],
+              [t("task.retry"), task.retry?.max_attempts == null ? t("task.noRetry") : t("task.attempts", { count: task.retry.max_attempts })],
+              [t("task.timeout"), duration(task.timeout_seconds)],
+              [t("task.priority"), task.priority],
+              [t("task.concurrency"), task.concurrency_key === null ? "–" : `${task.concurrency_key} ≤ ${task.concurrency_limit ?? 1}`],
+              [t("task.jitter"), duration(task.jitter_seconds)],
+            ]}
+          />
+        </Section>
+      </SimpleGrid>
+      <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
+        <NextFires task={task} />
+        <Section title={t("task.params")}><JsonBlock value={task.params} label={t("task.params")} /></Section>
+      </SimpleGrid>
+      <Section title={t("task.executions")} flush>
+        <ExecutionTable filters={{ task_id: task.id }} empty={t("executions.empty")} withoutTask />
+      </Section>
+      <History id={task.id} />
+    </Page>
+  );
+}
+
+function Actions({ task }: { task: Task }) {
+  const { t } = useTranslation();
+  const mayChange = useMay("operator");
+  const mayDelete = useMay("admin");
+  const navigate = useNavigate();
+  const confirm = useConfirm();
+  const [isAsking, ask] = useDisclosure();
+  const started = (execution: Schemas["ExecutionAnswer"]) => t("tasks.ran", { id: execution.id });
+  const run = useAct((params?: Record<string, unknown>) => runTask(task.id, params), { done: started });
+  const pause = useAct(pauseTask);
+  const resume = useAct(resumeTask);
+  const remove = useAct(deleteTask, { done: () => t("tasks.deleted", { name: task.name }), then: () => void navigate({ to: "/tasks" }) });
+  if (!mayChange) return null;
+  return (
+    <>
+      <Button leftSection={<IconRocket size={16} aria-hidden />} loading={run.isPending} onClick={() => run.mutate(undefined)}>{t("tasks.run")}</Button>
+      {task.is_active ? (
+        <Button variant="default" leftSection={<IconPlayerPause size={16} aria-hidden />} onClick={() => pause.mutate(task.id)}>{t("tasks.pause")}</Button>
+      ) : (
+        <Button variant="default" leftSection={<IconPlayerPlay size={16} aria-hidden />} onClick={() => resume.mutate(task.id)}>{t("tasks.resume")}</Button>
+      )}
+      <Menu position="bottom-end">
+        <Menu.Target><Button variant="default" rightSection={<IconChevronDown size={16} aria-hidden />}>{t("common.actions")}</Button></Menu.Target>
+        <Menu.Dropdown>
+          <Menu.Item onClick={ask.open}>{t("tasks.runWith")}</Menu.Item>
+          <Menu.Item component={Link} to="/tasks/$id/edit" params={{ id: task.id } as never}>{t("common.edit")}</Menu.Item>
+          <Menu.Item onClick={() => void navigate({ to: "/tasks/new", search: { from: task.id } })}>{t("common.duplicate")}</Menu.Item>
+          {mayDelete ? (
+            <Menu.Item color="red" onClick={() => confirm(t("tasks.deleteTitle", { name: task.name }), t("tasks.deleteText"), t("common.delete"), () => remove.mutate(task.id))}>{t("common.delete")}</Menu.Item>
+          ) : null}
+        </Menu.Dropdown>
+      </Menu>
+      {isAsking ? (
+        <AskParams title={t("tasks.runTitle", { name: task.name })} taskType={task.task_type} params={task.params} onClose={ask.close} submit={(params) => run.mutateAsync(params)} />
+      ) : null}
+    </>
+  );
+}
+
+function NextFires({ task }: { task: Task }) {
+  const { t, i18n } = useTranslation();
+  const preview = useQuery({ ...taskPreviewQuery(task.id), enabled: task.schedule !== null });
+  return (
+    <Section title={t("task.next")}>
+      {task.schedule === null ? (
+        <Empty>{t("tasks.noSchedule")}</Empty>
+      ) : preview.data === undefined ? (
+        preview.error ? <Failure error={preview.error} /> : <Loading />
+      ) : (
+        <Stack gap="xs">
+          <Text size="sm" fw={600}>{preview.data.description}</Text>
+          {preview.data.warnings.map((warning) => <Text key={warning} size="sm" c="var(--mantine-color-error)">{warning}</Text>)}
+          <Fires fires={preview.data.fires} zone={task.timezone} language={i18n.language} />
+        </Stack>
+      )}
+    </Section>
+  );
+}
+
+export function Fires({ fires, zone, language }: { fires: string[]; zone: string; language: string }) {
+  const { t } = useTranslation();
+  const isElsewhere = zone !== browserZone;
+  return (
+    <Table.ScrollContainer minWidth={isElsewhere ? 420 : 200} scrollAreaProps={{ type: "auto" }}>
+      <Table verticalSpacing={4} fz="sm">
+        <Table.Thead>
+          <Table.Tr>
+            <Table.Th>{zone}</Table.Th>
+            {isElsewhere ? <Table.Th>{t("form.yourTime", { zone: browserZone })}</Table.Th> : null}
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {fires.map((fire) => (
+            <Table.Tr key={fire}>
+              <Table.Td className="number">{absolute(fire, language, zone)}</Table.Td>
+              {isElsewhere ? <Table.Td className="number">{absolute(fire, language)}</Table.Td> : null}
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+    </Table.ScrollContainer>
+  );
+}
+
+function History({ id }: { id: number }) {
+  const { t } = useTranslation();
+  const found = useQuery(taskChangesQuery(id));
+  const changes = found.data?.items ?? [];
+  return (
+    <Section title={t("task.history")}>
+      {found.data === undefined ? (
+        found.error ? <Failure error={found.error} /> : <Loading />
+      ) : changes.length === 0 ? (
+        <Empty>{t("task.noChanges")}</Empty>
+      ) : (
+        <Stack gap="sm">
+          {changes.map((change) => (
+            <div key={change.id}>
+              <Group gap="xs">
+                <Text size="sm" fw={600}>{t("task.changedBy", { who: change.changed_by, action: t(`task.change_${change.action}` as "task.change_update", { defaultValue: change.action }) })}</Text>
+                <Text size="xs" c="dimmed" component="div"><Moment at={change.changed_at} /> · {t("task.version", { version: change.version })}</Text>
+              </Group>
+              {change.action === "update" ? (
+                <Facts items={Object.entries(change.changes).map(([field, pair]) => [field, <ChangedValue key={field} pair={pair} />])} />
+              ) : null}
+            </div>
+          ))}
+        </Stack>
+      )}
+    </Section>
+  );
+}
+
+function ChangedValue({ pair }: { pair: unknown }) {
+  const [before, after] = Array.isArray(pair) ? (pair as unknown[]) : [undefined, pair];
+  return (
+    <span className="mono">
+      <del style={{ opacity: 0.75 }}>{JSON.stringify(before)}</del> → <ins style={{ textDecoration: "none" }}>{JSON.stringify(after)}</ins>
+    </span>
+  );
+}

@@ -1,0 +1,113 @@
+import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
+
+import type { ExecutionState } from "./api/client";
+import type { ExecutionFilters, TaskFilters } from "./api/queries";
+import { NotFound, Shell } from "./shell";
+import { stateColors } from "./theme";
+
+const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
+
+type Search = Record<string, unknown>;
+const text = (value: unknown) => (typeof value === "string" || typeof value === "number" ? String(value) || undefined : undefined);
+const isState = (value: unknown): value is ExecutionState => typeof value === "string" && value in stateColors;
+const moment = (value: unknown) => (typeof value === "string" && !Number.isNaN(Date.parse(value)) ? value : undefined);
+const natural = (value: unknown) => (Number.isSafeInteger(Number(value)) && Number(value) > 0 ? Number(value) : undefined);
+const id = { parse: (raw: { id: string }) => ({ id: natural(raw.id) ?? 0 }), stringify: (own: { id: number }) => ({ id: String(own.id) }) };
+
+const overview = createRoute({
+  getParentRoute: () => root,
+  path: "/",
+  component: lazyRouteComponent(() => import("./pages/overview")),
+});
+
+export const tasksRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/tasks",
+  validateSearch: (search: Search): TaskFilters => ({
+    search: text(search.search),
+    task_type: text(search.task_type),
+    is_active: typeof search.is_active === "boolean" ? search.is_active : undefined,
+    last_state: isState(search.last_state) ? search.last_state : undefined,
+    order: search.order === "name" || search.order === "next_run_at" ? search.order : undefined,
+  }),
+  component: lazyRouteComponent(() => import("./pages/tasks")),
+});
+
+export const newTaskRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/tasks/new",
+  validateSearch: (search: Search): { from?: number; type?: string } => ({ from: natural(search.from), type: text(search.type) }),
+  component: lazyRouteComponent(() => import("./pages/task-form"), "NewTask"),
+});
+
+export const taskRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/tasks/$id",
+  params: id,
+  component: lazyRouteComponent(() => import("./pages/task")),
+});
+
+export const editTaskRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/tasks/$id/edit",
+  params: id,
+  component: lazyRouteComponent(() => import("./pages/task-form"), "EditTask"),
+});
+
+const calendar = createRoute({
+  getParentRoute: () => root,
+  path: "/calendar",
+  component: lazyRouteComponent(() => import("./pages/calendar")),
+});
+
+export const executionsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/executions",
+  validateSearch: (search: Search): ExecutionFilters => {
+    const states = (Array.isArray(search.state) ? search.state : [search.state]).filter(isState);
+    return {
+      state: states.length > 0 ? states : undefined,
+      task_id: natural(search.task_id),
+      task_type: text(search.task_type),
+      trigger: text(search.trigger),
+      since: moment(search.since),
+      until: moment(search.until),
+      search: text(search.search),
+    };
+  },
+  component: lazyRouteComponent(() => import("./pages/executions")),
+});
+
+export const executionRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/executions/$id",
+  params: id,
+  component: lazyRouteComponent(() => import("./pages/execution")),
+});
+
+const executors = createRoute({
+  getParentRoute: () => root,
+  path: "/executors",
+  component: lazyRouteComponent(() => import("./pages/executors")),
+});
+
+const system = createRoute({
+  getParentRoute: () => root,
+  path: "/system",
+  component: lazyRouteComponent(() => import("./pages/system")),
+});
+
+export const router = createRouter({
+  routeTree: root.addChildren([
+    overview, tasksRoute, newTaskRoute, taskRoute, editTaskRoute, calendar, executionsRoute, executionRoute, executors, system,
+  ]),
+  basepath: "/scheduler",
+  defaultPreload: "intent",
+  scrollRestoration: true,
+});
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: typeof router;
+  }
+}

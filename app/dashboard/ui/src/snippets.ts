@@ -1,0 +1,42 @@
+/** An execution as something to paste into a terminal or a program. */
+import type { Execution } from "./api/client";
+
+function request(execution: Execution): { path: string; body: unknown } {
+  const root = "/api/v1/scheduler";
+  return execution.task_id === null
+    ? { path: `${root}/executions`, body: { task_type: execution.task_type, params: execution.params } }
+    : { path: `${root}/tasks/${execution.task_id}/run`, body: { params: execution.params } };
+}
+
+/** In single quotes nothing is special to a POSIX shell but the quote itself. */
+const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
+
+export function asCurl(execution: Execution, origin = window.location.origin): string {
+  const { path, body } = request(execution);
+  return [
+    `curl -X POST ${quoted(origin + path)}`,
+    `-H "Authorization: Bearer $CONTENTHUB_TOKEN"`,
+    `-H 'Content-Type: application/json'`,
+    `--data-raw ${quoted(JSON.stringify(body))}`,
+  ].join(" \\\n  ");
+}
+
+export function asPython(execution: Execution, origin = window.location.origin): string {
+  const { path, body } = request(execution);
+  // A JSON text is no Python literal (true, null), and a Python string literal takes JSON's escapes.
+  return [
+    "import json",
+    "import os",
+    "",
+    "import httpx",
+    "",
+    `body = json.loads(${JSON.stringify(JSON.stringify(body))})`,
+    `answer = httpx.post(`,
+    `    ${JSON.stringify(origin + path)},`,
+    `    json=body,`,
+    `    headers={"Authorization": f"Bearer {os.environ['CONTENTHUB_TOKEN']}"},`,
+    `)`,
+    `answer.raise_for_status()`,
+    `print(answer.json()["id"])`,
+  ].join("\n");
+}
