@@ -7,6 +7,7 @@ would fail at once with "database is locked" (SQLITE_BUSY_SNAPSHOT, which no tim
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -21,6 +22,16 @@ from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest
 
 LOCK_TIMEOUT_SECONDS = 30.0
+
+_PLAIN = ("SELECT", "INSERT", "UPDATE", "DELETE", "PRAGMA")
+_HIDDEN_WRITE = re.compile(
+    r"(\s|--[^\n]*(\n|$)|/\*.*?\*/)*"
+    r"(insert|update|delete|replace|create|alter|drop|with\b.*\b(insert|replace)\s+(or\s+\w+\s+)?into\b"
+    r"|with\b.*\b(update|delete\s+from)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What writes although Python's sqlite3, which looks at the first word only and not behind a comment, opens no
+transaction for it. It would be committed at once, and stay when what it belongs to is rolled back."""
 
 
 class Base(DeclarativeBase):
@@ -73,6 +84,11 @@ def make_engine(settings: Settings) -> Engine:
         cursor.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _begin_before_hidden_write(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith(_PLAIN) and _HIDDEN_WRITE.match(statement):
+            begin_write(connection)
 
     @event.listens_for(engine, "savepoint")
     def _begin_before_savepoint(connection: Connection, _name: str) -> None:

@@ -7,12 +7,13 @@ other: the clock arms it (computes `next_run_at`) when it first sees it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import CheckConstraint, Float, Index, Integer, String, false, func, text, true
+from sqlalchemy import CheckConstraint, Float, Index, Integer, String, Table, false, func, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.database import Base
+from app.db.readable import refuse_unreadable
 from app.db.types import Json, SafeText, UtcDateTime
 
 
@@ -93,3 +94,6 @@ class ScheduledTask(Base):
         ),
         {"sqlite_autoincrement": True},
     )
+
+
+refuse_unreadable(cast("Table", ScheduledTask.__table__))

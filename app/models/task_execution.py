@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     CheckConstraint,
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     Row,
     String,
+    Table,
     UniqueConstraint,
     false,
     func,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.database import Base
+from app.db.readable import refuse_unreadable
 from app.db.types import Json, SafeText, UtcDateTime
 
 
@@ -187,6 +189,9 @@ class TaskExecution(Base):
         ),
         {"sqlite_autoincrement": True},
     )
+
+
+refuse_unreadable(cast("Table", TaskExecution.__table__))
 
 
 class Execution(NamedTuple):

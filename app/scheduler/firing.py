@@ -32,6 +32,7 @@ from app.scheduler.policies import (
     plan_fires,
 )
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
+from app.services.scheduler_service import describe_error
 
 tasks = cast("Table", ScheduledTask.__table__)
 
@@ -97,12 +98,11 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
             plan, next_fire = plan_of(
                 trigger_of(task), task.next_run_at, task.misfire_policy, task.misfire_grace_seconds
             )
-        except InvalidRequest as error:
-            logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, error)
-            advances.append(_advance(task, None, now, error=str(error)))
-            continue
-        rows += _rows_of(task, plan, active.get(task.id, []), now, owner_of, fired.cancel)
-        advances.append(_advance(task, next_fire, now))
+            rows += _rows_of(task, plan, active.get(task.id, []), now, owner_of, fired.cancel)
+        except Exception as error:  # noqa: BLE001 - one task that cannot be read must not stop all the others
+            advances.append(_shelve(task, now, error))
+        else:
+            advances.append(_advance(task, next_fire, now))
     recorded = _insert_fires(connection, rows)
     _ADVANCE.execute(connection, advances)
     _request_ends(connection, fired.cancel, now)
@@ -130,6 +130,13 @@ def _advance(
 ) -> dict[str, Any]:
     exhausted = now if next_fire is None and error is None else None
     return {"x_id": task.id, "x_next": next_fire, "x_exhausted": exhausted, "x_error": error}
+
+
+def _shelve(task: Row[Any], now: datetime, error: Exception) -> dict[str, Any]:
+    """Set a task aside, with the reason in its `schedule_error`, until somebody mends it."""
+    reason = str(error) if isinstance(error, InvalidRequest) else describe_error(error)
+    logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, reason)
+    return _advance(task, None, now, error=reason)
 
 
 def _plan(
@@ -271,9 +278,8 @@ def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:
     for task in unarmed:
         try:
             advances.append(_advance(task, first_fire(task, now), now))
-        except InvalidRequest as error:
-            logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, error)
-            advances.append(_advance(task, None, now, error=str(error)))
+        except Exception as error:  # noqa: BLE001 - as in fire_due()
+            advances.append(_shelve(task, now, error))
     _ADVANCE.execute(connection, advances)
     return len(advances)
 

@@ -13,9 +13,14 @@ import itertools
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from loguru import logger
+
+_STRAY_SECONDS = 1.0
+"""How long what an attempt left running may take to end once it is cancelled."""
 
 
 class Prioritised(Protocol):
@@ -116,9 +121,12 @@ class ThreadLane(Generic[I]):
             return self._line.drop_older(self._monotonic() - seconds)
 
     def abandon(self, thread: threading.Thread) -> None:
-        """Count a thread out that does not come back from an attempt; another may take its place."""
+        """Count a thread out that does not come back from an attempt; another takes its place if work waits."""
         with self._ready:
-            self._threads.discard(thread)
+            if thread in self._threads:
+                self._threads.remove(thread)
+                if len(self._line) > self._idle and not self._stopping:
+                    self._start_thread()
 
     def stop(self) -> None:
         """Let idle threads end, and busy ones after their attempt; does not wait."""
@@ -140,12 +148,15 @@ class ThreadLane(Generic[I]):
                 self._threads.discard(threading.current_thread())
 
     async def _serve(self, thread: threading.Thread) -> None:
+        made: WeakSet[asyncio.Task[Any]] = WeakSet()
+        asyncio.get_running_loop().set_task_factory(partial(_make_task, made))
         # Waiting for work blocks this loop on purpose: between two attempts it has nothing to do.
         while (item := self._next(thread)) is not None:
             try:
                 await asyncio.create_task(self._run(item))
             except Exception as error:  # noqa: BLE001 - the lane outlives a fault of the runner
                 logger.opt(exception=error).error("attempt of execution {} broke its lane", item.execution_id)
+            await _end_strays(item.execution_id, made)
 
     def _next(self, thread: threading.Thread) -> I | None:
         with self._ready:
@@ -223,3 +234,26 @@ class LoopLane(Generic[I]):
         if not task.cancelled() and task.exception() is not None:
             logger.opt(exception=task.exception()).error("an attempt broke its lane")
         self._fill()
+
+
+def _make_task(
+    made: WeakSet[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+) -> asyncio.Task[Any]:
+    """A task factory that keeps account. `asyncio.all_tasks()` would go through those of every loop."""
+    task = asyncio.Task(coroutine, loop=loop, **options)
+    made.add(task)
+    return task
+
+
+async def _end_strays(execution_id: int, made: WeakSet[asyncio.Task[Any]]) -> None:
+    """Cancel what an attempt left running on the loop of its lane: the next attempt has that loop to itself."""
+    strays = [task for task in made if not task.done()]
+    made.clear()
+    if not strays:
+        return
+    for stray in strays:
+        logger.warning("执行 {} 结束后仍有未等待的任务，已取消: {}", execution_id, stray.get_name())
+        stray.cancel()
+    _, deaf = await asyncio.wait(strays, timeout=_STRAY_SECONDS)
+    for stray in deaf:
+        logger.error("执行 {} 遗留的任务不响应取消: {}", execution_id, stray.get_name())

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import cast
 
 from loguru import logger
+from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, Table, bindparam, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.clock import Clock
 from app.models.node import Node
 from app.models.task_execution import ACTIVE_STATES, WAITING_STATES, Execution, ExecutionState, state_in
 from app.scheduler.executions import attempts, executions
 from app.scheduler.policies import RetryPolicy
-from app.services.scheduler_service import TaskStatus
+from app.services.scheduler_service import TaskStatus, describe_error
 
 nodes = cast("Table", Node.__table__)
 
@@ -170,8 +170,8 @@ class Heartbeat:
                     logger.error("节点 {} 已被宣告失联，正在取消其执行", self.node_id)
                     on_lost()
                     return
-            except SQLAlchemyError as error:
-                logger.warning("节点 {} 心跳失败: {}", self.node_id, error)
+            except Exception as error:  # noqa: BLE001 - a heart that stops is a dead node
+                logger.warning("节点 {} 心跳失败: {}", self.node_id, describe_error(error))
 
     def _watch(self, on_lapsed: Callable[[], object]) -> None:
         """A beat may hang as long as the database does; the lease lapses meanwhile."""
@@ -342,7 +342,10 @@ def _end_lost_attempts(
 def _state_after_loss(execution: Execution, max_rescues: int) -> ExecutionState:
     if execution.cancel_requested_at is not None:
         return ExecutionState.CANCELLED
-    policy = RetryPolicy.model_validate(execution.retry or {})
+    try:
+        policy = RetryPolicy.model_validate(execution.retry or {})
+    except ValidationError:
+        return ExecutionState.FAILED  # nobody can say whether it may run twice
     if policy.on_node_lost == "fail" or execution.rescues >= max_rescues:
         return ExecutionState.FAILED
     return ExecutionState.RETRYING

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from loguru import logger
@@ -23,6 +24,7 @@ from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
 from app.scheduler.policies import RetryPolicy, retry_delay
 from app.services.scheduler_service import (
+    Refusal,
     SchedulerService,
     TaskExecutionResult,
     TaskExecutor,
@@ -35,8 +37,6 @@ CANCELLED = "cancelled"
 HANDED_BACK = "handed_back"
 LEASE_LOST = "node_lost"
 TIMED_OUT = "timeout"
-
-_PARKING_CODES = frozenset({"unknown_executor", "invalid_params"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,8 @@ def decide(
     """The verdict over an attempt that ended with `result`, or was stopped from outside (`stop`)."""
     if result.success:
         return Verdict(TaskStatus.SUCCESS, ExecutionState.SUCCESS, None, execution.failures, execution.run_at)
-    code = result.metadata.get("code")
-    if stop is None and code in _PARKING_CODES:
-        return Verdict(TaskStatus.FAILED, ExecutionState.PARKED, code, execution.failures, execution.run_at)
+    if stop is None and isinstance(result, Refusal):
+        return Verdict(TaskStatus.FAILED, ExecutionState.PARKED, result.code, execution.failures, execution.run_at)
     if stop == CANCELLED:
         return Verdict(TaskStatus.FAILED, ExecutionState.CANCELLED, None, execution.failures, execution.run_at)
     if stop in (HANDED_BACK, LEASE_LOST):
@@ -160,6 +159,10 @@ class Runner:
             logger.opt(exception=error).error("执行 {} 的运行器出错", attempt.execution_id)
             broken = TaskExecutionResult.failure_result("任务执行异常", describe_error(error))
             self._record(running, broken, None, RetryPolicy())
+        except GeneratorExit:
+            # Its event loop is gone: nobody will go on with this coroutine, so the attempt is somebody else's.
+            self._record(running, stopped_result(HANDED_BACK, None), HANDED_BACK, RetryPolicy())
+            raise
         finally:
             if self.running.get(attempt.execution_id) is running:
                 del self.running[attempt.execution_id]
@@ -296,26 +299,41 @@ class Runner:
             self.stop(running.attempt.execution_id, LEASE_LOST)
 
     async def _perform(self, running: Running) -> None:
-        execution = running.attempt.execution
-        executor = self.service.get_executor(execution.task_type)
-        policy = _policy_of(execution, executor)
-        session = self.sessions()
+        executor = self.service.get_executor(running.attempt.execution.task_type)
+        policy = _policy_of(running.attempt.execution, executor)
+        # Closed for good at the end: a task or thread that the executor left behind could otherwise open another
+        # transaction with it, and on SQLite hold the write lock for ever.
+        session = self.sessions(close_resets_only=False)
         try:
             result, stop = await self._result(running, session)
-            running.recording = True
-            unrecorded: TaskExecutionResult | None = result
+        except BaseException:
+            _discard(session)
+            raise
+        running.recording = True
+        end = partial(self._end, running, session, result, stop, policy)
+        if executor is not None and executor.lane == "loop" and _is_touched(session):
+            # A commit waits for the disk and for locks: never on the application's loop.
+            await _to_its_end(asyncio.to_thread(end))
+        else:
+            end()
+
+    def _end(
+        self,
+        running: Running,
+        session: Session,
+        result: TaskExecutionResult,
+        stop: str | None,
+        policy: RetryPolicy,
+    ) -> None:
+        """Commit or roll back what the executor wrote, close its Session, record how the attempt ended."""
+        unrecorded: TaskExecutionResult | None = result
+        try:
             if running.abandoned:
                 return
             if result.success and _is_touched(session):
-                if executor is not None and executor.lane == "loop":
-                    # A commit waits for the disk and for locks: never on the application's loop.
-                    unrecorded = await asyncio.to_thread(self._commit_with, running, session, result, policy)
-                else:
-                    unrecorded = self._commit_with(running, session, result, policy)
+                unrecorded = self._commit_with(running, session, result, policy)
         finally:
-            if _is_touched(session):
-                _roll_back(session)
-                session.close()
+            _discard(session)
         if unrecorded is not None:
             self._record(running, unrecorded, stop, policy)
 
@@ -472,6 +490,25 @@ def _policy_of(execution: Execution, executor: TaskExecutor | None) -> RetryPoli
 @lru_cache
 def _default_policy(max_attempts: int) -> RetryPolicy:
     return RetryPolicy(max_attempts=max_attempts)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work` whatever happens to the one who waits: a commit that has begun cannot be taken back."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        # Swallowed on purpose: this attempt is all that the cancelled task exists for.
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    task.result()
+
+
+def _discard(session: Session) -> None:
+    """Roll back what is open and close the Session for good."""
+    if _is_touched(session):
+        _roll_back(session)
+        session.close()
+    else:
+        session.bind = None  # closing one that was never used costs a third of a short attempt; this does as well
 
 
 def _roll_back(session: Session) -> None:

@@ -52,7 +52,7 @@ from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
 from app.scheduler.tasks import TaskStore
 from app.scheduler.upcoming import Upcoming
-from app.services.scheduler_service import SchedulerService, TaskExecutionResult
+from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
 FIRE_BATCH = 500
 LAUNCH_BATCHES = 40
@@ -376,6 +376,8 @@ class Runtime:
             self._last_tick = self.clock.now()
         except (SchedulerError, SQLAlchemyError) as error:
             logger.error("调度时钟本轮失败，将在一秒后重试: {}", error)
+        except Exception as error:  # noqa: BLE001 - the next turn of the clock comes all the same
+            logger.opt(exception=error).error("调度时钟本轮出错，将在一秒后重试: {}", describe_error(error))
         finally:
             self._ticking = False
             again, self._tick_again = self._tick_again, False

@@ -14,7 +14,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
+from math import inf
 from time import perf_counter
+from types import NoneType
 from typing import Any, ClassVar, Literal, NoReturn, Protocol, get_args
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -91,6 +93,19 @@ class TaskExecutionResult:
             "duration": self.duration,
             "metadata": to_plain_json(self.metadata) if self.metadata else {},
         }
+
+
+@dataclass
+class Refusal(TaskExecutionResult):
+    """The result of a task that was never run: nobody is registered for its type, or the params are not accepted.
+
+    A type of its own, because what an executor puts in its `metadata` is the executor's business.
+    """
+
+    @property
+    def code(self) -> str:
+        """`unknown_executor` or `invalid_params`."""
+        return str(self.metadata["code"])
 
 
 class TaskExecutor(ABC):
@@ -235,6 +250,8 @@ class SchedulerService:
                 executor.params_model.model_validate(task_params)
             except ValidationError as error:
                 raise InvalidParameters(_field_errors(error)) from None
+            except Exception as error:
+                raise InvalidParameters([FieldError("params", describe_error(error))]) from error
         try:
             accepted = executor.validate_params(task_params)
         except Exception as error:
@@ -258,7 +275,7 @@ class SchedulerService:
         logger.opt(lazy=True).debug("任务参数: {}", lambda: redact(task_params))
         try:
             executor = self.check(task_type, task_params)
-            result = _checked(await executor.execute(task_id, task_params, db), executor)
+            result: TaskExecutionResult = _checked(await executor.execute(task_id, task_params, db), executor)
         except ExecutorNotFound as error:
             result = _refusal(f"未找到执行器: {task_type}", f"ExecutorNotFound: {task_type}", error)
         except InvalidParameters as error:
@@ -450,10 +467,12 @@ def _checked(result: object, executor: TaskExecutor) -> TaskExecutionResult:
     name = type(executor).__name__
     if not isinstance(result, TaskExecutionResult):
         _break_contract(f"{name}.execute() returned {type(result).__name__}, not TaskExecutionResult")
-    success: object = result.success
-    message: object = result.message
-    if not isinstance(success, bool) or not isinstance(message, str):
-        _break_contract(f"{name}.execute() returned a result whose success is no bool or message no str")
+    for field_name, types in _RESULT_TYPES.items():
+        value: object = getattr(result, field_name)
+        if not isinstance(value, types) or (field_name == "duration" and isinstance(value, bool)):
+            _break_contract(f"{name}.execute() returned a result whose {field_name} is {type(value).__name__}")
+    if result.duration is not None and not 0 <= result.duration < inf:
+        _break_contract(f"{name}.execute() returned a result that took {result.duration} seconds")
     try:
         result.to_dict()
     except ValueError as error:
@@ -463,12 +482,23 @@ def _checked(result: object, executor: TaskExecutor) -> TaskExecutionResult:
     return result
 
 
+_RESULT_TYPES: dict[str, type | tuple[type, ...]] = {
+    "success": bool,
+    "message": str,
+    "error": (str, NoneType),
+    "duration": (int, float, NoneType),
+    "metadata": dict,
+}
+"""What the contract wants of a result; its `data` is checked by making JSON of it."""
+
+
 def _break_contract(sentence: str) -> NoReturn:
     raise TypeError(sentence)
 
 
-def _refusal(message: str, error_text: str, error: InvalidRequest | ExecutorNotFound) -> TaskExecutionResult:
-    return TaskExecutionResult.failure_result(
+def _refusal(message: str, error_text: str, error: InvalidRequest | ExecutorNotFound) -> Refusal:
+    return Refusal(
+        success=False,
         message=message,
         error=error_text,
         metadata={"code": error.code, "errors": [item.as_dict() for item in error.errors]},

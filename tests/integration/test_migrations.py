@@ -22,7 +22,7 @@ from app.core.errors import SchedulerUnavailable
 from app.db.database import Base, make_engine
 from app.db.schema import alembic_config, current_revision, head_revision, migration_lock, upgrade
 
-NOON = "2030-01-07 12:00:00+00:00"
+NOON = "2030-01-07 12:00:00"
 
 ROWS: dict[str, dict[str, Any]] = {
     "accounts": {"id": 1, "name": "one"},

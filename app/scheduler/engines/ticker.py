@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.clock import Clock
 from app.core.errors import SchedulerError
+from app.services.scheduler_service import describe_error
 
 TICK_SECONDS = 1.0
 _ALARM_LIMIT = 10_000
@@ -64,6 +65,8 @@ class Ticker:
                 self._turn()
             except (SQLAlchemyError, SchedulerError, OSError) as error:
                 logger.warning("执行引擎本轮未完成，将重试: {}", error)
+            except Exception as error:  # noqa: BLE001 - without its engine the node is up and does nothing
+                logger.opt(exception=error).error("执行引擎本轮出错，将重试: {}", describe_error(error))
             if self._wake.wait(self._pause()):
                 # What ends or is asked for in the same instant is dealt with together.
                 time.sleep(_GATHER_SECONDS)
