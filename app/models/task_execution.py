@@ -90,7 +90,7 @@ class TaskExecution(Base):
     params: Mapped[dict[str, Any]] = mapped_column(Json, server_default="{}")
     state: Mapped[str] = mapped_column(String(10), server_default="pending")
     reason: Mapped[str | None] = mapped_column(String(30))
-    """Why it is in this state, in one word: overlap, misfire, coalesced, timeout, node_lost …"""
+    """Why it is in this state, in one word: overlap, misfire, coalesced, paused, timeout, node_lost …"""
 
     trigger: Mapped[str] = mapped_column(String(20), server_default="api")
     """What asked for it: schedule, catch_up, manual, api, code."""

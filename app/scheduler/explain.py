@@ -20,7 +20,8 @@ _SKIP_REASONS = {
     "overlap": "an earlier execution of the task was not over yet (overlap policy skip)",
     "misfire": "nobody could fire it in time, and it was later than its misfire grace (misfire policy skip)",
     "coalesced": "it was missed, and one catch-up run stands for it and the fires after it",
-    "calendar": "its calendar excludes that moment",
+    "paused": "the task was paused before anybody had fired it",
+    "rescheduled": "the task's schedule was changed before anybody had fired it",
 }
 _STATES = {
     ExecutionState.PENDING: "it waits for a free lane",

@@ -284,6 +284,30 @@ def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:
     return len(advances)
 
 
+def skip_due(connection: Connection, task_id: int, *, now: datetime, reason: str) -> None:
+    """Enter fires of a task that are due, but that nobody has fired yet, as skipped.
+
+    To be called in the transaction that pauses, reschedules or deletes it, before the change: the next fire is
+    about to be set anew, and no due fire may end without a row.
+    """
+    task = connection.execute(
+        select(*(tasks.c[name] for name in _FIRE_COLUMNS)).where(
+            tasks.c.id == task_id, tasks.c.is_active, tasks.c.next_run_at <= now
+        )
+    ).first()
+    if task is None:
+        return
+    try:
+        trigger = trigger_of(task)
+    except InvalidRequest:
+        return  # it could not have fired: what it was due for is about to be mended
+    if trigger is None:
+        return
+    due = fires_between(trigger, task.next_run_at, now, limit=1)
+    row = _row(task, now, scheduled_for=due.latest, trigger="schedule") | _skip(reason, now)
+    _insert_fires(connection, [row | {"first_fire_at": task.next_run_at, "fire_count": due.count}])
+
+
 def next_fire_at(connection: Connection) -> datetime | None:
     """When the next task is due; None: none is."""
     earliest: datetime | None = connection.execute(

@@ -22,11 +22,20 @@ from app.models.task_change import TaskChange
 from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution, state_in
 from app.scheduler.arming import first_fire
 from app.scheduler.definitions import TaskDefinition
+from app.scheduler.firing import skip_due
 from app.scheduler.schedules import AtSchedule
 from app.services.scheduler_service import SchedulerService
 
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-_SCHEDULE_FIELDS = frozenset({"schedule", "timezone", "dst_policy", "start_at", "end_at", "is_active"})
+_SCHEDULE_COLUMNS = (
+    "schedule_type",
+    "schedule_expression",
+    "timezone",
+    "dst_policy",
+    "start_at",
+    "end_at",
+    "is_active",
+)
 
 
 class TaskOrder(StrEnum):
@@ -174,6 +183,11 @@ class TaskStore:
             self._check(definition)
             after = definition.columns()
             before = {column: getattr(task, column) for column in after}
+            if is_rescheduled := task.schedule_error is not None or any(
+                before[column] != after[column] for column in _SCHEDULE_COLUMNS
+            ):
+                reason = "rescheduled" if definition.is_active else "paused"
+                skip_due(session.connection(), task_id, now=now, reason=reason)
             for column, value in after.items():
                 setattr(task, column, value)
             task.version += 1
@@ -181,7 +195,7 @@ class TaskStore:
             if declared is not None:
                 task.declared = dict(declared)
                 task.declaration_missing = False
-            if _SCHEDULE_FIELDS & changes.keys():
+            if is_rescheduled:
                 _arm(task, definition, now)
             try:
                 session.flush()
@@ -211,6 +225,7 @@ class TaskStore:
             task = _require(session, task_id, lock=True)
             if expected_version is not None and task.version != expected_version:
                 raise VersionConflict("task", task_id, found=task.version, expected=expected_version)
+            skip_due(session.connection(), task_id, now=self._clock.now(), reason="task_deleted")
             session.execute(
                 update(TaskExecution)
                 .where(

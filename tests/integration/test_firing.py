@@ -404,3 +404,55 @@ async def test_explain_accounts_for_every_moment(database_url: str) -> None:
         assert "still to come" in runtime.explain(task_id, nine + timedelta(days=900))
         with pytest.raises(InvalidRequest, match="zone"):
             runtime.explain(task_id, datetime(2030, 1, 1))  # noqa: DTZ001
+
+
+# ---------------------------------------------------------------- changed while due
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"is_active": False}, "paused"),
+        ({"schedule": "30 9 * * *"}, "rescheduled"),
+        ({"timezone": "Asia/Shanghai"}, "rescheduled"),
+    ],
+)
+async def test_fires_that_were_due_when_their_task_was_changed_stay_in_the_ledger(
+    database_url: str, changes: dict[str, Any], reason: str
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="* * * * *")
+        first = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=3)
+        set_due(runtime, task_id, first)
+        runtime.tasks.update(task_id, changes)
+        (skipped,) = runtime.history.page(task_id=task_id)
+        assert (skipped.state, skipped.reason) == (ExecutionState.SKIPPED, reason)
+        assert skipped.first_fire_at == first
+        assert skipped.fire_count >= 4
+        assert f"was {reason}" in runtime.explain(task_id, first) or "was changed" in runtime.explain(
+            task_id, first
+        )
+        after = runtime.tasks.get(task_id).next_run_at
+        assert after is None if reason == "paused" else after > datetime.now(UTC)
+
+
+async def test_fires_that_were_due_when_their_task_was_deleted_stay_in_the_ledger(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="0 9 * * *")
+        set_due(runtime, task_id, datetime(2026, 1, 7, 9, tzinfo=UTC))
+        runtime.tasks.delete(task_id)
+        (skipped,) = runtime.history.page(task_id=task_id)
+        assert (skipped.state, skipped.reason) == (ExecutionState.SKIPPED, "task_deleted")
+
+
+@pytest.mark.parametrize("changes", [{"description": "new"}, {"schedule": "* * * * *"}, {"params": {"n": 1}}])
+async def test_a_change_of_anything_but_the_schedule_leaves_a_due_fire_due(
+    database_url: str, changes: dict[str, Any]
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="* * * * *")
+        first = datetime.now(UTC).replace(second=0, microsecond=0)
+        set_due(runtime, task_id, first)
+        runtime.tasks.update(task_id, changes)
+        assert runtime.tasks.get(task_id).next_run_at == first
+        assert runtime.history.page(task_id=task_id) == []

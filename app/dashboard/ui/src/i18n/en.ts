@@ -6,7 +6,7 @@ export const en = {
   signIn: { title: "Sign in", token: "Token", hint: "Made by: contenthub token create NAME --role operator", submit: "Sign in" },
   state: { pending: "Waiting", running: "Running", retrying: "Retrying", parked: "Parked", success: "Succeeded", failed: "Failed", cancelled: "Cancelled", skipped: "Skipped" },
   reason: {
-    overlap: "an earlier run was not over", misfire: "too late", coalesced: "folded into one catch-up run", timeout: "time limit reached", node_lost: "its node died", unknown_executor: "no such executor", invalid_params: "params refused", handed_back: "handed back at shutdown", task_deleted: "task deleted", cancelled: "cancelled",
+    overlap: "an earlier run was not over", misfire: "too late", paused: "paused before it fired", rescheduled: "rescheduled before it fired", coalesced: "folded into one catch-up run", timeout: "time limit reached", node_lost: "its node died", unknown_executor: "no such executor", invalid_params: "params refused", handed_back: "handed back at shutdown", task_deleted: "task deleted", cancelled: "cancelled",
   },
   trigger: { schedule: "Schedule", catch_up: "Catch-up", manual: "By hand", api: "API", code: "Code", cli: "Command line" },
   common: {
