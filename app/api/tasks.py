@@ -30,6 +30,7 @@ from app.core.errors import InvalidRequest, VersionConflict
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
 from app.scheduler.definitions import TaskDefinition
+from app.scheduler.description import Language
 from app.scheduler.preview import preview
 from app.scheduler.schedules import Moment
 from app.scheduler.tasks import TaskOrder
@@ -42,6 +43,7 @@ IfMatch = Annotated[
     str | None, Header(description="Version (the ETag) the change is meant for; another stored one: 412.")
 ]
 Count = Annotated[int, Query(ge=1, le=100, description="How many fires.")]
+InLanguage = Annotated[Language, Query(description="Of the sentence; warnings are English.")]
 
 _EXAMPLE = {
     "name": "morning-digest",
@@ -145,10 +147,11 @@ def preview_definition(
     runtime: RuntimeOf,
     _caller: Viewer,
     count: Count = 10,
+    language: InLanguage = "en",
 ) -> PreviewAnswer:
     """What a schedule would do, in words and moments; nothing is stored."""
     wanted = runtime.definition({**_UNNAMED, **definition.model_dump(exclude_unset=True)})  # type: ignore[attr-defined]
-    return _preview(runtime, wanted, count, runtime.clock.now())
+    return _preview(runtime, wanted, count, runtime.clock.now(), language)
 
 
 @router.get("/runs", summary="List the last runs of tasks", responses=documented())
@@ -246,13 +249,17 @@ def list_changes(
 
 
 @router.get("/{task_id}/preview", summary="Preview a task", responses=documented(404))
-def preview_task(task_id: TaskId, runtime: RuntimeOf, _caller: Viewer, count: Count = 10) -> PreviewAnswer:
+def preview_task(
+    task_id: TaskId, runtime: RuntimeOf, _caller: Viewer, count: Count = 10, language: InLanguage = "en"
+) -> PreviewAnswer:
     """The task's next fires, in words and moments."""
     task = runtime.tasks.get(task_id)
-    return _preview(runtime, TaskDefinition.of(task), count, task.created_at)
+    return _preview(runtime, TaskDefinition.of(task), count, task.created_at, language)
 
 
-def _preview(runtime: RuntimeOf, definition: TaskDefinition, count: int, anchor: datetime) -> PreviewAnswer:
+def _preview(
+    runtime: RuntimeOf, definition: TaskDefinition, count: int, anchor: datetime, language: Language
+) -> PreviewAnswer:
     if definition.schedule is None:
         raise InvalidRequest.of("schedule", "the task has no schedule; it runs when asked to")
     found = preview(
@@ -265,5 +272,6 @@ def _preview(runtime: RuntimeOf, definition: TaskDefinition, count: int, anchor:
         end_at=definition.end_at,
         anchor=anchor,
         jitter_seconds=definition.jitter_seconds,
+        language=language,
     )
     return PreviewAnswer(fires=list(found.fires), description=found.description, warnings=list(found.warnings))

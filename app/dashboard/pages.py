@@ -5,17 +5,19 @@ The page talks to the REST API and its event stream only; nothing here reads a t
 
 from __future__ import annotations
 
+import mimetypes
 import secrets
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 STATIC = Path(__file__).parent / "static"
 """What Vite builds (see `build_hook.py`); not in git, in the wheel."""
+_ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
 _NONCE = "__CSP_NONCE__"
 _NOT_BUILT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>ContentHub Scheduler</title></head>
@@ -35,8 +37,7 @@ def install_dashboard(app: FastAPI) -> None:
     def _root() -> RedirectResponse:
         return RedirectResponse("scheduler/")
 
-    assets = _Assets(directory=STATIC / "assets", check_dir=False)
-    app.mount("/scheduler/assets", GZipMiddleware(assets), name="assets")
+    app.mount("/scheduler/assets", _Assets(directory=STATIC / "assets", check_dir=False), name="assets")
 
     @app.get("/scheduler", include_in_schema=False)
     def _slash() -> RedirectResponse:
@@ -49,10 +50,19 @@ def install_dashboard(app: FastAPI) -> None:
 
 
 class _Assets(StaticFiles):
-    """Files whose names change with their content: a browser need never ask again."""
+    """Files whose names change with their content: a browser need never ask again. Vite has compressed them."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
+        accepted = Headers(scope=scope).get("accept-encoding", "")
+        for encoding, suffix in _ENCODINGS:
+            if encoding in accepted and self.lookup_path(path + suffix)[1] is not None:
+                response = await super().get_response(path + suffix, scope)
+                response.headers["Content-Type"] = mimetypes.guess_type(path)[0] or "application/octet-stream"
+                response.headers["Content-Encoding"] = encoding
+                break
+        else:
+            response = await super().get_response(path, scope)
+        response.headers["Vary"] = "Accept-Encoding"
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response

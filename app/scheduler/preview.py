@@ -5,7 +5,6 @@ Pure: the present is the parameter `after`. The API, the CLI and the dashboard s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,23 +12,21 @@ from functools import partial
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
-from cron_descriptor import (  # type: ignore[import-untyped]  # it ships no types
-    DescriptionTypeEnum,
-    ExpressionDescriptor,
-    FormatError,
-    Options,
-)
 from cronsim import CronSim
 
 from app.core.errors import InvalidRequest
+from app.scheduler.description import Language, describe, say_duration
 from app.scheduler.schedules import (
+    CRON_FIELD_SIZES,
     CRON_FIELDS,
     AtSchedule,
     CronSchedule,
     DstPolicy,
     IntervalSchedule,
     Schedule,
+    both_days_must_match,
     cron_fields,
+    star_step,
     to_utc,
     zone_of,
 )
@@ -53,7 +50,6 @@ _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 _ANY_DATE = datetime(2000, 1, 1)  # noqa: DTZ001 - cronsim parses an expression only together with a date
 
-_FIELD_SIZES = (60, 60, 24, 31, 12, 7)
 _SHORT_MONTHS = {
     2: (28, "February"),
     4: (30, "April"),
@@ -98,6 +94,7 @@ def preview(
     anchor: datetime | None = None,
     expected_duration_seconds: float | None = None,
     jitter_seconds: float = 0,
+    language: Language = "en",
 ) -> Preview:
     """The first `count` fires strictly after `after`, with a description and warnings.
 
@@ -122,7 +119,7 @@ def preview(
     )
     return Preview(
         fires=[fire.astimezone(window.zone) for fire in sample[:count]],
-        description=describe(schedule, zone=zone),
+        description=describe(schedule, zone=zone, language=language),
         warnings=[
             *([] if sample else [_never_fires(schedule, window, beyond=make().next_after(now))]),
             *_rhythm_warnings(sample, expected_duration_seconds, jitter_seconds),
@@ -148,73 +145,6 @@ class _Window:
 
     def says(self, moment: datetime) -> str:
         return moment.astimezone(self.zone).isoformat(timespec="seconds")
-
-
-# --- the sentence ---------------------------------------------------------------------------------------------
-
-
-def describe(schedule: Schedule, *, zone: str) -> str:
-    """`schedule` as an English sentence, times in 24 hours.
-
-    Raises:
-        InvalidRequest: the zone is unknown (names `timezone`).
-    """
-    match schedule:
-        case CronSchedule():
-            return _describe_cron(cron_fields(schedule.expression))
-        case IntervalSchedule():
-            return "Every " + re.sub(r"^1 (\w+)$", r"\1", _duration(schedule.seconds))
-        case AtSchedule():
-            moment = to_utc(schedule.at, zone, field="schedule.at").astimezone(zone_of(zone))
-            return f"Once, on {moment:%Y-%m-%d} at {moment:%H:%M:%S} ({zone})"
-
-
-def _describe_cron(fields: tuple[str, ...]) -> str:
-    *time, day, month, weekday = [
-        _plain_field(field, size) for field, size in zip(fields, _FIELD_SIZES, strict=True)
-    ]
-    if time[0] == "0":
-        time = time[1:]
-    restricted = day != "*" and weekday != "*"
-    try:
-        if restricted and _both_days_must_match(fields):
-            # cron-descriptor says "or" for every pair; Debian says "and" where one starts with a star.
-            base = _descriptor(*time, day, month, "*").get_description()
-            only = _descriptor(*time, "*", "*", weekday).get_description(DescriptionTypeEnum.DAYOFWEEK)
-            return f"{base}, and only {only.removeprefix(', ').removeprefix('only ')}"
-        return str(_descriptor(*time, day, month, weekday))
-    except FormatError:  # valid cron that cron-descriptor has no words for, such as `*/5,7`
-        return f"Whenever the clock matches {' '.join((*time, day, month, weekday))}"
-
-
-def _descriptor(*fields: str) -> ExpressionDescriptor:
-    options = Options(locale_code="en_US", use_24hour_time_format=True)
-    return ExpressionDescriptor(" ".join(fields), options)
-
-
-def _plain_field(field: str, size: int) -> str:
-    """`field` without what cron-descriptor misreads: a list with `*` in it, a step as wide as the field."""
-    terms = field.split(",")
-    if "*" in terms:
-        return "*"
-    first = "1" if size in {12, 31} else "0"
-    return ",".join(first if (step := _star_step(term)) is not None and step >= size else term for term in terms)
-
-
-def _duration(seconds: float) -> str:
-    microseconds = round(seconds * 1_000_000)
-    parts = []
-    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        amount, microseconds = divmod(microseconds, size * 1_000_000)
-        if amount:
-            parts.append(_plural(amount, unit))
-    if microseconds or not parts:
-        parts.append(_plural(microseconds / 1_000_000, "second"))
-    return " ".join(parts)
-
-
-def _plural(amount: float, unit: str) -> str:
-    return f"{amount:.6f}".rstrip("0").rstrip(".") + f" {unit}" + ("" if amount == 1 else "s")
 
 
 # --- warnings about the fires ---------------------------------------------------------------------------------
@@ -246,21 +176,21 @@ def _rhythm_warnings(
     gap = shortest.total_seconds()
     if jitter_seconds > gap:
         yield (
-            f"jitter of {_duration(jitter_seconds)} exceeds the {_duration(gap)} between two fires: runs may start"
-            f" in another order; shorten jitter_seconds"
+            f"jitter of {say_duration(jitter_seconds)} exceeds the {say_duration(gap)} between two fires: runs may"
+            f" start in another order; shorten jitter_seconds"
         )
     if expected_duration_seconds is None:
         return
-    takes = _duration(expected_duration_seconds)
+    takes = say_duration(expected_duration_seconds)
     if gap < expected_duration_seconds:
         yield (
-            f"fires more often than it can finish: {_duration(gap)} between two fires, but a run takes about"
+            f"fires more often than it can finish: {say_duration(gap)} between two fires, but a run takes about"
             f" {takes}; fire less often, or choose an overlap policy"
         )
     elif gap - jitter_seconds < expected_duration_seconds:
         yield (
             f"may fire again before it has finished: a run takes about {takes}, and jitter can bring two starts"
-            f" as close as {_duration(max(gap - jitter_seconds, 0))}; shorten jitter_seconds"
+            f" as close as {say_duration(max(gap - jitter_seconds, 0))}; shorten jitter_seconds"
         )
 
 
@@ -283,13 +213,8 @@ def _schedule_warnings(
             return
 
 
-def _both_days_must_match(fields: tuple[str, ...]) -> bool:
-    """Debian's rule (crontab(5)): a day field that starts with a star turns OR into AND."""
-    return fields[3].startswith("*") or fields[5].startswith("*")
-
-
 def _day_warnings(fields: tuple[str, ...]) -> Iterator[str]:
-    if not _both_days_must_match(fields):
+    if not both_days_must_match(fields):
         yield (
             f"day-of-month {fields[3]} and day-of-week {fields[5]} are both set: cron fires when either one"
             f" matches, not only when both do; leave one of them *, or write 1#1 for the first Monday of a month"
@@ -309,14 +234,9 @@ def _day_warnings(fields: tuple[str, ...]) -> Iterator[str]:
             )
 
 
-def _star_step(term: str) -> int | None:
-    match = re.fullmatch(r"\*/(\d+)", term)
-    return int(match[1]) if match else None
-
-
 def _step_warnings(fields: tuple[str, ...]) -> Iterator[str]:
-    for name, field, size in zip(CRON_FIELDS, fields, _FIELD_SIZES, strict=True):
-        for step in filter(None, map(_star_step, field.split(","))):
+    for name, field, size in zip(CRON_FIELDS, fields, CRON_FIELD_SIZES, strict=True):
+        for step in filter(None, map(star_step, field.split(","))):
             if step >= size:
                 yield f"*/{step} in {name} is wider than the field: only its first value matches; {_EVEN_REMEDY}"
             elif step > 1 and (size % step or name == "day-of-month"):

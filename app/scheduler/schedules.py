@@ -8,6 +8,7 @@ into a problem document that names the field); everything else here raises `Inva
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -45,6 +46,8 @@ CRON_FIELDS = {
     "month": "1-12 or JAN-DEC",
     "day-of-week": "0-7 or SUN-SAT (0 and 7 are Sunday), 5#2 (second Friday) or 5L (last Friday)",
 }
+CRON_FIELD_SIZES = (60, 60, 24, 31, 12, 7)
+"""How many values each field has."""
 """The fields in order, and what each takes besides `*`, lists, ranges and `/step`."""
 
 _ANY_DATE = datetime(2000, 1, 1)  # noqa: DTZ001 - cronsim parses an expression only together with a date
@@ -105,6 +108,17 @@ def cron_fields(expression: str) -> tuple[str, ...]:
                 f"{name} {fields[position]!r} is wrong: it takes {takes}, `*`, lists, ranges and /step"
             ) from error
     return tuple(fields)
+
+
+def both_days_must_match(fields: tuple[str, ...]) -> bool:
+    """Debian's rule (crontab(5)): a day field that starts with a star turns OR into AND."""
+    return fields[3].startswith("*") or fields[5].startswith("*")
+
+
+def star_step(term: str) -> int | None:
+    """The step of a term such as `*/5`."""
+    match = re.fullmatch(r"\*/(\d+)", term)
+    return int(match[1]) if match else None
 
 
 def _expanded(expression: str) -> str:

@@ -18,7 +18,13 @@ export function relative(moment: number, now: number, language: string): string 
   return format.format(Math.trunc(seconds / size), unit);
 }
 
-export function absolute(moment: number | string, language: string, zone?: string): string {
+/** The zone's distance from UTC at that moment, as in GMT+8. */
+export function offsetOf(moment: number | string, zone: string): string {
+  const parts = new Intl.DateTimeFormat("en", { timeZone: zone, timeZoneName: "shortOffset" }).formatToParts(new Date(moment));
+  return parts.find((part) => part.type === "timeZoneName")?.value ?? "";
+}
+
+export function absolute(moment: number | string, language: string, zone?: string, withOffset = true): string {
   return new Intl.DateTimeFormat(language, {
     year: "numeric",
     month: "short",
@@ -27,7 +33,7 @@ export function absolute(moment: number | string, language: string, zone?: strin
     minute: "2-digit",
     second: "2-digit",
     hour12: false,
-    timeZoneName: "shortOffset",
+    timeZoneName: withOffset ? "shortOffset" : undefined,
     timeZone: zone,
   }).format(new Date(moment));
 }
@@ -44,7 +50,10 @@ export function clock(moment: number | string, language: string): string {
 /** 0.0042 → 4.2 ms, 75 → 1 m 15 s. */
 export function duration(seconds: number | null | undefined): string {
   if (seconds == null) return "–";
-  if (seconds < 1) return `${(seconds * 1000).toPrecision(seconds < 0.001 ? 1 : 2).replace(/\.0$/, "")} ms`;
+  if (seconds === 0) return "0 s";
+  if (seconds < 0.0001) return "< 0.1 ms";
+  if (seconds < 0.01) return `${(seconds * 1000).toFixed(1)} ms`;
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   const parts: [number, string][] = [
     [86_400, "d"],

@@ -1,5 +1,6 @@
 /** Every change a person can ask for. */
 import { api, body, type Schemas } from "./client";
+import type { Language } from "../i18n";
 
 const root = "/api/v1/scheduler";
 const task = (task_id: number) => ({ params: { path: { task_id } } });
@@ -30,10 +31,10 @@ export const runTask = async (id: number, params?: JsonObject) =>
       body: params === undefined ? null : { params: params as Params },
     }),
   );
-export const previewSchedule = async (definition: JsonObject) =>
+export const previewSchedule = async (definition: JsonObject, language: Language) =>
   body(
     await api.POST(`${root}/tasks/preview`, {
-      params: { query: { count: 10 } },
+      params: { query: { count: 10, language } },
       body: definition as Schemas["SchedulePreview"],
     }),
   );

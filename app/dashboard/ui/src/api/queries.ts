@@ -2,6 +2,7 @@
 import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
 
 import { api, body, type ExecutionState } from "./client";
+import type { Language } from "../i18n";
 
 const root = "/api/v1/scheduler";
 
@@ -119,11 +120,11 @@ export const taskRunsQuery = (ids: number[]) =>
     placeholderData: (previous) => previous,
   });
 
-export const taskPreviewQuery = (id: number) =>
+export const taskPreviewQuery = (id: number, language: Language) =>
   queryOptions({
-    queryKey: ["tasks", "preview", id],
+    queryKey: ["tasks", "preview", id, language],
     queryFn: async () =>
-      body(await api.GET(`${root}/tasks/{task_id}/preview`, { params: { path: { task_id: id }, query: { count: 10 } } })),
+      body(await api.GET(`${root}/tasks/{task_id}/preview`, { params: { path: { task_id: id }, query: { count: 10, language } } })),
   });
 
 export const taskChangesQuery = (id: number) =>
@@ -132,10 +133,12 @@ export const taskChangesQuery = (id: number) =>
     queryFn: async () => body(await api.GET(`${root}/tasks/{task_id}/changes`, { params: { path: { task_id: id } } })),
   });
 
-export const explainQuery = (id: number) =>
+/** Why a task ran, or did not, at that moment (ISO 8601 with an offset). */
+export const explainQuery = (id: number, at: string) =>
   queryOptions({
-    queryKey: ["tasks", "explain", id],
-    queryFn: async () => body(await api.GET(`${root}/tasks/{task_id}/explain`, { params: { path: { task_id: id } } })),
+    queryKey: ["tasks", "explain", id, at],
+    queryFn: async () =>
+      body(await api.GET(`${root}/tasks/{task_id}/explain`, { params: { path: { task_id: id }, query: { at } } })),
   });
 
 export const executionsQuery = (filters: ExecutionFilters, limit = 50) =>

@@ -2049,6 +2049,8 @@ export interface operations {
             query?: {
                 /** @description How many fires. */
                 count?: number;
+                /** @description Of the sentence; warnings are English. */
+                language?: "en" | "zh";
             };
             header?: never;
             path?: never;
@@ -2933,6 +2935,8 @@ export interface operations {
             query?: {
                 /** @description How many fires. */
                 count?: number;
+                /** @description Of the sentence; warnings are English. */
+                language?: "en" | "zh";
             };
             header?: never;
             path: {

@@ -13,15 +13,17 @@ import { Ago, useNow } from "./time";
 interface Props {
   filters: ExecutionFilters;
   empty: string;
+  /** Show so many and no more; without it, page by page. */
+  limit?: number;
   withoutTask?: boolean;
   picked?: ReadonlySet<number>;
   onPick?: (picked: ReadonlySet<number>) => void;
 }
 
 /** Executions, newest first, kept up to date. */
-export function ExecutionTable({ filters, empty, withoutTask, picked, onPick }: Props) {
+export function ExecutionTable({ filters, empty, limit, withoutTask, picked, onPick }: Props) {
   const { t } = useTranslation();
-  const found = useInfiniteQuery(executionsQuery(filters));
+  const found = useInfiniteQuery(executionsQuery(filters, limit));
   if (found.data === undefined) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
   const rows = found.data.pages.flatMap((page) => page.items);
   const all = picked !== undefined && rows.length > 0 && rows.every((row) => picked.has(row.id));
@@ -78,7 +80,7 @@ export function ExecutionTable({ filters, empty, withoutTask, picked, onPick }: 
           </Table>
         </Table.ScrollContainer>
       )}
-      {found.hasNextPage ? (
+      {found.hasNextPage && limit === undefined ? (
         <Button variant="subtle" loading={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>
           {rows.length === 0 ? t("executions.searchOn") : t("common.more")}
         </Button>

@@ -8,7 +8,8 @@ import { useTranslation } from "react-i18next";
 
 import { previewSchedule } from "../api/actions";
 import { ApiError } from "../api/client";
-import { Fires } from "../pages/task";
+import { languageOf } from "../i18n";
+import { Fires } from "./fires";
 import { Failure } from "./feedback";
 import { unitSeconds, type Unit } from "./schedule-text";
 
@@ -91,8 +92,8 @@ function Preview({ draft }: { draft: ScheduleDraft }) {
   const schedule = scheduleOf(settled);
   const isReady = settled.kind !== "at" || settled.at !== null;
   const found = useQuery({
-    queryKey: ["preview", schedule, settled.timezone],
-    queryFn: () => previewSchedule({ schedule, timezone: settled.timezone }),
+    queryKey: ["preview", schedule, settled.timezone, languageOf(i18n.language)],
+    queryFn: () => previewSchedule({ schedule, timezone: settled.timezone }, languageOf(i18n.language)),
     enabled: isReady && settled.expression.trim() !== "",
     retry: false,
     placeholderData: keepPreviousData,

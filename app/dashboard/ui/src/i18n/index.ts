@@ -7,6 +7,13 @@ import { zh } from "./zh";
 
 export const languages = { zh: "中文", en: "English" } as const;
 
+export type Language = keyof typeof languages;
+
+/** The language of the page that is nearest to the one that was asked for. */
+export function languageOf(tag: string): Language {
+  return tag.startsWith("zh") ? "zh" : "en";
+}
+
 void i18next
   .use(LanguageDetector)
   .use(initReactI18next)

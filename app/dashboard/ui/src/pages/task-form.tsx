@@ -8,7 +8,7 @@ import { useTranslation } from "react-i18next";
 import { changeTask, createTask, type JsonObject } from "../api/actions";
 import { ApiError, messageOf, type Task } from "../api/client";
 import { executorsQuery, taskQuery } from "../api/queries";
-import { Failure, Loading } from "../components/feedback";
+import { Empty, Failure, Loading } from "../components/feedback";
 import { Page, Section } from "../components/page";
 import ParamsForm from "../components/params-form";
 import { ScheduleEditor, scheduleOf, type ScheduleDraft } from "../components/schedule-editor";
@@ -177,6 +177,8 @@ function TaskForm({ title, initial, save, label }: FormProps) {
               <Section title={t("form.params")}>
                 {executors.data === undefined ? (
                   <Loading />
+                ) : draft.task_type === null ? (
+                  <Empty>{t("form.executorFirst")}</Empty>
                 ) : (
                   <ParamsForm key={draft.task_type} executor={executor} value={draft.params} onChange={(params) => change({ params })} onValid={setParamsJson} errors={errors} />
                 )}

@@ -1,8 +1,10 @@
-import { Alert, Button, Group, Menu, SimpleGrid, Stack, Table, Text } from "@mantine/core";
+import { Alert, Button, Group, Menu, SimpleGrid, Stack, Text } from "@mantine/core";
+import { DateTimePicker } from "@mantine/dates";
 import { useDisclosure } from "@mantine/hooks";
 import { IconChevronDown, IconPlayerPause, IconPlayerPlay, IconRocket } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { deleteTask, pauseTask, resumeTask, runTask } from "../api/actions";
@@ -12,12 +14,14 @@ import { useAct, useConfirm } from "../components/act";
 import { AskParams } from "../components/ask-params";
 import { ExecutionTable } from "../components/execution-table";
 import { Empty, Failure, JsonBlock, Loading } from "../components/feedback";
+import { Fires } from "../components/fires";
 import { Facts, Page, Section } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
 import { useMay } from "../components/session";
 import { StateMark } from "../components/state";
 import { Ago, Moment } from "../components/time";
-import { absolute, browserZone, duration, percent } from "../format";
+import { browserZone, duration, percent } from "../format";
+import { languageOf } from "../i18n";
 import { taskRoute } from "../router";
 import { NextFire } from "./tasks";
 
@@ -31,7 +35,6 @@ export default function TaskPage() {
 function Shown({ task }: { task: Task }) {
   const { t, i18n } = useTranslation();
   const week = useQuery(statisticsQuery("week", { task_id: task.id }));
-  const why = useQuery(explainQuery(task.id));
   return (
     <Page title={task.name} aside={<Actions task={task} />}>
       {task.description ? <Text c="dimmed" className="wrap">{task.description}</Text> : null}
@@ -44,7 +47,6 @@ function Shown({ task }: { task: Task }) {
               [t("tasks.schedule"), <>{scheduleText(t, task)}{task.schedule ? ` · ${task.timezone}` : ""}</>],
               [t("tasks.next"), <NextFire key="next" task={task} />],
               [t("tasks.last"), <Group key="last" gap="xs">{task.last_state ? <StateMark state={task.last_state as ExecutionState} /> : null}<Ago at={task.last_run_at} /></Group>],
-              [t("task.explain"), why.data?.explanation ?? "…"],
               [t("executors.success"), `${percent(week.data?.summary.success_rate, i18n.language)} · ${t("period.week")}`],
               [t("executors.durations"), `${duration(week.data?.summary.p50_seconds)} / ${duration(week.data?.summary.p95_seconds)}`],
               ...(task.declared_in_code ? ([[t("common.state"), t(task.declaration_missing ? "tasks.gone" : "tasks.declared")]] as [string, string][]) : []),
@@ -67,10 +69,13 @@ function Shown({ task }: { task: Task }) {
       </SimpleGrid>
       <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
         <NextFires task={task} />
-        <Section title={t("task.params")}><JsonBlock value={task.params} label={t("task.params")} /></Section>
+        <Stack gap="md">
+          <Section title={t("task.params")}><JsonBlock value={task.params} label={t("task.params")} /></Section>
+          <Why task={task} />
+        </Stack>
       </SimpleGrid>
-      <Section title={t("task.executions")} flush>
-        <ExecutionTable filters={{ task_id: task.id }} empty={t("executions.empty")} withoutTask />
+      <Section title={t("task.executions")} flush aside={<Link className="link" to="/executions" search={{ task_id: task.id }}>{t("common.all")}</Link>}>
+        <ExecutionTable filters={{ task_id: task.id }} limit={10} empty={t("executions.empty")} withoutTask />
       </Section>
       <History id={task.id} />
     </Page>
@@ -118,7 +123,7 @@ function Actions({ task }: { task: Task }) {
 
 function NextFires({ task }: { task: Task }) {
   const { t, i18n } = useTranslation();
-  const preview = useQuery({ ...taskPreviewQuery(task.id), enabled: task.schedule !== null });
+  const preview = useQuery({ ...taskPreviewQuery(task.id, languageOf(i18n.language)), enabled: task.schedule !== null });
   return (
     <Section title={t("task.next")}>
       {task.schedule === null ? (
@@ -136,28 +141,17 @@ function NextFires({ task }: { task: Task }) {
   );
 }
 
-export function Fires({ fires, zone, language }: { fires: string[]; zone: string; language: string }) {
+/** The question of the morning after: why did it run, or not run, at nine? */
+function Why({ task }: { task: Task }) {
   const { t } = useTranslation();
-  const isElsewhere = zone !== browserZone;
+  const [at, setAt] = useState<string | null>(null);
+  const found = useQuery({ ...explainQuery(task.id, at === null ? "" : new Date(at.replace(" ", "T")).toISOString()), enabled: at !== null });
   return (
-    <Table.ScrollContainer minWidth={isElsewhere ? 420 : 200} scrollAreaProps={{ type: "auto" }}>
-      <Table verticalSpacing={4} fz="sm">
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th>{zone}</Table.Th>
-            {isElsewhere ? <Table.Th>{t("form.yourTime", { zone: browserZone })}</Table.Th> : null}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {fires.map((fire) => (
-            <Table.Tr key={fire}>
-              <Table.Td className="number">{absolute(fire, language, zone)}</Table.Td>
-              {isElsewhere ? <Table.Td className="number">{absolute(fire, language)}</Table.Td> : null}
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+    <Section title={t("task.explain")}>
+      <DateTimePicker label={t("task.explainAt", { zone: browserZone })} value={at} onChange={setAt} withSeconds valueFormat="YYYY-MM-DD HH:mm:ss" clearable />
+      {found.error ? <Failure error={found.error} /> : null}
+      {found.data ? <Text size="sm" className="wrap" role="status">{found.data.explanation}</Text> : null}
+    </Section>
   );
 }
 

@@ -1,0 +1,43 @@
+"""One browser for all tests; for each module a site of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.e2e.site import Person, Site, Visit, chromium, serving, visit
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The browser."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two servers on one database."""
+    with serving(tmp_path_factory.mktemp("site"), servers=2) as found:
+        yield found
+
+
+@pytest.fixture
+def visitor(browser: Browser, site: Site) -> Iterator[Visit]:
+    """Opens windows; at the end nothing may have gone wrong in any of them."""
+    people: list[Person] = []
+
+    def open_window(role: str | None = None, **options: object) -> Person:
+        person = visit(browser, site, **options)
+        people.append(person)
+        if role is not None:
+            person.sign_in(role)
+        return person
+
+    yield partial(open_window)
+    for person in people:
+        person.page.context.close()
+    assert [trouble for person in people for trouble in person.noticed] == []
