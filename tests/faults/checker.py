@@ -2,7 +2,8 @@
 
 About time the checker asks the diary, whose clock nobody steps. An attempt's code counts as over when it said so,
 when its process was killed, or when its process was stopped: from then on it holds no lease, and what it still
-does must have no effect, which the effects themselves show.
+does must have no effect, which the effects themselves show. So it is with what a stopped process had decided to
+start, and does start when it goes on, before it learns that its node has been declared dead.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ class Evidence:
     """Concurrency key → how many may run at once."""
     recorded_keys: Mapping[str, list[int]] = field(default_factory=dict)
     """Idempotency key → the executions that have it."""
+    buried: frozenset[str] = frozenset()
+    """Ids of the nodes that were declared dead; a process that comes back has a new one."""
+
+    def is_late(self, line: Line) -> bool:
+        """Whether a process that had been stopped began this for a node that was declared dead meanwhile."""
+        return line.node in self.buried and any(moment < line.at for moment in self.gone.get(line.pid, ()))
 
 
 def collect(connection: Connection, **known: Any) -> Evidence:
@@ -83,6 +90,7 @@ def collect(connection: Connection, **known: Any) -> Evidence:
         ],
         effects=[(row.execution, row.attempt) for row in connection.execute(text("SELECT * FROM fault_effects"))],
         recorded_keys=keys,
+        buried=frozenset(connection.scalars(text("SELECT id FROM nodes WHERE found_dead"))),
         **known,
     )
 
@@ -173,7 +181,7 @@ def spans(evidence: Evidence) -> list[Span]:
     ends = {(line.execution, line.attempt, line.pid): line.at for line in evidence.lines if line.event == "end"}
     found = []
     for line in evidence.lines:
-        if line.event == "begin":
+        if line.event == "begin" and not evidence.is_late(line):
             end = ends.get((line.execution, line.attempt, line.pid), float("inf"))
             gone = [moment for moment in evidence.gone.get(line.pid, ()) if moment >= line.at]
             found.append(Span(line.execution, line.attempt, line.key, line.at, min([end, *gone])))
@@ -212,15 +220,16 @@ def _limits(evidence: Evidence) -> Iterable[str]:
 
 
 def _ran_again(evidence: Evidence) -> Iterable[str]:
-    """Finished work never ran again. An attempt runs twice only if its process was gone before its start, made
-    from memory, was on disk."""
+    """Finished work never ran again. An attempt runs twice only if its process was gone, or its node declared
+    dead, before its start, made from memory, was on disk."""
     begun: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in evidence.lines:
         if line.event == "begin":
             begun[line.execution, line.attempt].append(line)
     for (execution, attempt), lines in begun.items():
         for sooner, later in pairwise(sorted(lines, key=lambda line: line.at)):
-            if not any(sooner.at <= moment <= later.at for moment in evidence.gone.get(sooner.pid, ())):
+            was_gone = any(sooner.at <= moment <= later.at for moment in evidence.gone.get(sooner.pid, ()))
+            if not was_gone and sooner.node not in evidence.buried and not evidence.is_late(later):
                 yield f"execution {execution}: attempt {attempt} ran twice"
     succeeded = {one.id: one.attempt for one in evidence.executions if one.state is ExecutionState.SUCCESS}
     for execution, attempt in begun:

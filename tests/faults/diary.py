@@ -25,6 +25,7 @@ class Line:
     attempt: int
     pid: int
     key: str | None
+    node: str
 
 
 class Diary:
@@ -33,8 +34,10 @@ class Diary:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def write(self, event: Literal["begin", "end"], *, execution: int, attempt: int, key: str | None) -> None:
-        line = Line(event, boot_seconds(), execution, attempt, os.getpid(), key)
+    def write(
+        self, event: Literal["begin", "end"], *, execution: int, attempt: int, key: str | None, node: str
+    ) -> None:
+        line = Line(event, boot_seconds(), execution, attempt, os.getpid(), key, node)
         descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(descriptor, (json.dumps(asdict(line)) + "\n").encode())

@@ -58,7 +58,7 @@ class Effect(TaskExecutor):
     async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
         run = current_execution()
         key = task_params.get("key")
-        self._diary.write("begin", execution=run.id, attempt=run.attempt, key=key)
+        self._diary.write("begin", execution=run.id, attempt=run.attempt, key=key, node=run.node)
         try:
             await asyncio.sleep(task_params.get("seconds", 0.05))
             if random.Random(f"{run.id}/{run.attempt}").random() < task_params.get("failing", 0.0):
@@ -70,7 +70,7 @@ class Effect(TaskExecutor):
             )
             return TaskExecutionResult.success_result("好")
         finally:
-            self._diary.write("end", execution=run.id, attempt=run.attempt, key=key)
+            self._diary.write("end", execution=run.id, attempt=run.attempt, key=key, node=run.node)
 
 
 class _LateUpdate(BulkUpdate):

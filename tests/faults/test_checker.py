@@ -38,8 +38,8 @@ def execution(number: int = 1, state: ExecutionState = ExecutionState.SUCCESS, a
 
 
 def ran(attempt: int, begin: float, end: float | None, *, pid: int = 1, key: str | None = None) -> list[Line]:
-    lines = [Line("begin", begin, 1, attempt, pid, key)]
-    return lines if end is None else [*lines, Line("end", end, 1, attempt, pid, key)]
+    lines = [Line("begin", begin, 1, attempt, pid, key, f"node {pid}")]
+    return lines if end is None else [*lines, Line("end", end, 1, attempt, pid, key, f"node {pid}")]
 
 
 def evidence(**changes: Any) -> Evidence:
@@ -121,3 +121,17 @@ def test_a_ledger_is_whole_unless_a_row_is_missing(counts: list[int], data: st.D
     if inner:
         del fires[data.draw(st.sampled_from(inner))]
         assert violations(evidence(fires=fires)) != []
+
+
+def test_what_a_node_began_unrecorded_before_it_was_declared_dead_may_run_again() -> None:
+    twice = ran(1, 0, 1, pid=7) + ran(1, 5, 6, pid=8)
+    assert violations(evidence(lines=twice)) == ["execution 1: attempt 1 ran twice"]
+    assert violations(evidence(lines=twice, buried=frozenset({"node 7"}))) == []
+    assert violations(evidence(lines=twice, buried=frozenset({"node 8"}))) == ["execution 1: attempt 1 ran twice"]
+
+
+def test_what_a_stopped_process_begins_when_it_goes_on_has_no_effect_and_counts_for_nothing() -> None:
+    late = ran(1, 5, 6, pid=8) + ran(1, 5.5, 7, pid=7)
+    assert violations(evidence(lines=late, gone={7: [4.0]})) != []
+    assert violations(evidence(lines=late, gone={7: [4.0]}, buried=frozenset({"node 7"}))) == []
+    assert violations(evidence(lines=late, gone={7: [5.8]}, buried=frozenset({"node 7"}))) != []

@@ -22,6 +22,8 @@ interface Props {
 export function AskParams({ title, taskType, params, onClose, submit }: Props) {
   const { t } = useTranslation();
   const executors = useQuery(executorsQuery);
+  // Closed first and gone after: the focus returns to what opened it.
+  const [isOpen, setOpen] = useState(true);
   const [value, setValue] = useState(params);
   const [isValid, setValid] = useState(true);
   const [isBusy, setBusy] = useState(false);
@@ -34,7 +36,7 @@ export function AskParams({ title, taskType, params, onClose, submit }: Props) {
     setError(undefined);
     try {
       await submit(value);
-      onClose();
+      setOpen(false);
     } catch (failure) {
       setError(failure);
     } finally {
@@ -43,7 +45,7 @@ export function AskParams({ title, taskType, params, onClose, submit }: Props) {
   };
 
   return (
-    <Modal opened onClose={onClose} title={title} size="lg" closeButtonProps={{ "aria-label": t("common.close") }}>
+    <Modal opened={isOpen} onClose={() => setOpen(false)} onExitTransitionEnd={onClose} title={title} size="lg" closeButtonProps={{ "aria-label": t("common.close") }}>
       <Stack>
         {executors.data === undefined ? (
           <Loading />
@@ -60,7 +62,7 @@ export function AskParams({ title, taskType, params, onClose, submit }: Props) {
         )}
         {elsewhere ? <Failure error={new Error(messageOf(error))} /> : null}
         <Group justify="flex-end">
-          <Button variant="default" onClick={onClose}>{t("common.close")}</Button>
+          <Button variant="default" onClick={() => setOpen(false)}>{t("common.close")}</Button>
           <Button loading={isBusy} disabled={!isValid} onClick={() => void send()}>{t("tasks.run")}</Button>
         </Group>
       </Stack>

@@ -78,7 +78,7 @@ function SignIn() {
               onChange={(event) => setToken(event.currentTarget.value)}
               error={problem}
               autoComplete="current-password"
-              visibilityToggleButtonProps={{ "aria-label": t("signIn.token") }}
+              visibilityToggleButtonProps={{ "aria-label": t("signIn.show") }}
               required
               data-autofocus
             />

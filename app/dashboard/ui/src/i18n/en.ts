@@ -3,7 +3,7 @@ export const en = {
   nav: { overview: "Overview", tasks: "Tasks", calendar: "Calendar", executions: "Executions", executors: "Executors", system: "System", label: "Main", skip: "Skip to content", open: "Menu", docs: "API documentation" },
   header: { live: "Live", offline: "Reconnecting…", language: "Language", scheme: "Light or dark", signOut: "Sign out", signedIn: "Signed in as {{name}} ({{role}})" },
   role: { viewer: "viewer", operator: "operator", admin: "admin" },
-  signIn: { title: "Sign in", token: "Token", hint: "Made by: contenthub token create NAME --role operator", submit: "Sign in" },
+  signIn: { title: "Sign in", show: "Show it", token: "Token", hint: "Made by: contenthub token create NAME --role operator", submit: "Sign in" },
   state: { pending: "Waiting", running: "Running", retrying: "Retrying", parked: "Parked", success: "Succeeded", failed: "Failed", cancelled: "Cancelled", skipped: "Skipped" },
   reason: {
     overlap: "an earlier run was not over", misfire: "too late", paused: "paused before it fired", rescheduled: "rescheduled before it fired", coalesced: "folded into one catch-up run", timeout: "time limit reached", node_lost: "its node died", unknown_executor: "no such executor", invalid_params: "params refused", handed_back: "handed back at shutdown", task_deleted: "task deleted", cancelled: "cancelled",

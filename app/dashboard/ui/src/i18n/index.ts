@@ -14,6 +14,11 @@ export function languageOf(tag: string): Language {
   return tag.startsWith("zh") ? "zh" : "en";
 }
 
+// Before init(), which tells the first language.
+i18next.on("languageChanged", (language) => {
+  document.documentElement.lang = languageOf(language) === "zh" ? "zh-CN" : "en";
+});
+
 void i18next
   .use(LanguageDetector)
   .use(initReactI18next)
@@ -25,9 +30,5 @@ void i18next
     interpolation: { escapeValue: false }, // React escapes
     detection: { order: ["localStorage", "navigator"], caches: ["localStorage"], lookupLocalStorage: "contenthub-language" },
   });
-
-i18next.on("languageChanged", (language) => {
-  document.documentElement.lang = language.startsWith("zh") ? "zh-CN" : "en";
-});
 
 export { i18next };

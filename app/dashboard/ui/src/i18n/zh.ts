@@ -5,7 +5,7 @@ export const zh: typeof en = {
   nav: { overview: "总览", tasks: "任务", calendar: "日历", executions: "执行记录", executors: "执行器", system: "系统", label: "主导航", skip: "跳到正文", open: "菜单", docs: "API 文档" },
   header: { live: "实时", offline: "正在重连…", language: "语言", scheme: "浅色或深色", signOut: "退出登录", signedIn: "当前身份：{{name}}（{{role}}）" },
   role: { viewer: "只读", operator: "操作员", admin: "管理员" },
-  signIn: { title: "登录", token: "令牌", hint: "创建方式：contenthub token create NAME --role operator", submit: "登录" },
+  signIn: { title: "登录", show: "显示", token: "令牌", hint: "创建方式：contenthub token create NAME --role operator", submit: "登录" },
   state: { pending: "等待中", running: "运行中", retrying: "待重试", parked: "已搁置", success: "成功", failed: "失败", cancelled: "已取消", skipped: "已跳过" },
   reason: { overlap: "上一次运行尚未结束", misfire: "错过时间", paused: "触发前已暂停", rescheduled: "触发前已改期", coalesced: "合并为一次补跑", timeout: "超时", node_lost: "所在节点失联", unknown_executor: "执行器不存在", invalid_params: "参数未通过校验", handed_back: "停机时交还", task_deleted: "任务已删除", cancelled: "已取消" },
   trigger: { schedule: "定时", catch_up: "补跑", manual: "手动", api: "API", code: "代码", cli: "命令行" },

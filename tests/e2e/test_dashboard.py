@@ -1,0 +1,240 @@
+"""What people do with the dashboard, in a real browser on real servers."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.site import Site, Visit
+
+
+def test_a_person_makes_a_task_sees_it_fail_mends_it_and_pauses_it(site: Site, visitor: Visit) -> None:
+    person = visitor("operator")
+    page = person.page
+    page.get_by_role("navigation").get_by_role("link", name="Tasks").click()
+    page.get_by_role("link", name="New task").click()
+    page.get_by_label("Name", exact=False).first.fill("Morning story")
+    page.get_by_role("combobox", name="Executor").click()
+    page.get_by_role("option", name="content_generation").click()
+    page.get_by_label("Account Id").fill("1")
+    page.get_by_label("Topic").fill("broken story")
+    page.get_by_role("combobox", name="Generator").click()
+    page.get_by_role("option", name="command").click()
+
+    expression = page.get_by_label("Cron expression")
+    expression.fill("61 * * * *")
+    expect(page.get_by_text("minute '61' is wrong")).to_be_visible()
+    expression.fill("0 9 * * 1-5")
+    expect(page.get_by_test_id("description")).to_have_text("At 09:00, Monday through Friday")
+    expect(page.get_by_role("region", name="What it will do").get_by_role("row")).to_have_count(11)
+    expression.fill("*/2 * * * * *")
+    expect(page.get_by_test_id("description")).to_have_text("Every 2 seconds")
+    page.get_by_label("Attempts").fill("1")
+    page.get_by_role("button", name="Create").click()
+
+    page.get_by_role("heading", level=1, name="Morning story").wait_for()
+    runs = page.get_by_role("region", name="Executions")
+    failed = runs.get_by_role("row").filter(has_text="Failed")
+    expect(failed.nth(1)).to_be_visible()  # it fires, and nobody reloads the page
+    failed.first.get_by_role("link").first.click()
+
+    page.get_by_role("heading", level=1, name=re.compile(r"Morning story #\d+")).wait_for()
+    expect(page.get_by_text("the writer is broken: broken story").first).to_be_visible()
+    site.mend()
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator("main").get_by_text("Succeeded").first).to_be_visible()
+    expect(page.get_by_text("Attempt 2 · Succeeded")).to_be_visible()
+
+    page.get_by_role("region", name="Details").get_by_role("link", name="Morning story").click()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    (task,) = site.api("GET", "tasks", search="Morning story")["items"]
+    assert task["is_active"] is False
+
+
+def test_what_a_form_gets_wrong_is_said_at_its_field(visitor: Visit) -> None:
+    person = visitor("operator")
+    person.go("tasks/new?type=content_generation")
+    page = person.page
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_label("Name", exact=False).first).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Name", exact=False).first.fill("half done")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(
+        page.get_by_role("region", name="Params").get_by_text(re.compile("required", re.IGNORECASE)).first
+    ).to_be_visible()
+
+
+def test_a_viewer_sees_everything_and_can_change_nothing(site: Site, visitor: Visit) -> None:
+    definition = {"name": "hands off", "task_type": "content_generation", "params": site.write("hands off")}
+    task = site.api("POST", "tasks", definition)["id"]
+    execution = site.enqueue("for viewers")
+    site.ended(execution)
+    person = visitor("viewer")
+    page = person.page
+    for path in (f"tasks/{task}", "tasks", f"executions/{execution}", "executions", "executors", "system"):
+        person.go(path)
+        page.wait_for_load_state("networkidle")
+        for name in (
+            "Run now",
+            "Run once",
+            "Pause",
+            "Actions",
+            "New task",
+            "Retry",
+            "Delete",
+            "Cancel",
+            "New token",
+        ):
+            expect(page.locator("main").get_by_role("button", name=name)).to_have_count(0)
+            expect(page.locator("main").get_by_role("link", name=name, exact=True)).to_have_count(0)
+    person.go(f"executions/{execution}")
+    page.get_by_role("button", name="Actions").click()
+    expect(page.get_by_role("menuitem")).to_have_text(["Copy as cURL", "Copy as Python"])
+    session = page.evaluate("fetch('/api/v1/scheduler/session').then((answer) => answer.json())")
+    assert session["role"] == "viewer"
+    refused = page.evaluate(
+        "([path, token]) => fetch(path, {method: 'POST', headers: {'X-CSRF-Token': token}}).then((a) => a.status)",
+        [f"/api/v1/scheduler/tasks/{task}/run", session["csrf_token"]],
+    )
+    assert refused == 403
+    assert site.api("GET", "executions", task_id=task)["items"] == []
+
+
+def test_two_windows_on_two_servers_agree(site: Site, visitor: Visit) -> None:
+    """Who signed in on one server is known to the other, and each window shows at once what the other does."""
+    definition = {"name": "shared", "task_type": "content_generation", "params": site.write("shared")}
+    task = site.api("POST", "tasks", definition)["id"]
+    here, there = visitor("operator"), visitor("operator", server=1)
+    cookie = here.page.context.cookies()[0]
+    answer = httpx.get(f"{site.urls[1]}/api/v1/scheduler/session", cookies={cookie["name"]: cookie["value"]})
+    assert answer.json()["role"] == "operator"
+    for person in (here, there):
+        person.go(f"tasks/{task}")
+    here.page.get_by_role("button", name="Run now").click()
+    for person in (here, there):
+        row = person.page.get_by_role("region", name="Executions").get_by_role("row").filter(has_text="Succeeded")
+        expect(row).to_have_count(1)
+    there.page.get_by_role("button", name="Pause").click()
+    expect(here.page.get_by_role("button", name="Resume")).to_be_visible()
+
+
+def test_a_token_that_is_wrong_or_revoked_lets_nobody_in(site: Site, visitor: Visit) -> None:
+    person = visitor()
+    page = person.page
+    page.goto(f"{site.url}/scheduler/tasks")
+    person.give("chs_wrong")
+    expect(
+        page.get_by_text("token", exact=False)
+        .filter(has_text=re.compile("unknown|not known|wrong|invalid", re.IGNORECASE))
+        .first
+    ).to_be_visible()
+    made = site.contenthub("token", "create", "short lived", "--role", "viewer", "--json").json["token"]
+    person.give(made)
+    page.get_by_role("heading", level=1, name="Tasks").wait_for()
+    site.contenthub("token", "revoke", "short lived")
+    page.get_by_role("navigation").get_by_role("link", name="Executions").click()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_a_page_that_was_open_while_the_server_was_away_recovers(site: Site, visitor: Visit) -> None:
+    person = visitor("viewer")
+    page = person.page
+    person.go("executions")
+    expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
+    page.context.set_offline(True)
+    page.evaluate("window.dispatchEvent(new Event('offline'))")
+    execution = site.enqueue("while away")
+    site.ended(execution)
+    page.context.set_offline(False)
+    expect(page.locator(f"[data-execution='{execution}']")).to_contain_text("Succeeded")
+    person.noticed.clear()  # the browser reports what it could not fetch meanwhile
+
+
+PROBE = """<img src=x onerror="window.stolen='{0}'"><script>window.stolen='{0}'</script>{{{{7*7}}}}javascript:1"""
+
+
+def test_hostile_text_stays_text(site: Site, visitor: Visit) -> None:
+    """In every field that somebody can fill, and in what executors, clients and tokens say."""
+    hostile = {
+        "name": PROBE.format("name"),
+        "description": PROBE.format("description"),
+        "task_type": "content_generation",
+        "params": site.write(f"broken {PROBE.format('params')}"),
+        "schedule": {"type": "cron", "expression": "0 9 * * *"},
+        "concurrency_key": PROBE.format("key"),
+    }
+    task = site.api("POST", "tasks", hostile)["id"]
+    site.api("PATCH", f"tasks/{task}", {"description": PROBE.format("change")})
+    (site.contenthub.folder / "mended").unlink(missing_ok=True)
+    execution = site.api("POST", f"tasks/{task}/run")["id"]
+    site.ended(execution)
+    keyed = httpx.post(
+        f"{site.url}/api/v1/scheduler/executions",
+        json={"task_type": "content_generation", "params": site.write(PROBE.format("topic"))},
+        headers={"Authorization": f"Bearer {site.tokens['admin']}", "Idempotency-Key": "<b>key</b>"},
+    ).json()["id"]
+    site.ended(keyed)
+    site.contenthub("token", "create", PROBE.format("token")[:100], "--role", "viewer")
+    person = visitor("admin")
+    page = person.page
+    paths = [
+        "",
+        "tasks",
+        f"tasks/{task}",
+        f"tasks/{task}/edit",
+        f"tasks/new?from={task}",
+        "calendar",
+        "executions",
+    ]
+    paths += [f"executions?search={PROBE.format('search')}", f"executions/{execution}", f"executions/{keyed}"]
+    for path in [*paths, "executors", "system"]:
+        person.go(path)
+        page.wait_for_load_state("load")
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.stolen") is None, path
+        assert page.locator("img[src=x]").count() == 0, path
+    person.go(f"tasks/{task}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(PROBE.format("name"))
+
+
+@pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
+def test_it_speaks_the_browsers_language_and_can_be_told_another(visitor: Visit, language: str) -> None:
+    person = visitor(locale=language)
+    page = person.page
+    page.goto(f"{person.url}/scheduler/")
+    first = "Sign in" if language == "en-GB" else "登录"
+    expect(page.get_by_role("button", name=first)).to_be_visible()
+    assert page.locator("html").get_attribute("lang") == ("en" if language == "en-GB" else "zh-CN")
+    page.locator("input").first.fill(person.site.tokens["viewer"])
+    page.get_by_role("button", name=first).click()
+    page.locator("h1").wait_for()
+    page.get_by_role("button", name="Language" if language == "en-GB" else "语言").click()
+    page.get_by_role("menuitem", name="中文" if language == "en-GB" else "English").click()
+    expect(page.locator("h1")).to_have_text("总览" if language == "en-GB" else "Overview")
+    page.reload()
+    expect(page.locator("h1")).to_have_text("总览" if language == "en-GB" else "Overview")
+
+
+def test_it_works_by_keyboard(site: Site, visitor: Visit) -> None:
+    person = visitor("operator")
+    page = person.page
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    person.go("executors")
+    run = page.get_by_role("button", name="Run content_generation once")
+    run.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("Account Id").fill("1")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(run).to_be_focused()

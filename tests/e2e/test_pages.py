@@ -1,0 +1,92 @@
+"""Every page: for everybody (WCAG), on a telephone, light and dark, and small enough to be there at once."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.dashboard.pages import STATIC
+from tests.e2e.screenshots import fill
+from tests.e2e.site import Site, Visit
+
+AXE = Path(__file__).parents[2] / "app/dashboard/ui/node_modules/axe-core/axe.min.js"
+FIRST_PAGE_BYTES = 300_000
+NAMES = (
+    "overview",
+    "tasks",
+    "task",
+    "task-new",
+    "task-edit",
+    "calendar",
+    "executions",
+    "execution",
+    "executors",
+    "system",
+    "not-found",
+)
+AXE_RUN = """async (script) => {
+  (0, eval)(script);
+  const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
+  const {violations} = await window.axe.run(document, {runOnly: rules});
+  return violations.map((one) => [one.id, ...one.nodes.slice(0, 4).map((node) => node.html + node.failureSummary)]);
+}"""
+
+
+@pytest.fixture(scope="module")
+def pages(site: Site) -> dict[str, str]:
+    """A site with something on it: the address of each page."""
+    return fill(site)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", [*NAMES, "sign-in"])
+def test_a_page_passes_wcag_aa(visitor: Visit, pages: dict[str, str], name: str, scheme: str) -> None:
+    # The page's own policy forbids what axe needs to be brought in.
+    options: dict[str, Any] = {"color_scheme": scheme, "bypass_csp": True, "reduced_motion": "reduce"}
+    person = visitor(None if name == "sign-in" else "admin", **options)
+    person.page.goto(f"{person.url}/scheduler/{pages.get(name, '')}")
+    person.page.locator("h1, main").first.wait_for()
+    person.page.wait_for_timeout(800)
+    assert person.page.evaluate(AXE_RUN, AXE.read_text()) == []
+
+
+@pytest.mark.parametrize("name", [*NAMES, "sign-in"])
+def test_a_page_fits_a_telephone(visitor: Visit, pages: dict[str, str], name: str) -> None:
+    person = visitor(None if name == "sign-in" else "admin", viewport={"width": 375, "height": 812})
+    person.page.goto(f"{person.url}/scheduler/{pages.get(name, '')}")
+    person.page.locator("h1, main").first.wait_for()
+    person.page.wait_for_timeout(500)
+    width = person.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 375
+
+
+def test_the_first_page_is_small_and_comes_from_this_server_alone(visitor: Visit, pages: dict[str, str]) -> None:
+    person = visitor()
+    assert pages
+    asked: set[str] = set()
+    fresh = person.page
+    fresh.on("request", lambda request: asked.add(request.url))
+    fresh.goto(f"{person.url}/scheduler/")
+    person.give(person.site.tokens["viewer"])
+    fresh.get_by_role("heading", level=1, name="Overview").wait_for()
+    fresh.wait_for_load_state("load")
+    fresh.wait_for_timeout(1500)
+    assets = {url for url in asked if "/assets/" in url}
+    assert any("chart" in url for url in assets)
+    on_disk = sum(_compressed(url) for url in assets)
+    assert 100_000 < on_disk < FIRST_PAGE_BYTES, sorted((_compressed(url), url) for url in assets)
+
+
+def _compressed(url: str) -> int:
+    """What a browser that takes Brotli is sent for this asset."""
+    file = STATIC / "assets" / url.rsplit("/", 1)[1]
+    small = file.with_name(file.name + ".br")
+    return small.stat().st_size if small.is_file() else file.stat().st_size
+
+
+def test_compressed_assets_are_the_assets() -> None:
+    for packed in (STATIC / "assets").glob("*.gz"):
+        assert gzip.decompress(packed.read_bytes()) == packed.with_suffix("").read_bytes()
