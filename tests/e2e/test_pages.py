@@ -31,7 +31,8 @@ AXE_RUN = """async (script) => {
   (0, eval)(script);
   const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
   const {violations} = await window.axe.run(document, {runOnly: rules});
-  return violations.map((one) => [one.id, ...one.nodes.slice(0, 4).map((node) => node.html + node.failureSummary)]);
+  const said = (node) => node.html + node.failureSummary;
+  return violations.map((one) => [one.id, ...one.nodes.slice(0, 4).map(said)]);
 }"""
 
 

@@ -1,6 +1,6 @@
 import { Button, Group, Modal, Stack } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { lazy, Suspense, useState } from "react";
+import { lazy, Suspense, useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { JsonObject } from "../api/actions";
@@ -22,8 +22,9 @@ interface Props {
 export function AskParams({ title, taskType, params, onClose, submit }: Props) {
   const { t } = useTranslation();
   const executors = useQuery(executorsQuery);
-  // Closed first and gone after: the focus returns to what opened it.
-  const [isOpen, setOpen] = useState(true);
+  // Opened after it is there, closed before it is gone: only so the focus returns to what opened it.
+  const [isOpen, setOpen] = useState(false);
+  useEffect(() => setOpen(true), []);
   const [value, setValue] = useState(params);
   const [isValid, setValid] = useState(true);
   const [isBusy, setBusy] = useState(false);

@@ -2,7 +2,7 @@ import { Group, Text, Tooltip } from "@mantine/core";
 import { Link } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
 
-import type { ExecutionState, Schemas } from "../api/client";
+import type { ExecutionState, Schemas, Task } from "../api/client";
 import { duration } from "../format";
 import { stateColors } from "../theme";
 
@@ -33,27 +33,20 @@ export function triggerText(t: Translate, trigger: string): string {
   return t(`trigger.${trigger}` as "trigger.api", { defaultValue: trigger });
 }
 
-/** The last runs of a task, oldest left: colour is the state, height the duration. */
-export function RunBars({ runs }: { runs: Schemas["RecentRun"][] }) {
+/** The last runs of a task, oldest left: colour is the state, height the duration. Leads to all of them. */
+export function RunBars({ task, runs }: { task: Task; runs: Schemas["RecentRun"][] }) {
   const { t } = useTranslation();
   const longest = Math.max(...runs.map((run) => run.duration_seconds ?? 0), 0.001);
   if (runs.length === 0) return <Text component="span" size="sm" c="dimmed">–</Text>;
+  const inOrder = [...runs].reverse();
+  const said = inOrder.map((run) => t(`state.${run.state}`)).join(", ");
   return (
-    <span className="bars">
-      {[...runs].reverse().map((run) => {
-        const label = `${t(`state.${run.state}`)} · ${duration(run.duration_seconds)} · #${run.id}`;
-        const height = 5 + 17 * ((run.duration_seconds ?? 0) / longest);
-        return (
-          <Tooltip key={run.id} label={label}>
-            <Link
-              to="/executions/$id"
-              params={{ id: run.id }}
-              aria-label={label}
-              style={{ background: stateColors[run.state], height }}
-            />
-          </Tooltip>
-        );
-      })}
-    </span>
+    <Link className="bars" to="/executions" search={{ task_id: task.id }} aria-label={`${t("tasks.runs")}, ${task.name}: ${said}`}>
+      {inOrder.map((run) => (
+        <Tooltip key={run.id} label={`${t(`state.${run.state}`)} · ${duration(run.duration_seconds)} · #${run.id}`}>
+          <span style={{ background: stateColors[run.state], height: 5 + 17 * ((run.duration_seconds ?? 0) / longest) }} />
+        </Tooltip>
+      ))}
+    </Link>
   );
 }

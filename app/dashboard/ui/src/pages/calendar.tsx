@@ -83,9 +83,10 @@ function Week({ calendar }: { calendar: Calendar }) {
                           type="button"
                           className="number"
                           aria-pressed={picked === index}
-                          aria-label={`${dayFormat.format(day)} ${hour}:00, ${t("calendar.fires", { count: total })}`}
+                          aria-label={`${dayFormat.format(day)} ${hour}:00: ${short(total, i18n.language)} (${t("calendar.fires", { count: total })})`}
                           onClick={() => pick(index)}
                           style={{
+                            color: "var(--mantine-color-bright)",
                             background: total === 0 ? "var(--mantine-color-default-hover)" : `color-mix(in srgb, var(--mantine-color-ink-5) ${Math.round(12 + 48 * Math.sqrt(total / most))}%, var(--mantine-color-body))`,
                             outline: picked === index ? "2px solid var(--mantine-primary-color-filled)" : undefined,
                           }}

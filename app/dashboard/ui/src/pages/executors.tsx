@@ -45,7 +45,7 @@ function Card({ executor, statistics, onRun }: { executor: Executor; statistics:
   return (
     <Section
       title={executor.type}
-      aside={mayRun ? <Button size="xs" variant="default" leftSection={<IconRocket size={14} aria-hidden />} onClick={onRun} aria-label={t("executors.runTitle", { type: executor.type })}>{t("executors.runOnce")}</Button> : null}
+      aside={mayRun ? <Button size="xs" variant="default" leftSection={<IconRocket size={14} aria-hidden />} onClick={onRun} aria-label={`${t("executors.runOnce")}: ${executor.type}`}>{t("executors.runOnce")}</Button> : null}
     >
       <SimpleGrid cols={{ base: 1, md: 2 }} spacing="lg">
         <Stack gap="sm">

@@ -95,7 +95,7 @@ export default function Tasks() {
                         {task.last_state ? <StateMark state={task.last_state as ExecutionState} /> : null}
                         <Text size="xs" c="dimmed" component="div"><Ago at={task.last_run_at} /></Text>
                       </Table.Td>
-                      <Table.Td><RunBars runs={runsOf.get(task.id) ?? []} /></Table.Td>
+                      <Table.Td><RunBars task={task} runs={runsOf.get(task.id) ?? []} /></Table.Td>
                       <Table.Td>{mayChange ? <TaskMenu task={task} /> : null}</Table.Td>
                     </Table.Tr>
                   ))}
