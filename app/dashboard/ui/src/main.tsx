@@ -33,7 +33,8 @@ client.getQueryCache().subscribe((event) => {
   // Signed out elsewhere, or the token was revoked: ask anew who is there.
   if (event.type !== "updated" || event.action.type !== "error") return;
   const error: unknown = event.action.error;
-  if (error instanceof ApiError && error.status === 401 && event.query.queryKey[0] !== "session") {
+  const [asked] = event.query.queryKey as readonly unknown[];
+  if (error instanceof ApiError && error.status === 401 && asked !== "session") {
     void client.resetQueries({ queryKey: sessionQuery.queryKey });
   }
 });

@@ -7,10 +7,11 @@ const task = (task_id: number) => ({ params: { path: { task_id } } });
 const execution = (execution_id: number) => ({ params: { path: { execution_id } } });
 
 export type JsonObject = Record<string, unknown>;
-type Params = NonNullable<Schemas["RunRequest"]["params"]>;
 
 export const signIn = async (token: string) => body(await api.POST(`${root}/session`, { body: { token } }));
-export const signOut = async () => void (await api.DELETE(`${root}/session`));
+export const signOut = async () => {
+  await api.DELETE(`${root}/session`);
+};
 
 export const createTask = async (definition: JsonObject) =>
   body(await api.POST(`${root}/tasks`, { body: definition as Schemas["TaskDefinition"] }));
@@ -18,24 +19,26 @@ export const changeTask = async (id: number, version: number, changes: JsonObjec
   body(
     await api.PATCH(`${root}/tasks/{task_id}`, {
       params: { path: { task_id: id }, header: { "if-match": `"${version}"` } },
-      body: changes as Schemas["TaskChanges"],
+      body: changes,
     }),
   );
-export const deleteTask = async (id: number) => void (await api.DELETE(`${root}/tasks/{task_id}`, task(id)));
+export const deleteTask = async (id: number) => {
+  await api.DELETE(`${root}/tasks/{task_id}`, task(id));
+};
 export const pauseTask = async (id: number) => body(await api.POST(`${root}/tasks/{task_id}/pause`, task(id)));
 export const resumeTask = async (id: number) => body(await api.POST(`${root}/tasks/{task_id}/resume`, task(id)));
 export const runTask = async (id: number, params?: JsonObject) =>
   body(
     await api.POST(`${root}/tasks/{task_id}/run`, {
       ...task(id),
-      body: params === undefined ? null : { params: params as Params },
+      body: params === undefined ? null : { params: params },
     }),
   );
 export const previewSchedule = async (definition: JsonObject, language: Language) =>
   body(
     await api.POST(`${root}/tasks/preview`, {
       params: { query: { count: 10, language } },
-      body: definition as Schemas["SchedulePreview"],
+      body: definition,
     }),
   );
 
@@ -54,5 +57,6 @@ export const readLogs = async (id: number, after: number) =>
 
 export const makeToken = async (request: Schemas["TokenRequest"]) =>
   body(await api.POST(`${root}/tokens`, { body: request }));
-export const revokeToken = async (name: string) =>
-  void (await api.DELETE(`${root}/tokens/{name}`, { params: { path: { name } } }));
+export const revokeToken = async (name: string) => {
+  await api.DELETE(`${root}/tokens/{name}`, { params: { path: { name } } });
+};

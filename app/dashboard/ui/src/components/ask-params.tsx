@@ -1,6 +1,6 @@
 import { Button, Group, Modal, Stack } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { lazy, Suspense, useEffect, useState } from "react";
+import { lazy, Suspense, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { JsonObject } from "../api/actions";
@@ -11,6 +11,7 @@ import { Failure, Loading } from "./feedback";
 const ParamsForm = lazy(() => import("./params-form"));
 
 interface Props {
+  opened: boolean;
   title: string;
   taskType: string;
   params: JsonObject;
@@ -19,12 +20,18 @@ interface Props {
 }
 
 /** Ask for params before something runs; the server's errors stay in the form. */
-export function AskParams({ title, taskType, params, onClose, submit }: Props) {
+export function AskParams({ opened, title, ...asked }: Props) {
+  const { t } = useTranslation();
+  return (
+    <Modal opened={opened} onClose={asked.onClose} title={title} size="lg" closeButtonProps={{ "aria-label": t("common.close") }}>
+      <Asked {...asked} />
+    </Modal>
+  );
+}
+
+function Asked({ taskType, params, onClose, submit }: Omit<Props, "opened" | "title">) {
   const { t } = useTranslation();
   const executors = useQuery(executorsQuery);
-  // Opened after it is there, closed before it is gone: only so the focus returns to what opened it.
-  const [isOpen, setOpen] = useState(false);
-  useEffect(() => setOpen(true), []);
   const [value, setValue] = useState(params);
   const [isValid, setValid] = useState(true);
   const [isBusy, setBusy] = useState(false);
@@ -37,7 +44,7 @@ export function AskParams({ title, taskType, params, onClose, submit }: Props) {
     setError(undefined);
     try {
       await submit(value);
-      setOpen(false);
+      onClose();
     } catch (failure) {
       setError(failure);
     } finally {
@@ -46,27 +53,25 @@ export function AskParams({ title, taskType, params, onClose, submit }: Props) {
   };
 
   return (
-    <Modal opened={isOpen} onClose={() => setOpen(false)} onExitTransitionEnd={onClose} title={title} size="lg" closeButtonProps={{ "aria-label": t("common.close") }}>
-      <Stack>
-        {executors.data === undefined ? (
-          <Loading />
-        ) : (
-          <Suspense fallback={<Loading />}>
-            <ParamsForm
-              executor={executors.data.find((item) => item.type === taskType)}
-              value={value}
-              onChange={setValue}
-              onValid={setValid}
-              errors={fields}
-            />
-          </Suspense>
-        )}
-        {elsewhere ? <Failure error={new Error(messageOf(error))} /> : null}
-        <Group justify="flex-end">
-          <Button variant="default" onClick={() => setOpen(false)}>{t("common.close")}</Button>
-          <Button loading={isBusy} disabled={!isValid} onClick={() => void send()}>{t("tasks.run")}</Button>
-        </Group>
-      </Stack>
-    </Modal>
+    <Stack>
+      {executors.data === undefined ? (
+        <Loading />
+      ) : (
+        <Suspense fallback={<Loading />}>
+          <ParamsForm
+            executor={executors.data.find((item) => item.type === taskType)}
+            value={value}
+            onChange={setValue}
+            onValid={setValid}
+            errors={fields}
+          />
+        </Suspense>
+      )}
+      {elsewhere ? <Failure error={new Error(messageOf(error))} /> : null}
+      <Group justify="flex-end">
+        <Button variant="default" onClick={onClose}>{t("common.close")}</Button>
+        <Button loading={isBusy} disabled={!isValid} onClick={() => void send()}>{t("tasks.run")}</Button>
+      </Group>
+    </Stack>
   );
 }

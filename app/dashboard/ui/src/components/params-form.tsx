@@ -1,5 +1,6 @@
-import { JsonInput, Stack } from "@mantine/core";
+import { JsonInput, Stack, Text } from "@mantine/core";
 import Form from "@rjsf/mantine";
+import type { FieldErrorProps } from "@rjsf/utils";
 import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 
@@ -25,7 +26,7 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
   if (schema === undefined) {
     return <PlainJson value={value} onChange={onChange} onValid={onValid} error={errors.params} />;
   }
-  const { title: _title, description: _description, ...untitled } = schema;
+  const untitled = { ...schema, title: undefined, description: undefined };
   return (
     <Form
       tagName="div"
@@ -39,10 +40,17 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       liveValidate="onBlur"
       uiSchema={{ "ui:submitButtonOptions": { norender: true } }}
       omitExtraData={false}
+      templates={{ FieldErrorTemplate: FieldErrors }}
     >
       <></>
     </Form>
   );
+}
+
+/** Inputs show their errors themselves; what is wrong with a whole object or list has no input to stand at. */
+function FieldErrors({ errors = [], schema }: FieldErrorProps) {
+  if (errors.length === 0 || (schema.type !== "object" && schema.type !== "array")) return null;
+  return <>{errors.map((error, index) => <Text key={index} size="sm" c="var(--mantine-color-error)">{error}</Text>)}</>;
 }
 
 interface PlainProps {

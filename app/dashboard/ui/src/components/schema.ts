@@ -6,7 +6,7 @@ type Schema = Record<string, unknown>;
 /** `anyOf: [X, null]`, which pydantic writes for an optional field, becomes X: a field that is left empty is left
  * out, so nobody has to choose between "option 1" and "option 2". */
 export function friendly(schema: unknown): RJSFSchema {
-  if (Array.isArray(schema)) return schema.map(friendly) as unknown as RJSFSchema;
+  if (Array.isArray(schema)) return schema.map(friendly);
   if (typeof schema !== "object" || schema === null) return schema as RJSFSchema;
   const found = schema as Schema;
   const { anyOf, ...rest } = found;
@@ -18,7 +18,7 @@ export function friendly(schema: unknown): RJSFSchema {
       return friendly(merged);
     }
   }
-  return Object.fromEntries(Object.entries(found).map(([key, value]) => [key, friendly(value)])) as RJSFSchema;
+  return Object.fromEntries(Object.entries(found).map(([key, value]) => [key, friendly(value)]));
 }
 
 /** The server's errors by dotted path, as the form takes them. */

@@ -35,6 +35,7 @@ function run(schema: RJSFSchema, data: unknown): RJSFValidationError[] {
 }
 
 class PlainValidator implements ValidatorType<Json> {
+  // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the interface has it
   rawValidation<Result = unknown>(schema: RJSFSchema, data?: Json) {
     return { errors: run(schema, data) as Result[] };
   }
@@ -61,5 +62,5 @@ class PlainValidator implements ValidatorType<Json> {
   toErrorList = toErrorList;
 }
 
-export const validator: ValidatorType<Json, RJSFSchema, FormContextType> = new PlainValidator() as never;
+export const validator: ValidatorType<Json, RJSFSchema, FormContextType> = new PlainValidator();
 export default validator;

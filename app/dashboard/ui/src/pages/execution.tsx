@@ -64,7 +64,7 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
         {execution.result === null ? null : <Section title={t("execution.result")}><JsonBlock value={execution.result} label={t("execution.result")} /></Section>}
       </SimpleGrid>
       {last?.traceback ? <Section title={t("execution.traceback")}><Block text={last.traceback} label={t("execution.traceback")} /></Section> : null}
-      <Log execution={execution} />
+      <Log key={`${execution.id} ${execution.finished_at}`} execution={execution} />
     </Page>
   );
 }
@@ -128,7 +128,7 @@ function Actions({ execution }: { execution: ExecutionDetail }) {
   const again = useAct(
     (params: Record<string, unknown>) =>
       execution.task_id === null
-        ? enqueue({ task_type: execution.task_type, params: params as never, priority: execution.priority })
+        ? enqueue({ task_type: execution.task_type, params: params, priority: execution.priority })
         : runTask(execution.task_id, params),
     { done: (made) => t("tasks.ran", { id: made.id }), then: (made) => void navigate({ to: "/executions/$id", params: { id: made.id } }) },
   );
@@ -152,9 +152,7 @@ function Actions({ execution }: { execution: ExecutionDetail }) {
           <Menu.Item onClick={() => copy(asPython(execution))}>{t("execution.python")}</Menu.Item>
         </Menu.Dropdown>
       </Menu>
-      {isAsking ? (
-        <AskParams title={t("execution.againTitle")} taskType={execution.task_type} params={execution.params} onClose={ask.close} submit={(params) => again.mutateAsync(params)} />
-      ) : null}
+      <AskParams opened={isAsking} title={t("execution.againTitle")} taskType={execution.task_type} params={execution.params} onClose={ask.close} submit={(params) => again.mutateAsync(params)} />
     </>
   );
 }
@@ -174,7 +172,6 @@ function Log({ execution }: { execution: ExecutionDetail }) {
     let isGone = false;
     let after = 0;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    setLines([]);
     const read = async () => {
       try {
         const page = await readLogs(id, after);

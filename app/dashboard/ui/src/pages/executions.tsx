@@ -28,7 +28,7 @@ export default function Executions() {
   const filters = executionsRoute.useSearch();
   const mayChange = useMay("operator");
   const [picked, setPicked] = useState<ReadonlySet<number>>(new Set());
-  const isFiltered = Object.values(filters).some((value) => value !== undefined);
+  const isFiltered = Object.values(filters as Record<string, unknown>).some((value) => value !== undefined);
   return (
     <Page title={t("executions.title")}>
       <Filters key={JSON.stringify([filters.task_id])} filters={filters} isFiltered={isFiltered} />

@@ -1,8 +1,8 @@
 import { Badge, Button, Group, SimpleGrid, Stack, Text } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
 import { IconRocket } from "@tabler/icons-react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
-import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { enqueue } from "../api/actions";
@@ -20,7 +20,6 @@ export default function Executors() {
   const { t } = useTranslation();
   const found = useQuery(executorsQuery);
   const statistics = useQuery(executorStatisticsQuery("week"));
-  const [chosen, choose] = useState<Executor>();
   return (
     <Page title={t("executors.title")}>
       {found.data === undefined ? (
@@ -28,16 +27,15 @@ export default function Executors() {
       ) : (
         <Stack gap="md">
           {found.data.map((executor) => (
-            <Card key={executor.type} executor={executor} statistics={statistics.data?.find((one) => one.task_type === executor.type)} onRun={() => choose(executor)} />
+            <Card key={executor.type} executor={executor} statistics={statistics.data?.find((one) => one.task_type === executor.type)} />
           ))}
         </Stack>
       )}
-      {chosen ? <RunOnce executor={chosen} onClose={() => choose(undefined)} /> : null}
     </Page>
   );
 }
 
-function Card({ executor, statistics, onRun }: { executor: Executor; statistics: Schemas["ExecutorStatistics"] | undefined; onRun: () => void }) {
+function Card({ executor, statistics }: { executor: Executor; statistics: Schemas["ExecutorStatistics"] | undefined }) {
   const { t, i18n } = useTranslation();
   const mayRun = useMay("operator");
   const { params_schema: schema, ...info } = executor.info;
@@ -45,7 +43,7 @@ function Card({ executor, statistics, onRun }: { executor: Executor; statistics:
   return (
     <Section
       title={executor.type}
-      aside={mayRun ? <Button size="xs" variant="default" leftSection={<IconRocket size={14} aria-hidden />} onClick={onRun} aria-label={`${t("executors.runOnce")}: ${executor.type}`}>{t("executors.runOnce")}</Button> : null}
+      aside={mayRun ? <RunOnce executor={executor} /> : null}
     >
       <SimpleGrid cols={{ base: 1, md: 2 }} spacing="lg">
         <Stack gap="sm">
@@ -62,7 +60,7 @@ function Card({ executor, statistics, onRun }: { executor: Executor; statistics:
           <Failures type={executor.type} />
         </Stack>
         <Stack gap="sm">
-          {schema == null ? <Text size="sm" c="dimmed">{t("executors.noSchema")}</Text> : <Fields schema={schema as Schema} />}
+          {schema == null ? <Text size="sm" c="dimmed">{t("executors.noSchema")}</Text> : <Fields schema={schema} />}
           <details>
             <summary style={{ cursor: "pointer", fontSize: "0.875rem" }}>{t("executors.info")}</summary>
             <JsonBlock value={info} label={`${t("executors.info")}: ${executor.type}`} />
@@ -113,12 +111,18 @@ function Failures({ type }: { type: string }) {
   );
 }
 
-function RunOnce({ executor, onClose }: { executor: Executor; onClose: () => void }) {
+function RunOnce({ executor }: { executor: Executor }) {
   const { t } = useTranslation();
   const navigate = useNavigate();
-  const run = useAct((params: Record<string, unknown>) => enqueue({ task_type: executor.type, params: params as never, priority: 0 }), {
+  const [isAsking, ask] = useDisclosure();
+  const run = useAct((params: Record<string, unknown>) => enqueue({ task_type: executor.type, params: params, priority: 0 }), {
     done: (made) => t("tasks.ran", { id: made.id }),
     then: (made) => void navigate({ to: "/executions/$id", params: { id: made.id } }),
   });
-  return <AskParams title={t("executors.runTitle", { type: executor.type })} taskType={executor.type} params={{}} onClose={onClose} submit={(params) => run.mutateAsync(params)} />;
+  return (
+    <>
+      <Button size="xs" variant="default" leftSection={<IconRocket size={14} aria-hidden />} onClick={ask.open} aria-label={`${t("executors.runOnce")}: ${executor.type}`}>{t("executors.runOnce")}</Button>
+      <AskParams opened={isAsking} title={t("executors.runTitle", { type: executor.type })} taskType={executor.type} params={{}} onClose={ask.close} submit={(params) => run.mutateAsync(params)} />
+    </>
+  );
 }

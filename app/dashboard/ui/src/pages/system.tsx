@@ -46,7 +46,7 @@ function Server() {
         items={[
           [t("system.version"), status.version],
           [t("system.node"), <span key="node" className="mono">{status.node ?? "–"}</span>],
-          [t("system.engine"), String(status.engine?.engine ?? "–")],
+          [t("system.engine"), typeof status.engine?.engine === "string" ? status.engine.engine : "–"],
           [t("system.database"), status.database],
           [t("system.journal"), t("system.journalText", { writes: count(status.journal.writes ?? 0, i18n.language), groups: count(status.journal.groups ?? 0, i18n.language) })],
           [t("system.clock"), <span key="clock"><Moment at={status.now} /> · {t("system.clockText", { lag: duration(lag) })}</span>],
@@ -64,7 +64,7 @@ function SettingsTable() {
   const days = found.data?.find((setting) => setting.name === "SCHEDULER_RETENTION_DAYS")?.value;
   return (
     <Section title={t("system.settings")}>
-      {days === undefined ? null : <Text size="sm">{t("system.retentionText", { days: String(days) })}</Text>}
+      {typeof days === "number" ? <Text size="sm">{t("system.retentionText", { days })}</Text> : null}
       {found.data === undefined ? (
         found.error ? <Failure error={found.error} /> : <Loading />
       ) : (

@@ -114,9 +114,7 @@ function Actions({ task }: { task: Task }) {
           ) : null}
         </Menu.Dropdown>
       </Menu>
-      {isAsking ? (
-        <AskParams title={t("tasks.runTitle", { name: task.name })} taskType={task.task_type} params={task.params} onClose={ask.close} submit={(params) => run.mutateAsync(params)} />
-      ) : null}
+      <AskParams opened={isAsking} title={t("tasks.runTitle", { name: task.name })} taskType={task.task_type} params={task.params} onClose={ask.close} submit={(params) => run.mutateAsync(params)} />
     </>
   );
 }

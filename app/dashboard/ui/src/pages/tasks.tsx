@@ -30,7 +30,7 @@ export default function Tasks() {
   const runsOf = new Map(runs.data?.map((one) => [one.task_id, one.runs]));
   const [picked, setPicked] = useState<ReadonlySet<number>>(new Set());
   const chosen = tasks.filter((task) => picked.has(task.id));
-  const isFiltered = Object.entries(filters).some(([key, value]) => key !== "order" && value !== undefined);
+  const isFiltered = Object.entries(filters as Record<string, unknown>).some(([key, value]) => key !== "order" && value !== undefined);
   const toggle = (id: number) =>
     setPicked((before) => {
       const after = new Set(before);

@@ -1,0 +1,103 @@
+import { MantineProvider } from "@mantine/core";
+import { render, screen } from "@testing-library/react";
+import userEvent from "@testing-library/user-event";
+import type { ReactNode } from "react";
+import { expect, test, vi } from "vitest";
+
+import type { Executor } from "../api/client";
+import { i18next } from "../i18n";
+import { Block } from "./feedback";
+import { Fires } from "./fires";
+import ParamsForm from "./params-form";
+import { extraErrors, friendly } from "./schema";
+import { scheduleOf, type ScheduleDraft } from "./schedule-editor";
+import { inUnits, scheduleText } from "./schedule-text";
+import { StateMark } from "./state";
+
+const show = (children: ReactNode) => render(<MantineProvider>{children}</MantineProvider>);
+
+const executor = {
+  type: "writing",
+  info: {
+    params_schema: {
+      type: "object",
+      required: ["topic"],
+      properties: {
+        topic: { type: "string", title: "Topic", minLength: 3 },
+        limit: { anyOf: [{ type: "integer" }, { type: "null" }], default: null, title: "Limit" },
+      },
+    },
+  },
+} as unknown as Executor;
+
+test("a form is made of the executor's schema, and what the server refuses stands at its field", () => {
+  show(<ParamsForm executor={executor} value={{ topic: "AI" }} onChange={vi.fn()} errors={{ "params.topic": "too short" }} />);
+  expect(screen.getByRole("textbox", { name: /Topic/ })).toHaveValue("AI");
+  expect(screen.getByText("too short")).toBeInTheDocument();
+});
+
+test("an optional field is a field, not a choice of schemas", () => {
+  expect(friendly(executor.info.params_schema).properties?.limit).toEqual({ type: "integer", title: "Limit" });
+});
+
+test("without a schema params are JSON, and what is no object cannot be sent", async () => {
+  const onValid = vi.fn();
+  const onChange = vi.fn();
+  show(<ParamsForm executor={undefined} value={{}} onChange={onChange} onValid={onValid} />);
+  const box = screen.getByRole("textbox");
+  await userEvent.clear(box);
+  await userEvent.type(box, "[[1]");
+  expect(onValid).toHaveBeenLastCalledWith(false);
+  await userEvent.clear(box);
+  await userEvent.type(box, '{{"n": 1}');
+  expect(onValid).toHaveBeenLastCalledWith(true);
+  expect(onChange).toHaveBeenLastCalledWith({ n: 1 });
+});
+
+test("errors go to the fields they name, however deep, and to no others", () => {
+  expect(extraErrors({ "params.a.b": "wrong", params: "all of it", name: "taken" }, "params")).toEqual({
+    __errors: ["all of it"],
+    a: { b: { __errors: ["wrong"] } },
+  });
+});
+
+const draft: ScheduleDraft = { kind: "interval", expression: "0 9 * * *", amount: 90, unit: "minutes", at: "2030-01-07 09:00:00", timezone: "UTC" };
+
+test("a draft of a schedule is what the API takes", () => {
+  expect(scheduleOf(draft)).toEqual({ type: "interval", seconds: 5400 });
+  expect(scheduleOf({ ...draft, kind: "cron" })).toEqual({ type: "cron", expression: "0 9 * * *" });
+  expect(scheduleOf({ ...draft, kind: "at" })).toEqual({ type: "at", at: "2030-01-07T09:00:00" });
+  expect(scheduleOf({ ...draft, kind: "none" })).toBeNull();
+});
+
+test("an interval is told in the largest unit that fits", async () => {
+  expect(inUnits(5400)).toEqual({ amount: 90, unit: "minutes" });
+  expect(inUnits(1_209_600)).toEqual({ amount: 2, unit: "weeks" });
+  expect(inUnits(0.5)).toEqual({ amount: 0.5, unit: "seconds" });
+  const task = { schedule: { type: "interval", expression: "7200.0" } } as Parameters<typeof scheduleText>[1];
+  expect(scheduleText(i18next.t, task)).toBe("Every 2 hours");
+  await i18next.changeLanguage("zh");
+  expect(scheduleText(i18next.t, task)).toMatch(/2 .*小时/);
+});
+
+test("fires stand in the task's zone; the offset only where clocks change between them", () => {
+  const { unmount } = show(<Fires fires={["2030-01-07T08:00:00Z", "2030-01-08T08:00:00Z"]} zone="Europe/Berlin" language="en-GB" />);
+  expect(screen.getByText("7 Jan 2030, 09:00:00")).toBeInTheDocument();
+  unmount();
+  show(<Fires fires={["2030-03-30T08:00:00Z", "2030-03-31T07:00:00Z"]} zone="Europe/Berlin" language="en-GB" />);
+  expect(screen.getByText("30 Mar 2030, 09:00:00 GMT+1")).toBeInTheDocument();
+  expect(screen.getByText("31 Mar 2030, 09:00:00 GMT+2")).toBeInTheDocument();
+});
+
+test("a state has a name beside its colour, in the language of the page", async () => {
+  await i18next.changeLanguage("zh");
+  show(<StateMark state="failed" reason="timeout" />);
+  expect(screen.getByText(/失败/)).toBeInTheDocument();
+});
+
+test("hostile text stays text", () => {
+  const hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+  show(<Block text={hostile} label="log" />);
+  expect(screen.getByRole("region", { name: "log" })).toHaveTextContent(hostile);
+  expect(document.querySelector("img, script")).toBeNull();
+});
