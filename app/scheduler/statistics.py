@@ -109,14 +109,15 @@ class Statistics:
         steps = range(int((now - first) / period.step) + 1)
         points = {_label(at, period): Point(at) for at in (first + step * period.step for step in steps)}
         with self._sessions() as session:
-            label = _label_column(session, period)
-            query = select(label, executions.c.state, _bucket(), func.count())
+            # Grouped by name: PostgreSQL takes an expression for the same only if its parameters are.
+            step = _label_column(session, period).label("step")
+            query = select(step, executions.c.state, _bucket().label("bucket"), func.count())
             query = query.where(executions.c.finished_at >= first, executions.c.finished_at.is_not(None))
             if task_id is not None:
                 query = query.where(executions.c.task_id == task_id)
             if task_type is not None:
                 query = query.where(executions.c.task_type == task_type)
-            rows = session.execute(query.group_by(label, executions.c.state, _bucket())).all()
+            rows = session.execute(query.group_by("step", executions.c.state, "bucket")).all()
         summary = Summary()
         for at, state, bucket, count in rows:
             _add(summary, state, bucket, count)
@@ -127,9 +128,9 @@ class Statistics:
     def by_type(self, period: Period, now: datetime) -> dict[str, Summary]:
         """What ended in the period up to `now`, by executor type."""
         query = (
-            select(executions.c.task_type, executions.c.state, _bucket(), func.count())
+            select(executions.c.task_type, executions.c.state, _bucket().label("bucket"), func.count())
             .where(executions.c.finished_at >= now - period.length, executions.c.finished_at.is_not(None))
-            .group_by(executions.c.task_type, executions.c.state, _bucket())
+            .group_by(executions.c.task_type, executions.c.state, "bucket")
         )
         found: dict[str, Summary] = defaultdict(Summary)
         with self._sessions() as session:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from playwright.sync_api import Browser
 
-from tests.e2e.site import Person, Site, Visit, chromium, serving, visit
+from tests.e2e.site import CHROMIUM, Person, Site, Visit, chromium, serving, visit
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The browser."""
+    """The browser. Where it is missing these tests are skipped, but not in CI."""
+    if not CHROMIUM.is_file() and "CI" not in os.environ:
+        pytest.skip(f"no {CHROMIUM}; Debian has it: apt-get install chromium")
     with chromium() as found:
         yield found
 
