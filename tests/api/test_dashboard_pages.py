@@ -1,0 +1,69 @@
+"""The dashboard's page and assets as a browser gets them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.dashboard import pages
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A build of our own making: these tests are about how it is served."""
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "index.html").write_text('<meta name="csp-nonce" content="__CSP_NONCE__"><div id="root"></div>')
+    monkeypatch.setattr(pages, "STATIC", tmp_path)
+    return tmp_path
+
+
+def directives(policy: str) -> dict[str, set[str]]:
+    return {name: set(values) for name, *values in (part.split() for part in policy.split("; "))}
+
+
+@pytest.mark.parametrize("path", ["", "tasks", "tasks/7/edit", "executions?state=failed", "nowhere/../.."])
+def test_every_address_is_the_page_and_no_foreign_code_runs_in_it(
+    client: TestClient, built: Path, path: str
+) -> None:
+    answer = client.get(f"/scheduler/{path}")
+    assert answer.status_code == 200
+    allowed = directives(answer.headers["content-security-policy"])
+    assert allowed["default-src"] == {"'none'"}
+    assert allowed["script-src"] == {"'self'"}
+    assert allowed["frame-ancestors"] == {"'none'"}
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert not re.search(r"https?:", answer.headers["content-security-policy"])
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert built
+
+
+def test_the_nonce_is_new_each_time_and_the_same_in_page_and_policy(client: TestClient, built: Path) -> None:
+    nonces = set()
+    for _ in range(3):
+        answer = client.get("/scheduler/")
+        (nonce,) = re.findall(r'content="([\w-]{16,})"', answer.text)
+        assert f"'nonce-{nonce}'" in answer.headers["content-security-policy"]
+        nonces.add(nonce)
+    assert len(nonces) == 3
+    assert built
+
+
+def test_the_way_to_the_dashboard(client: TestClient, built: Path) -> None:
+    assert client.get("/", follow_redirects=False).headers["location"] == "scheduler/"
+    assert client.get("/scheduler", follow_redirects=False).headers["location"] == "scheduler/"
+    assert built
+
+
+def test_where_nothing_was_built_the_page_says_so_and_the_api_works(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "STATIC", tmp_path / "none")
+    answer = client.get("/scheduler/tasks")
+    assert answer.status_code == 503
+    assert "pip install" in answer.text
+    assert "仪表盘尚未构建" in answer.text
+    assert client.get("/api/v1/scheduler/status").status_code == 200
