@@ -237,7 +237,46 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
             ),
         )
     )
+    found.append(_lists(10_000 if quick else 1_000_000))
+    found.append(_streams(300))
     return found
+
+
+def _lists(many: int) -> Benchmark:
+    """The dashboard's lists: a long history beside a short one."""
+    long, short = f"{many:,} executions", "1,000 executions"
+    lists, summaries = ("executions", "failed", "task", "search"), ("attention", "status")
+
+    def slower(name: str) -> Ratio:
+        key = f"{name}_p50_ms"
+        aim = 2 if name in lists else None  # who counts failures takes longer where more has failed
+        return Ratio(f"{name}, long ÷ short", lambda f: f[long][key] / f[short][key], at_most=aim)
+
+    return Benchmark(
+        "lists",
+        (
+            Probe(long, "dashboard", "lists", (f"executions={many}",)),
+            Probe(short, "dashboard", "lists", ("executions=1000",)),
+        ),
+        tuple(slower(name) for name in (*lists, *summaries)),
+    )
+
+
+def _streams(many: int) -> Benchmark:
+    """Open pages: many beside none."""
+    open_pages, none = f"{many} open pages", "no open page"
+    return Benchmark(
+        "streams",
+        (
+            Probe(open_pages, "dashboard", "streams", (f"streams={many}",)),
+            Probe(none, "dashboard", "streams", ("streams=0",)),
+        ),
+        (
+            Ratio("p50, open ÷ none", lambda f: f[open_pages]["p50_ms"] / f[none]["p50_ms"], at_most=2),
+            Ratio("p99, open ÷ none", lambda f: f[open_pages]["p99_ms"] / f[none]["p99_ms"]),
+            Ratio("memory, open ÷ none", lambda f: f[open_pages]["memory_mib"] / f[none]["memory_mib"]),
+        ),
+    )
 
 
 def _on_postgres(jobs: int) -> Benchmark:

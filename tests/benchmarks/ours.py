@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -15,14 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
-import uvicorn
 from sqlalchemy import text
 
 from app.core.config import Settings
 from app.core.logging import configure_logging
 from app.db.schema import upgrade
-from app.factory import create_app
 from app.scheduler.events import ExecutionChanged
 from app.scheduler.runtime import Runtime, build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
@@ -36,6 +30,7 @@ from tests.benchmarks.measure import (
     row_watch,
     spread_ms,
 )
+from tests.benchmarks.served import serving
 from tests.postgres import postgres_server
 
 
@@ -227,42 +222,15 @@ async def footprint(tasks: int) -> probe.Figures:
             return {"start_ms": elapsed * MILLISECONDS, "memory_mib": resident_mib()}
 
 
-_CLIENT = """
-import json, sys, time, httpx
-seconds = []
-with httpx.Client(base_url=sys.argv[1]) as client:
-    end = time.monotonic() + float(sys.argv[2])
-    while time.monotonic() < end:
-        asked = time.perf_counter()
-        client.get("/health/live").raise_for_status()
-        seconds.append(time.perf_counter() - asked)
-print(json.dumps(seconds))
-"""
-
-
 async def api_latency(blocked: int) -> probe.Figures:
     """p99 of GET /health/live, asked by another process, while `blocked` executors sleep in their threads."""
-    configure_logging("WARNING")
     with probe.workspace() as folder:
-        settings = _settings(folder).model_copy(update={"publish_directory": folder / "site"})
-        app = create_app(settings)
-        app.state.service.register_executor(Sleeper())
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=address) as client:
-            await client.get("/health/live")
-        for _ in range(blocked):
-            await app.state.service.enqueue("sleeper")
-        asking = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _CLIENT, address, "1.5", stdout=subprocess.PIPE
-        )
-        answer, _ = await asking.communicate()
-        server.should_exit = True
-        await serving
-        return {"p99_ms": percentile(json.loads(answer), 99) * MILLISECONDS}
+        async with serving(_settings(folder).model_copy(update={"publish_directory": folder / "site"})) as site:
+            site.app.state.service.register_executor(Sleeper())
+            for _ in range(blocked):
+                await site.app.state.service.enqueue("sleeper")
+            seconds = await site.ask("/health/live", seconds=1.5)
+        return {"p99_ms": percentile(seconds, 99) * MILLISECONDS}
 
 
 if __name__ == "__main__":
