@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.faults.run import Report, run
+from tests.faults.run import CLIENTS, Report, run
 
 TARGETS = ("sqlite", "postgres", "pgqueuer")
 
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", choices=TARGETS, nargs="+", default=list(TARGETS))
     parser.add_argument("--processes", type=int, default=4, help="servers; pgqueuer has one more, two record only")
+    parser.add_argument("--clients", type=int, default=CLIENTS, help="who enqueue, each as fast as it is answered")
     parser.add_argument("--only", nargs="+", metavar="FAULT", help="names of faults, such as kill, freeze")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the servers' log and diary there")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -51,6 +52,7 @@ def main() -> int:
                 seconds=arguments.minutes * 60,
                 seed=arguments.seed,
                 processes=arguments.processes + (target == "pgqueuer"),
+                clients=arguments.clients,
                 only=tuple(arguments.only) if arguments.only else None,
                 on_progress=lambda elapsed, now, bar=bar: progress.update(
                     bar, completed=elapsed, description=f"{now.target}: {sum(now.faults.values())} faults"

@@ -138,6 +138,7 @@ def run(
     seconds: float,
     seed: int,
     processes: int = 4,
+    clients: int = CLIENTS,
     only: tuple[str, ...] | None = None,
     broken: str | None = None,
     on_progress: Callable[[float, Report], None] = lambda _elapsed, _report: None,
@@ -152,7 +153,7 @@ def run(
         deployment.await_up()
         _make_tasks(deployment.servers[0])
         traffic = Traffic(deployment, seed, pause=0.1)
-        traffic.start(CLIENTS)
+        traffic.start(clients)
         faults = _faults(deployment, report, chance, only)
         started = time.monotonic()
         while (elapsed := time.monotonic() - started) < seconds:
