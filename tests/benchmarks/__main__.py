@@ -237,9 +237,46 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
             ),
         )
     )
+    found += [
+        _scaling(database, jobs, one_instant=2_000 if quick else 10_000) for database in ("sqlite", "postgres")
+    ]
     found.append(_lists(10_000 if quick else 1_000_000))
     found.append(_streams(300))
     return found
+
+
+def _scaling(database: str, jobs: int, one_instant: int) -> Benchmark:
+    """One process beside two and four, on work that all of them may take."""
+    done, fired = "{} processes, executions", "{} processes, fires"
+    counts = (1, 2, 4)
+
+    def more(name: str) -> Ratio:
+        return Ratio(f"{name.format('4')} ÷ 1", lambda f: f[name.format(4)]["rate"] / f[name.format(1)]["rate"])
+
+    return Benchmark(
+        f"scaling {database}",
+        (
+            *(
+                Probe(
+                    done.format(count),
+                    "processes",
+                    "throughput",
+                    (f"jobs={jobs}", f"processes={count}", f"database={database}"),
+                )
+                for count in counts
+            ),
+            *(
+                Probe(
+                    fired.format(count),
+                    "processes",
+                    "fires",
+                    (f"tasks={one_instant}", f"processes={count}", f"database={database}"),
+                )
+                for count in counts
+            ),
+        ),
+        (more(done), more(fired)),
+    )
 
 
 def _lists(many: int) -> Benchmark:
