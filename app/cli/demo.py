@@ -134,6 +134,7 @@ def _say_where_to_look(settings: Settings) -> None:
     output.show_fields(
         [
             ("Published site", f"{address}/site/index.html"),
+            ("Dashboard", f"{address}/scheduler/"),
             ("API", f"{address}/docs"),
             ("Database", settings.database_url.removeprefix("sqlite:///")),
             ("Tasks", f"{DIGEST} (every minute), {PUBLISH} (20 seconds later)"),

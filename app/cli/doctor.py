@@ -21,6 +21,7 @@ from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.core.errors import InvalidRequest, SchedulerError
 from app.core.logging import configure_logging
+from app.dashboard.pages import is_built
 
 if TYPE_CHECKING:
     from app.scheduler.runtime import Runtime
@@ -78,6 +79,7 @@ def examine() -> Iterator[Finding]:
     yield from _clock()
     yield from _time_zones()
     yield from _folders(settings)
+    yield _dashboard()
     yield from _with_database(settings)
 
 
@@ -120,6 +122,13 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "disk space", level, f"{free / 1024**2:.0f} MiB are left for {folder}", "make room on the disk"
             )
+
+
+def _dashboard() -> Finding:
+    if is_built():
+        return Finding("dashboard", "ok", "built; served at /scheduler/")
+    remedy = "install the package again where npm's registry can be reached"
+    return Finding("dashboard", "warn", "not built; the API works without it", remedy)
 
 
 def _sqlite_file(settings: Settings) -> Path | None:

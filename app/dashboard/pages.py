@@ -68,12 +68,16 @@ class _Assets(StaticFiles):
         return response
 
 
+def is_built() -> bool:
+    """Whether there is a dashboard to serve."""
+    return (STATIC / "index.html").is_file()
+
+
 def page() -> Response:
     """The page, with a nonce of its own for the styles that its components make."""
-    index = STATIC / "index.html"
-    built = index.is_file()
+    built = is_built()
     nonce = secrets.token_urlsafe(16)
-    text = index.read_text(encoding="utf-8").replace(_NONCE, nonce) if built else _NOT_BUILT
+    text = (STATIC / "index.html").read_text(encoding="utf-8").replace(_NONCE, nonce) if built else _NOT_BUILT
     return HTMLResponse(
         text,
         status_code=200 if built else 503,
