@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import asyncpg
 from loguru import logger
 from pgqueuer.db import AsyncpgPoolDriver
-from pgqueuer.errors import PgqException, RetryRequested
+from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Context, Job
 from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
@@ -252,7 +252,7 @@ class PgQueuerEngine:
             began = time.monotonic()
             try:
                 await self._serve()
-            except (OSError, RuntimeError, asyncpg.PostgresError, asyncpg.InterfaceError, PgqException) as error:
+            except Exception as error:  # noqa: BLE001 - whatever ended it, without PgQueuer nothing runs here
                 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
                 logger.warning("PgQueuer 已中断，{} 秒后重新连接: {}", pause, error or type(error).__name__)
