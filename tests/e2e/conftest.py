@@ -1,4 +1,4 @@
-"""One browser for all tests; for each module a site of its own."""
+"""For each module a browser and a site of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from playwright.sync_api import Browser
 from tests.e2e.site import CHROMIUM, Person, Site, Visit, chromium, serving, visit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The browser. Where it is missing these tests are skipped, but not in CI."""
+    """The browser. Where it is missing these tests are skipped, but not in CI.
+
+    Closed with its module: while it is open an event loop runs in this thread, and no other test may have one.
+    """
     if not CHROMIUM.is_file() and "CI" not in os.environ:
         pytest.skip(f"no {CHROMIUM}; Debian has it: apt-get install chromium")
     with chromium() as found:

@@ -237,3 +237,62 @@ def test_it_works_by_keyboard(site: Site, visitor: Visit) -> None:
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(run).to_be_focused()
+
+
+def test_many_at_once(site: Site, visitor: Visit) -> None:
+    """Bulk actions say what they did; what was picked, and nothing else, is changed."""
+    (site.contenthub.folder / "mended").unlink(missing_ok=True)
+    body = {"task_type": "content_generation", "schedule": {"type": "cron", "expression": "0 9 * * *"}}
+    ids = [
+        site.api("POST", "tasks", {**body, "name": f"bulk {n}", "params": site.write(f"broken {n}")})["id"]
+        for n in range(3)
+    ]
+    person = visitor("admin")
+    page = person.page
+    person.go("tasks?search=bulk")
+    for name in ("bulk 0", "bulk 1"):
+        page.get_by_role("checkbox", name=f"Select {name}").check()
+    chosen = page.get_by_role("region", name="2 selected")
+    chosen.get_by_role("button", name="Run now").click()
+    expect(page.get_by_text("2 done").first).to_be_visible()
+    chosen.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("row").filter(has_text="Paused")).to_have_count(2)
+    assert [site.api("GET", f"tasks/{one}")["is_active"] for one in ids] == [False, False, True]
+
+    runs = [site.api("GET", "executions", task_id=one)["items"][0]["id"] for one in ids[:2]]
+    for run in runs:
+        site.ended(run)
+    site.mend()
+    person.go("executions?state=failed&search=bulk")
+    for run in runs:
+        page.get_by_role("checkbox", name=f"Select #{run}").check()
+    page.get_by_role("region", name="2 selected").get_by_role("button", name="Retry").click()
+    expect(page.locator(f"[data-execution='{runs[0]}']")).to_have_count(0)  # it is no failure any more
+    assert [site.ended(run)["state"] for run in runs] == ["success", "success"]
+
+    person.go("tasks?search=bulk")
+    page.get_by_role("checkbox", name="Select bulk 2").check()
+    page.get_by_role("region", name="1 selected").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("link", name="bulk 2", exact=True)).to_have_count(0)
+    assert {one["name"] for one in site.api("GET", "tasks", search="bulk")["items"]} == {"bulk 0", "bulk 1"}
+
+
+def test_a_token_is_made_shown_once_and_revoked(site: Site, visitor: Visit) -> None:
+    person = visitor("admin")
+    page = person.page
+    person.go("system")
+    page.get_by_role("button", name="New token").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("from the page")
+    dialog.get_by_role("button", name="Create").click()
+    token = dialog.locator("pre").inner_text()
+    assert httpx.get(f"{site.url}/api/v1/scheduler/tasks", headers={"Authorization": f"Bearer {token}"}).is_success
+    dialog.get_by_role("button", name="Close").last.click()
+    row = page.get_by_role("row").filter(has_text="from the page")
+    row.get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked")
+    refused = httpx.get(f"{site.url}/api/v1/scheduler/tasks", headers={"Authorization": f"Bearer {token}"})
+    assert refused.status_code == 401
+    assert token not in page.content()
