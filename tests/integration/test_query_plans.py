@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.config import Settings
 from app.db.database import make_engine
 from app.db.schema import upgrade
 from app.models.task_execution import EXECUTION_FIELDS, ExecutionState, TaskExecution
 from app.scheduler import executions, firing, nodes, retention
+from app.scheduler.attention import Attention
+from app.scheduler.changes import ChangeWatch
 from app.scheduler.explain import explain
 from app.scheduler.history import History
+from app.scheduler.statistics import Period, Statistics
 
 SMALL = {"nodes", "sqlite_sequence"}
 """Tables of a few rows, whatever happens."""
@@ -31,17 +34,28 @@ def engine(sqlite_url: str) -> Iterator[Engine]:
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO scheduled_tasks (id, name, task_type, next_run_at) VALUES (1, 'a', 'x', '2031-01-01')"
+                "INSERT INTO scheduled_tasks (id, name, task_type, next_run_at)"
+                " VALUES (1, 'a', 'x', '2031-01-01 00:00:00')"
             )
         )
         connection.execute(text("INSERT INTO task_executions (task_type, task_id) VALUES ('x', 1), ('x', 1)"))
-        connection.execute(text("UPDATE task_executions SET concurrency_key = 'k', run_at = '2029-01-01'"))
+        connection.execute(
+            text("UPDATE task_executions SET concurrency_key = 'k', run_at = '2029-01-01 00:00:00'")
+        )
     yield engine
     engine.dispose()
 
 
 def _history(connection: Connection) -> History:
     return History(sessionmaker(connection.engine))
+
+
+def _sessions(connection: Connection) -> sessionmaker[Session]:
+    return sessionmaker(connection.engine)
+
+
+def _findings(connection: Connection) -> Any:
+    return Attention(_sessions(connection)).findings(NOW, known_types=["x"], node_timeout=timedelta(seconds=30))
 
 
 def _explain(connection: Connection) -> str:
@@ -69,6 +83,15 @@ ASKED: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_task_executions_span", _explain),
 ]
 
+ASKED_BY_PAGES: list[tuple[str, Callable[[Connection], Any]]] = [
+    ("ix_task_executions_finished", lambda c: Statistics(_sessions(c)).series(Period.WEEK, NOW)),
+    ("ix_task_executions_finished", lambda c: Statistics(_sessions(c)).series(Period.DAY, NOW, task_type="x")),
+    ("ix_task_executions_finished", lambda c: Statistics(_sessions(c)).by_type(Period.WEEK, NOW)),
+    ("ix_task_executions_finished", lambda c: ChangeWatch(_sessions(c)).look()),
+    ("ix_task_executions_state", lambda c: _findings(c)),
+    ("ix_task_executions_task", lambda c: _history(c).recent([1], 10)),
+]
+
 
 def _plans(engine: Engine, ask: Callable[[Connection], Any]) -> list[str]:
     """SQLite's plan of each query that `ask` makes, a line a step."""
@@ -93,7 +116,7 @@ def _plans(engine: Engine, ask: Callable[[Connection], Any]) -> list[str]:
         ]
 
 
-@pytest.mark.parametrize(("index", "ask"), ASKED, ids=[f"{n}-{index}" for n, (index, _) in enumerate(ASKED)])
+@pytest.mark.parametrize(("index", "ask"), [*ASKED, *ASKED_BY_PAGES])
 def test_it_uses_its_index(engine: Engine, index: str, ask: Callable[[Connection], Any]) -> None:
     plans = _plans(engine, ask)
     assert any(f"USING INDEX {index}" in step or f"USING COVERING INDEX {index}" in step for step in plans), plans
@@ -110,7 +133,7 @@ def test_a_rescue_finds_what_the_dead_node_held_by_its_owner(engine: Engine) -> 
         connection.execute(
             text(
                 "INSERT INTO nodes (id, host, pid, role, engine, version, started_at, heartbeat_at)"
-                " VALUES ('n', 'h', 1, 'all', 'e', '0', '2029-01-01', '2029-01-01')"
+                " VALUES ('n', 'h', 1, 'all', 'e', '0', '2029-01-01 00:00:00', '2029-01-01 00:00:00')"
             )
         )
     plans = _plans(engine, lambda c: nodes.rescue(c, "n", 0, now=NOW, max_rescues=1))
