@@ -21,7 +21,6 @@ from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.core.errors import InvalidRequest, SchedulerError
 from app.core.logging import configure_logging
-from app.dashboard.pages import is_built
 
 if TYPE_CHECKING:
     from app.scheduler.runtime import Runtime
@@ -125,6 +124,8 @@ def _folders(settings: Settings) -> Iterator[Finding]:
 
 
 def _dashboard() -> Finding:
+    from app.dashboard.pages import is_built  # with FastAPI, see session.py
+
     if is_built():
         return Finding("dashboard", "ok", "built; served at /scheduler/")
     remedy = "install the package again where npm's registry can be reached"

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, UniqueConstraint, create_engine, event
+from sqlalchemy import Engine, MetaData, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from app.db.database import Base, begin_write
@@ -113,11 +113,9 @@ def _tables(*, with_fire_constraint: bool) -> MetaData:
         return Base.metadata
     copy = MetaData()
     for table in Base.metadata.sorted_tables:
-        table.to_metadata(copy)
-    constraints = copy.tables["task_executions"].constraints
-    constraints -= {
-        constraint
-        for constraint in constraints
-        if isinstance(constraint, UniqueConstraint) and constraint.name == "uq_task_executions_fire"
-    }
+        constraints = table.to_metadata(copy).constraints
+        # Those for one dialect forget that in a copy.
+        constraints -= {
+            one for one in constraints if one.name in ("uq_task_executions_fire", f"ck_{table.name}_readable")
+        }
     return copy
