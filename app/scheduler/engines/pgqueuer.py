@@ -38,6 +38,7 @@ from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
 from app.scheduler.executions import ClaimNamed, read_execution
 from app.scheduler.runner import CANCELLED, Attempt
+from app.services.scheduler_service import describe_error
 
 T = TypeVar("T")
 
@@ -255,7 +256,7 @@ class PgQueuerEngine:
             except Exception as error:  # noqa: BLE001 - whatever ended it, without PgQueuer nothing runs here
                 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
-                logger.warning("PgQueuer 已中断，{} 秒后重新连接: {}", pause, error or type(error).__name__)
+                logger.warning("PgQueuer 已中断，{} 秒后重新连接: {}", pause, describe_error(error))
                 await _wait(self._stopping, pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
