@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app.api.application import install_api
+from app.api.metrics import install_metrics
 from app.core.config import Settings, get_settings
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.state.runtime = runtime
     install_api(app)
+    install_metrics(app)
     install_dashboard(app)
     # Not checked here: the folder is made at boot, by `prepare_database`.
     app.mount("/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site")
