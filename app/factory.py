@@ -10,14 +10,15 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app.api.application import install_api
+from app.api.metrics import install_metrics
 from app.core.config import Settings, get_settings
-from app.core.logging import configure_logging
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
 from app.models.content import ensure_default_account
+from app.observability.logs import configure_logs
 from app.scheduler.runtime import Runtime, build_service, package_version, runtime_of
 from app.services.scheduler_service import SchedulerService, scheduler_service
 
@@ -56,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     if settings is None:
         settings = get_settings()
-        configure_logging(settings.log_level)
+        configure_logs(settings.log_level, settings.log_format)
         configure(settings)
         service = scheduler_service
         service.attach(Runtime(service, settings=settings, sessions=SessionLocal, role=settings.scheduler_role))
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.state.runtime = runtime
     install_api(app)
+    install_metrics(app)
     install_dashboard(app)
     # Not checked here: the folder is made at boot, by `prepare_database`.
     app.mount("/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.cli import output
 from app.cli.session import load_settings, opened
-from app.core.logging import configure_logging
+from app.observability.logs import configure_logs
 
 if TYPE_CHECKING:
     from app.scheduler.runtime import Runtime
@@ -21,7 +21,7 @@ def worker() -> None:
     """
     settings = load_settings()
     with opened(executors=True, upgrade=True, role="worker") as runtime:
-        configure_logging(settings.log_level)
+        configure_logs(settings.log_level, settings.log_format)
         output.note("Worker started.   Ctrl-C stops.")
         asyncio.run(_work(runtime))
 

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe level that is logged, and kept with the attempt that logged it."""
+    log_format: Literal["console", "json"] = "console"
+    """`json`: an object a line, with the ids of the execution, attempt and task that wrote it."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)

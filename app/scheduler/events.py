@@ -11,11 +11,23 @@ from app.models.task_execution import ExecutionState
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """The attempt whose end moved an execution."""
+
+    task_type: str
+    duration_seconds: float
+    late_seconds: float | None
+    """From the scheduled moment to the start; None: not a fire, or not its first attempt."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionChanged:
     """An execution has moved to another state."""
 
     execution_id: int
     state: ExecutionState
+    attempt: AttemptEnded | None = None
+    """None: no attempt of this process moved it."""
 
 
 Subscriber = Callable[[ExecutionChanged], None]

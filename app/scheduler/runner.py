@@ -18,7 +18,7 @@ from app.core.clock import Clock
 from app.core.errors import SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution, ExecutionState
 from app.scheduler.context import CurrentExecution, enter_execution
-from app.scheduler.events import EventBus, ExecutionChanged
+from app.scheduler.events import AttemptEnded, EventBus, ExecutionChanged
 from app.scheduler.executions import FinishAttempt, SpeakUp, StartAttempt, finish_attempt
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
@@ -451,7 +451,7 @@ class Runner:
             self.on_waiting(finish.finished_at)
         is_tried_again = finish.state in WAITING_STATES
         self.on_settled(finish.execution_id, finish.run_at if is_tried_again else None)
-        self.events.publish(ExecutionChanged(finish.execution_id, finish.state))
+        self.events.publish(ExecutionChanged(finish.execution_id, finish.state, _ended(finish, execution)))
 
     def _timeout_of(self, execution: Execution) -> float | None:
         if execution.timeout_seconds is not None:
@@ -463,6 +463,13 @@ class Runner:
 
     def _limit(self, running: Running) -> float | None:
         return running.deadline - running.started if running.deadline is not None else None
+
+
+def _ended(finish: FinishAttempt, execution: Execution) -> AttemptEnded:
+    late = None
+    if finish.attempt == 1 and execution.scheduled_for is not None:
+        late = (finish.started_at - execution.scheduled_for).total_seconds()
+    return AttemptEnded(execution.task_type, finish.duration_seconds, late)
 
 
 def _unstorable(finish: FinishAttempt, error: BaseException) -> FinishAttempt:

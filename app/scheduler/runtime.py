@@ -584,6 +584,11 @@ class Runtime:
             raise Conflict(f"name: a task named {parsed.name!r} is declared twice in code")
         self._declared[parsed.name] = parsed
 
+    def engine_status(self) -> dict[str, Any]:
+        """What runs and waits in this process; empty while it is not running."""
+        live = self._live
+        return live.engine.status() if live is not None else {}
+
     def status(self) -> dict[str, Any]:
         """How this process and its database stand."""
         live = self._live

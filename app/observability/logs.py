@@ -1,0 +1,58 @@
+"""Log records that say which attempt they belong to, and JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from loguru import logger
+
+from app.core.logging import configure_logging
+from app.scheduler.context import find_current_execution
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+
+def configure_logs(level: str, log_format: Literal["console", "json"]) -> None:
+    """Send log records of `level` and above to stderr: in the seed's format, or a JSON object a line."""
+    logger.configure(patcher=name_attempt)
+    if log_format == "console":
+        configure_logging(level)
+        return
+    logger.remove()
+    # `diagnose` would print the values of variables, secrets among them.
+    logger.add(_write_json, level=level, format="{message}", backtrace=False, diagnose=False)
+
+
+def name_attempt(record: Record) -> None:
+    """Add to `extra` which attempt wrote the record; outside of attempts, nothing."""
+    execution = find_current_execution()
+    if execution is not None:
+        record["extra"].update(
+            execution_id=execution.id,
+            attempt=execution.attempt,
+            task_id=execution.task_id,
+            task_type=execution.task_type,
+        )
+
+
+def json_line(message: Message) -> str:
+    """One record as one line. The keys of `extra` are beside the others and never hide them."""
+    record = message.record
+    fields: dict[str, Any] = {
+        **record["extra"],
+        "time": record["time"].isoformat(),
+        "level": record["level"].name,
+        "logger": record["name"],
+        "message": record["message"],
+    }
+    if record["exception"] is not None:
+        # What loguru has formatted is the message, then the traceback.
+        fields["exception"] = str(message).removeprefix(record["message"]).strip("\n")
+    return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def _write_json(message: Message) -> None:
+    sys.stderr.write(json_line(message) + "\n")
