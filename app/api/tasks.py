@@ -43,7 +43,7 @@ IfMatch = Annotated[
     str | None, Header(description="Version (the ETag) the change is meant for; another stored one: 412.")
 ]
 Count = Annotated[int, Query(ge=1, le=100, description="How many fires.")]
-InLanguage = Annotated[Language, Query(description="Of the sentence; warnings are English.")]
+InLanguage = Annotated[Language, Query(description="Of the sentence and the warnings.")]
 
 _EXAMPLE = {
     "name": "morning-digest",
@@ -227,9 +227,10 @@ def explain_task(
     runtime: RuntimeOf,
     _caller: Viewer,
     at: Annotated[Moment | None, Query(description="The moment to account for, with its offset.")] = None,
+    language: InLanguage = "en",
 ) -> Explanation:
     """Why it ran, or did not, at that moment; without `at`: what it does next."""
-    return Explanation(explanation=runtime.explain(task_id, at))
+    return Explanation(explanation=runtime.explain(task_id, at, language))
 
 
 @router.get("/{task_id}/changes", summary="Read a task's history", responses=documented())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 from cron_descriptor import (  # type: ignore[import-untyped]  # it ships no types
@@ -27,6 +28,19 @@ from app.scheduler.schedules import (
 )
 
 Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One sentence in each language."""
+
+    en: str
+    zh: str
+
+    def in_(self, language: Language) -> str:
+        """The sentence in that language."""
+        return self.zh if language == "zh" else self.en
+
 
 _LOCALES = {"en": "en_US", "zh": "zh_CN"}
 _CHINESE_NAMES = {
@@ -92,7 +106,7 @@ def _describe_cron(fields: tuple[str, ...], language: Language) -> str:
             base = _say((*time, day, month, "*"), language)
             only = _say((*time, "*", "*", weekday), language, DescriptionTypeEnum.DAYOFWEEK)
             if language == "zh":
-                return f"{base}，且仅限{only.removeprefix(', ').removeprefix('或')}"
+                return f"{base}，且仅限{only.removeprefix(', ').removeprefix('或').removeprefix('仅在 ')}"
             return f"{base}, and only {only.removeprefix(', ').removeprefix('only ')}"
         return _say((*time, day, month, weekday), language)
     except FormatError:  # valid cron that cron-descriptor has no words for, such as `*/5,7`

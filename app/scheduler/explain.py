@@ -12,29 +12,45 @@ from app.core.errors import InvalidRequest, NotFound
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import Execution, ExecutionState, TaskExecution
 from app.scheduler.arming import trigger_of
+from app.scheduler.description import Language, Said
 from app.scheduler.triggers import ScheduleTrigger
 
 executions = TaskExecution.__table__
 
 _SKIP_REASONS = {
-    "overlap": "an earlier execution of the task was not over yet (overlap policy skip)",
-    "misfire": "nobody could fire it in time, and it was later than its misfire grace (misfire policy skip)",
-    "coalesced": "it was missed, and one catch-up run stands for it and the fires after it",
-    "paused": "the task was paused before anybody had fired it",
-    "rescheduled": "the task's schedule was changed before anybody had fired it",
+    "overlap": Said(
+        "an earlier execution of the task was not over yet (overlap policy skip)",
+        "该任务上一次执行尚未结束（重叠策略 skip）",
+    ),
+    "misfire": Said(
+        "nobody could fire it in time, and it was later than its misfire grace (misfire policy skip)",
+        "没有节点能及时触发，且已超过错过宽限（错过策略 skip）",
+    ),
+    "coalesced": Said(
+        "it was missed, and one catch-up run stands for it and the fires after it",
+        "它被错过，由一次补跑代表它及其后的触发",
+    ),
+    "paused": Said("the task was paused before anybody had fired it", "在触发之前任务已被暂停"),
+    "rescheduled": Said(
+        "the task's schedule was changed before anybody had fired it", "在触发之前任务的计划已被修改"
+    ),
 }
 _STATES = {
-    ExecutionState.PENDING: "it waits for a free lane",
-    ExecutionState.RUNNING: "it is running",
-    ExecutionState.RETRYING: "it failed and will be tried again",
-    ExecutionState.PARKED: "it is parked until its executor or params are repaired",
-    ExecutionState.SUCCESS: "it ran and succeeded",
-    ExecutionState.FAILED: "it ran and failed",
-    ExecutionState.CANCELLED: "it was cancelled",
+    ExecutionState.PENDING: Said("it waits for a free lane", "它在等待空闲的车道"),
+    ExecutionState.RUNNING: Said("it is running", "它正在运行"),
+    ExecutionState.RETRYING: Said("it failed and will be tried again", "它失败了，将会重试"),
+    ExecutionState.PARKED: Said(
+        "it is parked until its executor or params are repaired", "它被搁置，直到执行器或参数修好"
+    ),
+    ExecutionState.SUCCESS: Said("it ran and succeeded", "它运行并成功了"),
+    ExecutionState.FAILED: Said("it ran and failed", "它运行但失败了"),
+    ExecutionState.CANCELLED: Said("it was cancelled", "它被取消了"),
 }
 
 
-def explain(sessions: sessionmaker[Session], task_id: int, at: datetime | None, now: datetime) -> str:
+def explain(
+    sessions: sessionmaker[Session], task_id: int, at: datetime | None, now: datetime, language: Language = "en"
+) -> str:
     """Why did task `task_id` run, or not run, at `at`; without `at`: what it will do next.
 
     Raises:
@@ -47,12 +63,20 @@ def explain(sessions: sessionmaker[Session], task_id: int, at: datetime | None, 
         if task is None:
             raise NotFound("task", task_id)
         if at is None:
-            return f"Task {_name(task)} {_outlook(task)}"
+            outlook = _outlook(task)
+            return Said(f"Task {_name(task)} {outlook.en}", f"任务 {_name(task)} {outlook.zh}").in_(language)
         entry = _ledger_entry(session, task_id, at)
-    moment = _local(at, task)
+    moment, name = _local(at, task), _name(task)
     if entry is not None:
-        return f"Task {_name(task)} at {moment}: {_account(entry, task)}"
-    return f"Task {_name(task)} has no fire recorded at {moment}: {_absence(task, at, now)}"
+        account = _account(entry, task)
+        return Said(f"Task {name} at {moment}: {account.en}", f"任务 {name} 在 {moment}：{account.zh}").in_(
+            language
+        )
+    absence = _absence(task, at, now)
+    return Said(
+        f"Task {name} has no fire recorded at {moment}: {absence.en}",
+        f"任务 {name} 在 {moment} 没有触发记录：{absence.zh}",
+    ).in_(language)
 
 
 def _name(task: ScheduledTask) -> str:
@@ -63,18 +87,26 @@ def _local(moment: datetime, task: ScheduledTask) -> str:
     return moment.astimezone(ZoneInfo(task.timezone)).isoformat(timespec="seconds")
 
 
-def _outlook(task: ScheduledTask) -> str:
+def _outlook(task: ScheduledTask) -> Said:
     if task.schedule_type is None:
-        return "has no schedule; it runs when asked to."
+        return Said("has no schedule; it runs when asked to.", "没有计划，只在被要求时运行。")
     if task.schedule_error is not None:
-        return f"does not fire because its schedule cannot be read: {task.schedule_error}"
+        return Said(
+            f"does not fire because its schedule cannot be read: {task.schedule_error}",
+            f"不会触发，因为它的计划无法解析：{task.schedule_error}",
+        )
     if not task.is_active:
-        return "is paused; resume it and it fires again."
+        return Said("is paused; resume it and it fires again.", "已暂停；恢复后会再次触发。")
     if task.exhausted_at is not None:
-        return f"has no fire left since {_local(task.exhausted_at, task)}."
+        since = _local(task.exhausted_at, task)
+        return Said(f"has no fire left since {since}.", f"自 {since} 起不再有触发。")
     if task.next_run_at is None:
-        return "has just been stored; the clock sets its first fire within a second."
-    return f"fires next at {_local(task.next_run_at, task)}."
+        return Said(
+            "has just been stored; the clock sets its first fire within a second.",
+            "刚刚存入；时钟会在一秒内安排第一次触发。",
+        )
+    next_fire = _local(task.next_run_at, task)
+    return Said(f"fires next at {next_fire}.", f"下一次在 {next_fire} 触发。")
 
 
 def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | None:
@@ -105,47 +137,64 @@ def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | N
     return Execution.from_row(row) if row is not None else None
 
 
-def _account(entry: Execution, task: ScheduledTask) -> str:
+def _account(entry: Execution, task: ScheduledTask) -> Said:
     if entry.state is ExecutionState.SKIPPED:
-        why = _SKIP_REASONS.get(entry.reason or "", entry.reason or "skipped")
+        plain = entry.reason or "skipped"
+        why = _SKIP_REASONS.get(plain, Said(plain, plain))
         if entry.fire_count > 1 and entry.first_fire_at is not None and entry.scheduled_for is not None:
-            span = f"{_local(entry.first_fire_at, task)} to {_local(entry.scheduled_for, task)}"
-            return f"it was skipped, one of {entry.fire_count} fires from {span}: {why}. Execution {entry.id}."
-        return f"it was skipped: {why}. Execution {entry.id}."
-    sentence = f"{_STATES[entry.state]}, as execution {entry.id}"
+            first, last = _local(entry.first_fire_at, task), _local(entry.scheduled_for, task)
+            return Said(
+                f"it was skipped, one of {entry.fire_count} fires from {first} to {last}: {why.en}."
+                f" Execution {entry.id}.",
+                f"它被跳过，是 {first} 至 {last} 的 {entry.fire_count} 次触发之一：{why.zh}。执行 {entry.id}。",
+            )
+        return Said(f"it was skipped: {why.en}. Execution {entry.id}.", f"它被跳过：{why.zh}。执行 {entry.id}。")
+    state = _STATES[entry.state]
+    english, chinese = f"{state.en}, as execution {entry.id}", f"{state.zh}，即执行 {entry.id}"
     if entry.started_at is not None:
-        sentence += f", started {_local(entry.started_at, task)}"
+        started = _local(entry.started_at, task)
+        english, chinese = f"{english}, started {started}", f"{chinese}，开始于 {started}"
     if entry.reason:
-        sentence += f", reason {entry.reason}"
+        english, chinese = f"{english}, reason {entry.reason}", f"{chinese}，原因 {entry.reason}"
     if entry.error:
-        sentence += f", error: {entry.error}"
-    return sentence + "."
+        english, chinese = f"{english}, error: {entry.error}", f"{chinese}，错误：{entry.error}"
+    return Said(f"{english}.", f"{chinese}。")
 
 
-def _absence(task: ScheduledTask, at: datetime, now: datetime) -> str:
+def _absence(task: ScheduledTask, at: datetime, now: datetime) -> Said:
     """Why the ledger has no row for that moment: the first cause that applies."""
     if task.schedule_type is None:
-        return "it has no schedule; it runs only when asked to."
+        return Said("it has no schedule; it runs only when asked to.", "它没有计划，只在被要求时运行。")
     if at > now:
-        return f"that moment is still to come. It {_outlook(task)}"
+        outlook = _outlook(task)
+        return Said(f"that moment is still to come. It {outlook.en}", f"那个时刻还没有到。它{outlook.zh}")
     if at < task.created_at:
-        return f"the task was made later, at {_local(task.created_at, task)}."
+        made = _local(task.created_at, task)
+        return Said(f"the task was made later, at {made}.", f"任务在那之后才创建，于 {made}。")
     if task.schedule_error is not None:
-        return f"its schedule cannot be read: {task.schedule_error}"
+        error = task.schedule_error
+        return Said(f"its schedule cannot be read: {error}", f"它的计划无法解析：{error}")
     trigger = trigger_of(task)
     fits = trigger is not None and _fires_in_second(trigger, at)
+    changed = _local(task.updated_at, task)
     if not task.is_active:
-        return f"it is paused; it was last changed at {_local(task.updated_at, task)}."
+        return Said(f"it is paused; it was last changed at {changed}.", f"它已暂停，最后修改于 {changed}。")
     if trigger is not None and not fits:
-        return f"its schedule does not fire then.{_neighbours(trigger, at, task)}"
+        nearby = _neighbours(trigger, at, task)
+        return Said(f"its schedule does not fire then.{nearby.en}", f"它的计划在那时不触发。{nearby.zh}")
     if at < task.updated_at:
-        return (
-            f"the task was changed later, at {_local(task.updated_at, task)}; "
-            "before that it was paused or had another schedule."
+        return Said(
+            f"the task was changed later, at {changed}; before that it was paused or had another schedule.",
+            f"任务后来于 {changed} 修改过；在那之前它是暂停的，或计划不同。",
         )
     if task.next_run_at is not None and task.next_run_at <= at:
-        return "it is due, and no running scheduler has fired it yet: start one, it will catch up."
-    return "its record is older than the retention, or has been deleted."
+        return Said(
+            "it is due, and no running scheduler has fired it yet: start one, it will catch up.",
+            "它已到期，但还没有运行中的调度器触发它：请启动一个，它会补上。",
+        )
+    return Said(
+        "its record is older than the retention, or has been deleted.", "它的记录已超过保留期，或已被删除。"
+    )
 
 
 def _fires_in_second(trigger: ScheduleTrigger, at: datetime) -> bool:
@@ -154,8 +203,13 @@ def _fires_in_second(trigger: ScheduleTrigger, at: datetime) -> bool:
     return fire is not None and fire < second + timedelta(seconds=1)
 
 
-def _neighbours(trigger: ScheduleTrigger, at: datetime, task: ScheduledTask) -> str:
+def _neighbours(trigger: ScheduleTrigger, at: datetime, task: ScheduledTask) -> Said:
     before, after = trigger.last_at_or_before(at), trigger.next_after(at)
-    names = [f"the fire before is {_local(before, task)}"] if before is not None else []
-    names += [f"the fire after is {_local(after, task)}"] if after is not None else []
-    return f" Nearby: {', '.join(names)}." if names else ""
+    names: list[Said] = []
+    if before is not None:
+        names.append(Said(f"the fire before is {_local(before, task)}", f"之前一次是 {_local(before, task)}"))
+    if after is not None:
+        names.append(Said(f"the fire after is {_local(after, task)}", f"之后一次是 {_local(after, task)}"))
+    if not names:
+        return Said("", "")
+    return Said(f" Nearby: {', '.join(name.en for name in names)}.", f"{'，'.join(name.zh for name in names)}。")

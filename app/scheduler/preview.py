@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 from app.core.errors import InvalidRequest
-from app.scheduler.description import Language, describe, say_duration
+from app.scheduler.description import Language, Said, describe, say_duration
 from app.scheduler.schedules import (
     CRON_FIELD_SIZES,
     CRON_FIELDS,
@@ -58,8 +58,8 @@ _SHORT_MONTHS = {
     11: (30, "November"),
 }
 """Month: its last day in every year, and its name."""
-_EVEN_REMEDY = "for an even rhythm use an interval"
-_CLOCK_REMEDY = "choose a time outside the change, or the zone UTC"
+_EVEN_REMEDY = Said("for an even rhythm use an interval", "要均匀的节奏请用间隔计划")
+_CLOCK_REMEDY = Said("choose a time outside the change, or the zone UTC", "请避开换时的时段，或使用 UTC 时区")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Preview:
     fires: list[datetime]
     """The next fires, aware, in the task's zone."""
     description: str
-    """One English sentence."""
+    """One sentence."""
     warnings: list[str]
     """One sentence for each thing that may surprise, with the remedy."""
 
@@ -121,9 +121,12 @@ def preview(
         fires=[fire.astimezone(window.zone) for fire in sample[:count]],
         description=describe(schedule, zone=zone, language=language),
         warnings=[
-            *([] if sample else [_never_fires(schedule, window, beyond=make().next_after(now))]),
-            *_rhythm_warnings(sample, expected_duration_seconds, jitter_seconds),
-            *_schedule_warnings(schedule, zone, dst_policy, window, fires=bool(sample)),
+            said.in_(language)
+            for said in (
+                *([] if sample else [_never_fires(schedule, window, beyond=make().next_after(now))]),
+                *_rhythm_warnings(sample, expected_duration_seconds, jitter_seconds),
+                *_schedule_warnings(schedule, zone, dst_policy, window, fires=bool(sample)),
+            )
         ],
     )
 
@@ -150,47 +153,68 @@ class _Window:
 # --- warnings about the fires ---------------------------------------------------------------------------------
 
 
-def _never_fires(schedule: Schedule, window: _Window, *, beyond: datetime | None) -> str:
+def _never_fires(schedule: Schedule, window: _Window, *, beyond: datetime | None) -> Said:
     """Why there is no fire; `beyond` is the one there would be without `end_at`."""
     if beyond is not None and window.end_at is not None:
-        return (
-            f"never fires: the next fire would be {window.says(beyond)}, after end_at"
-            f" {window.says(window.end_at)}; move end_at later, or leave it out"
+        next_fire, end = window.says(beyond), window.says(window.end_at)
+        return Said(
+            f"never fires: the next fire would be {next_fire}, after end_at {end};"
+            f" move end_at later, or leave it out",
+            f"永远不会触发：下一次触发应在 {next_fire}，晚于 end_at {end}；请推迟或去掉 end_at",
         )
     match schedule:
         case AtSchedule():
             moment = window.says(to_utc(schedule.at, window.zone.key, field="schedule.at"))
-            return f"never fires: {moment} is not after {window.says(window.after)}; write a later moment"
+            now = window.says(window.after)
+            return Said(
+                f"never fires: {moment} is not after {now}; write a later moment",
+                f"永远不会触发：{moment} 不晚于 {now}；请写一个更晚的时刻",
+            )
         case CronSchedule():
-            return "never fires: no date matches day-of-month, month and day-of-week; change one of them"
+            return Said(
+                "never fires: no date matches day-of-month, month and day-of-week; change one of them",
+                "永远不会触发：没有日期同时符合日、月、星期；请修改其中之一",
+            )
         case IntervalSchedule():
-            return "never fires: the calendar of schedules ends before the next fire"
+            return Said(
+                "never fires: the calendar of schedules ends before the next fire",
+                "永远不会触发：下一次触发超出了日历的范围",
+            )
 
 
 def _rhythm_warnings(
     fires: list[datetime], expected_duration_seconds: float | None, jitter_seconds: float
-) -> Iterator[str]:
+) -> Iterator[Said]:
     shortest = min((late - early for early, late in pairwise(fires)), default=None)
     if shortest is None:
         return
     gap = shortest.total_seconds()
     if jitter_seconds > gap:
-        yield (
+        yield Said(
             f"jitter of {say_duration(jitter_seconds)} exceeds the {say_duration(gap)} between two fires: runs may"
-            f" start in another order; shorten jitter_seconds"
+            f" start in another order; shorten jitter_seconds",
+            f"抖动 {say_duration(jitter_seconds, 'zh')} 超过两次触发之间的 {say_duration(gap, 'zh')}："
+            f"运行的先后可能颠倒；"
+            f"请缩短 jitter_seconds",
         )
     if expected_duration_seconds is None:
         return
-    takes = say_duration(expected_duration_seconds)
+    takes = Said(say_duration(expected_duration_seconds), say_duration(expected_duration_seconds, "zh"))
+    closest = max(gap - jitter_seconds, 0)
     if gap < expected_duration_seconds:
-        yield (
+        yield Said(
             f"fires more often than it can finish: {say_duration(gap)} between two fires, but a run takes about"
-            f" {takes}; fire less often, or choose an overlap policy"
+            f" {takes.en}; fire less often, or choose an overlap policy",
+            f"触发得比完成快：两次触发相隔 {say_duration(gap, 'zh')}，"
+            f"而一次运行约需 {takes.zh}；请降低频率，或选择重叠策略",
         )
-    elif gap - jitter_seconds < expected_duration_seconds:
-        yield (
-            f"may fire again before it has finished: a run takes about {takes}, and jitter can bring two starts"
-            f" as close as {say_duration(max(gap - jitter_seconds, 0))}; shorten jitter_seconds"
+    elif closest < expected_duration_seconds:
+        yield Said(
+            f"may fire again before it has finished: a run takes about {takes.en}, and jitter can bring two starts"
+            f" as close as {say_duration(closest)}; shorten jitter_seconds",
+            f"可能在完成之前再次触发：一次运行约需 {takes.zh}，"
+            f"而抖动可使两次开始只相隔 {say_duration(closest, 'zh')}；"
+            f"请缩短 jitter_seconds",
         )
 
 
@@ -199,7 +223,7 @@ def _rhythm_warnings(
 
 def _schedule_warnings(
     schedule: Schedule, zone: str, dst_policy: DstPolicy, window: _Window, *, fires: bool
-) -> Iterator[str]:
+) -> Iterator[Said]:
     match schedule:
         case CronSchedule():
             fields = cron_fields(schedule.expression)
@@ -213,11 +237,14 @@ def _schedule_warnings(
             return
 
 
-def _day_warnings(fields: tuple[str, ...]) -> Iterator[str]:
+def _day_warnings(fields: tuple[str, ...]) -> Iterator[Said]:
     if not both_days_must_match(fields):
-        yield (
+        yield Said(
             f"day-of-month {fields[3]} and day-of-week {fields[5]} are both set: cron fires when either one"
-            f" matches, not only when both do; leave one of them *, or write 1#1 for the first Monday of a month"
+            f" matches, not only when both do; leave one of them *, or write 1#1 for the first Monday of a month",
+            f"日 {fields[3]} 与星期 {fields[5]} 都已设定："
+            f"cron 在任一符合时就触发，而不是都符合时；请让其中之一为 *，"
+            f"或用 1#1 表示每月第一个星期一",
         )
     if fields[3].startswith("*"):
         return
@@ -225,44 +252,54 @@ def _day_warnings(fields: tuple[str, ...]) -> Iterator[str]:
     months = CronSim(" ".join(("0", "0", "0", "*", fields[4], "*")), _ANY_DATE).months
     # 28-31 is meant as "the end of the month"; a lone 31 is where months get lost.
     for day in sorted(day for day in matcher.days if day >= 29 and day - 1 not in matcher.days):
-        shorter = [name for month, (last, name) in _SHORT_MONTHS.items() if month in months and last < day]
+        shorter = [month for month, (last, _) in _SHORT_MONTHS.items() if month in months and last < day]
         if shorter:
-            leap = ", except in leap years" if day == 29 else ""
-            yield (
-                f"day-of-month {day} does not exist in {', '.join(shorter)}{leap}: nothing fires on it there;"
-                f" write L for the last day of the month"
+            leap = Said(", except in leap years", "（闰年除外）") if day == 29 else Said("", "")
+            names = ", ".join(_SHORT_MONTHS[month][1] for month in shorter)
+            yield Said(
+                f"day-of-month {day} does not exist in {names}{leap.en}: nothing fires on it there;"
+                f" write L for the last day of the month",
+                f"{'、'.join(f'{month}月' for month in shorter)}没有 {day} 日{leap.zh}："
+                f"那时不会触发；每月最后一天请写 L",
             )
 
 
-def _step_warnings(fields: tuple[str, ...]) -> Iterator[str]:
+def _step_warnings(fields: tuple[str, ...]) -> Iterator[Said]:
     for name, field, size in zip(CRON_FIELDS, fields, CRON_FIELD_SIZES, strict=True):
         for step in filter(None, map(star_step, field.split(","))):
             if step >= size:
-                yield f"*/{step} in {name} is wider than the field: only its first value matches; {_EVEN_REMEDY}"
+                yield Said(
+                    f"*/{step} in {name} is wider than the field: only its first value matches; {_EVEN_REMEDY.en}",
+                    f"{name} 的 */{step} 比该字段还宽：只有第一个值符合；{_EVEN_REMEDY.zh}",
+                )
             elif step > 1 and (size % step or name == "day-of-month"):
-                yield (
+                yield Said(
                     f"*/{step} in {name} starts over with each round of the field, so the last step is shorter;"
-                    f" {_EVEN_REMEDY}"
+                    f" {_EVEN_REMEDY.en}",
+                    f"{name} 的 */{step} 每一轮都从头开始，最后一步因此更短；{_EVEN_REMEDY.zh}",
                 )
 
 
-def _at_warnings(at: datetime, window: _Window) -> Iterator[str]:
+def _at_warnings(at: datetime, window: _Window) -> Iterator[Said]:
     if at.tzinfo is not None:
         return
     early, late = (at.replace(tzinfo=window.zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if early < late:
-        yield (
+        yield Said(
             f"{at.isoformat()} happens twice in {window.zone} (clocks go back): fires the first time;"
-            f" write the offset to choose"
+            f" write the offset to choose",
+            f"{at.isoformat()} 在 {window.zone} 出现两次（时钟回拨）：第一次时触发；写明偏移量即可选择",
         )
     elif early > late:
-        yield (
+        yield Said(
             f"{at.isoformat()} does not exist in {window.zone} (DST gap, clocks go forward): fires at"
-            f" {window.says(early)}; write a time that exists"
+            f" {window.says(early)}; write a time that exists",
+            f"{at.isoformat()} 在 {window.zone} 不存在（夏令时，"
+            f"时钟拨快）：将在 {window.says(early)} 触发；请写存在的时间",
         )
 
 
-def _clock_change_warnings(trigger: CronTrigger, window: _Window) -> Iterator[str]:
+def _clock_change_warnings(trigger: CronTrigger, window: _Window) -> Iterator[Said]:
     """The next missing and the next repeated time that change what the schedule does."""
     by_elapsed_time = follows_elapsed_time(trigger)
     _, _, hour, *_ = cron_fields(trigger.expression)
@@ -282,20 +319,27 @@ def _clock_change_warnings(trigger: CronTrigger, window: _Window) -> Iterator[st
             fold_matters = False
 
 
-def _gap_warning(hit: datetime, moment: datetime, trigger: CronTrigger, window: _Window) -> str:
+def _gap_warning(hit: datetime, moment: datetime, trigger: CronTrigger, window: _Window) -> Said:
     skipped = trigger.dst_policy is DstPolicy.SKIP or follows_elapsed_time(trigger)
-    outcome = "is skipped" if skipped else f"fires at {window.says(moment)} instead"
-    return (
+    instead = window.says(moment)
+    outcome = (
+        Said("is skipped", "被跳过") if skipped else Said(f"fires at {instead} instead", f"改在 {instead} 触发")
+    )
+    return Said(
         f"falls in a DST gap: {hit:%Y-%m-%d %H:%M} does not exist in {window.zone} (clocks go forward)"
-        f" and {outcome}; {_CLOCK_REMEDY}"
+        f" and {outcome.en}; {_CLOCK_REMEDY.en}",
+        f"落在夏令时缺口：{hit:%Y-%m-%d %H:%M} 在 {window.zone} 不存在（时钟拨快），"
+        f"{outcome.zh}；{_CLOCK_REMEDY.zh}",
     )
 
 
-def _fold_warning(hit: datetime, window: _Window, *, twice: bool) -> str:
-    outcome = "both times" if twice else "only the first time"
-    return (
+def _fold_warning(hit: datetime, window: _Window, *, twice: bool) -> Said:
+    outcome = Said("both times", "两次都触发") if twice else Said("only the first time", "只在第一次触发")
+    return Said(
         f"falls in a DST fold: {hit:%Y-%m-%d %H:%M} happens twice in {window.zone} (clocks go back)"
-        f" and fires {outcome}; {_CLOCK_REMEDY}"
+        f" and fires {outcome.en}; {_CLOCK_REMEDY.en}",
+        f"落在夏令时重叠：{hit:%Y-%m-%d %H:%M} 在 {window.zone} 出现两次（时钟回拨），"
+        f"{outcome.zh}；{_CLOCK_REMEDY.zh}",
     )
 
 

@@ -33,6 +33,7 @@ from app.scheduler.attention import Kind as FindingKind
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
+from app.scheduler.description import Language
 from app.scheduler.engines.choice import courier_of, make_engine, prepare
 from app.scheduler.engines.pool import NodeParts
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
@@ -553,8 +554,8 @@ class Runtime:
 
     # ------------------------------------------------------------ questions
 
-    def explain(self, task_id: int, at: datetime | None) -> str:
-        return explain(self.sessions, task_id, at, self.clock.now())
+    def explain(self, task_id: int, at: datetime | None, language: Language = "en") -> str:
+        return explain(self.sessions, task_id, at, self.clock.now(), language)
 
     def findings(self) -> list[Finding]:
         """What a person should look at first, worst first."""

@@ -456,3 +456,16 @@ async def test_a_change_of_anything_but_the_schedule_leaves_a_due_fire_due(
         runtime.tasks.update(task_id, changes)
         assert runtime.tasks.get(task_id).next_run_at == first
         assert runtime.history.page(task_id=task_id) == []
+
+
+async def test_the_account_of_a_fire_is_given_in_chinese_too(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="* * * * *")
+        first = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=3)
+        set_due(runtime, task_id, first)
+        runtime.tasks.pause(task_id)
+        said = runtime.explain(task_id, first, "zh")
+        assert "它被跳过" in said
+        assert "在触发之前任务已被暂停" in said
+        assert "已暂停" in runtime.explain(task_id, None, "zh")
+        assert "还没有到" in runtime.explain(task_id, first + timedelta(days=1), "zh")

@@ -338,3 +338,49 @@ def test_a_step_that_does_not_divide_its_field_is_named(expression: str, sentenc
 )
 def test_a_step_that_divides_its_field_is_not_named(expression: str) -> None:
     assert previewed(expression).warnings == []
+
+
+# --- in Chinese -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        ("0 9 * * 1-5", "在 09:00, 星期一 到 星期五"),
+        ("*/15 * * * *", "每 15 分钟"),
+        ("0 0 1 2 *", "2月"),
+        (IntervalSchedule(seconds=5400), "每 1 小时 30 分钟"),
+        (at("2030-01-07T09:00:00+00:00"), "一次，2030-01-07 09:00:00（UTC）"),
+        ("0 0 */2 * 1", "且仅限星期一"),
+    ],
+)
+def test_a_schedule_is_described_in_chinese(schedule: Schedule | str, sentence: str) -> None:
+    assert sentence in previewed(schedule, language="zh").description
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "options"),
+    [
+        ("0 0 31 2 *", "UTC", {}),
+        (at("2020-01-01T00:00:00+00:00"), "UTC", {}),
+        ("0 0 13 * 5", "UTC", {}),
+        ("0 0 29 * *", "UTC", {}),
+        ("*/7 * * * *", "UTC", {}),
+        ("30 2 * * *", "Europe/Berlin", {}),
+        ("* * * * *", "UTC", {"expected_duration_seconds": 90}),
+        ("* * * * *", "UTC", {"expected_duration_seconds": 50, "jitter_seconds": 20}),
+        ("* * * * *", "UTC", {"jitter_seconds": 70}),
+        (at("2026-03-29T02:30:00"), "Europe/Berlin", {}),
+        (at("2026-10-25T02:30:00"), "Europe/Berlin", {}),
+    ],
+)
+def test_every_warning_is_there_in_both_languages(
+    schedule: Schedule | str, zone: str, options: dict[str, Any]
+) -> None:
+    english = previewed(schedule, zone, **options).warnings
+    chinese = previewed(schedule, zone, language="zh", **options).warnings
+    assert english
+    assert len(english) == len(chinese)
+    for one, other in zip(english, chinese, strict=True):
+        assert one.isascii(), one
+        assert sum("一" <= character <= "鿿" for character in other) > 8, other

@@ -134,11 +134,11 @@ export const taskChangesQuery = (id: number) =>
   });
 
 /** Why a task ran, or did not, at that moment (ISO 8601 with an offset). */
-export const explainQuery = (id: number, at: string) =>
+export const explainQuery = (id: number, at: string, language: Language) =>
   queryOptions({
-    queryKey: ["tasks", "explain", id, at],
+    queryKey: ["tasks", "explain", id, at, language],
     queryFn: async () =>
-      body(await api.GET(`${root}/tasks/{task_id}/explain`, { params: { path: { task_id: id }, query: { at } } })),
+      body(await api.GET(`${root}/tasks/{task_id}/explain`, { params: { path: { task_id: id }, query: { at, language } } })),
   });
 
 export const executionsQuery = (filters: ExecutionFilters, limit = 50) =>

@@ -2049,7 +2049,7 @@ export interface operations {
             query?: {
                 /** @description How many fires. */
                 count?: number;
-                /** @description Of the sentence; warnings are English. */
+                /** @description Of the sentence and the warnings. */
                 language?: "en" | "zh";
             };
             header?: never;
@@ -2766,6 +2766,8 @@ export interface operations {
             query?: {
                 /** @description The moment to account for, with its offset. */
                 at?: string | null;
+                /** @description Of the sentence and the warnings. */
+                language?: "en" | "zh";
             };
             header?: never;
             path: {
@@ -2935,7 +2937,7 @@ export interface operations {
             query?: {
                 /** @description How many fires. */
                 count?: number;
-                /** @description Of the sentence; warnings are English. */
+                /** @description Of the sentence and the warnings. */
                 language?: "en" | "zh";
             };
             header?: never;

@@ -141,9 +141,10 @@ function NextFires({ task }: { task: Task }) {
 
 /** The question of the morning after: why did it run, or not run, at nine? */
 function Why({ task }: { task: Task }) {
-  const { t } = useTranslation();
+  const { t, i18n } = useTranslation();
   const [at, setAt] = useState<string | null>(null);
-  const found = useQuery({ ...explainQuery(task.id, at === null ? "" : new Date(at.replace(" ", "T")).toISOString()), enabled: at !== null });
+  const moment = at === null ? "" : new Date(at.replace(" ", "T")).toISOString();
+  const found = useQuery({ ...explainQuery(task.id, moment, languageOf(i18n.language)), enabled: at !== null });
   return (
     <Section title={t("task.explain")}>
       <DateTimePicker label={t("task.explainAt", { zone: browserZone })} value={at} onChange={setAt} withSeconds valueFormat="YYYY-MM-DD HH:mm:ss" clearable />
