@@ -564,6 +564,7 @@ def claim(
     limit: int,
     only: Sequence[int] | None = None,
     types: Types = ANY_TYPE,
+    clock: Clock | None = None,
 ) -> list[Execution]:
     """Take up to `limit` waiting executions for `node` and start an attempt of each, highest priority first;
     returned as they are then: running, their `attempt` the one that starts.
@@ -571,7 +572,8 @@ def claim(
     Concurrency keys and exclusive executions are decided here, in the one transaction that also starts them;
     claims are one after the other (SQLite's write lock, an advisory lock on PostgreSQL), so no two nodes can
     take the last place of a key. `only` restricts the claim to these ids, `types` to these executors. A node
-    declared dead gets nothing.
+    declared dead gets nothing. An attempt starts when `clock` says (None: at `now`) once its place was seen to be
+    free: who left the place has ended before.
     """
     lock_claims(connection)
     if is_buried(connection, node):
@@ -582,7 +584,7 @@ def claim(
         priority = _next_priority(connection, below=priority)
         if priority is None:
             break
-        taken += _claim_priority(connection, priority, node, now, limit - len(taken), only, types)
+        taken += _claim_priority(connection, priority, node, now, limit - len(taken), only, types, clock)
     return taken
 
 
@@ -646,6 +648,7 @@ def _claim_priority(
     limit: int,
     only: Sequence[int] | None,
     types: Types,
+    clock: Clock | None,
 ) -> list[Execution]:
     """Claim at one priority, the longest due first."""
     query = (
@@ -661,7 +664,8 @@ def _claim_priority(
     found = [Execution.from_row(row) for row in connection.execute(query)]
     _end_unwanted(connection, [execution for execution in found if execution.cancel_requested_at], now)
     candidates = [execution for execution in found if execution.cancel_requested_at is None]
-    return _start_claimed(connection, _within_limits(connection, candidates), node, now)
+    accepted = _within_limits(connection, candidates)
+    return _start_claimed(connection, accepted, node, clock.now() if clock is not None else now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -689,11 +693,13 @@ class ClaimNamed:
             rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
             _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
             lock_claims(connection)
-            now = clock.now()  # what waited for its turn starts now
+            now = clock.now()
             query = ready(now).where(executions.c.id.in_(left)).order_by(executions.c.run_at, executions.c.id)
             rows = connection.execute(query.with_for_update(of=executions, skip_locked=True))
             held_up = _within_limits(connection, [Execution.from_row(row) for row in rows])
-            claimed |= {execution.id: execution for execution in _start_claimed(connection, held_up, node, now)}
+            # Only now: who left the places they take has ended before.
+            started = _start_claimed(connection, held_up, node, clock.now())
+            claimed |= {execution.id: execution for execution in started}
         # Two jobs may name one execution: the first has it.
         return [claimed.pop(write.execution_id, None) for write in writes]
 

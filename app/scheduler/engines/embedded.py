@@ -133,7 +133,7 @@ class EmbeddedEngine:
         lock_claims(connection)  # before the clock is read: an attempt starts when its turn has come
         now, only = node.clock.now(), self._claims()
         return [
-            claim(connection, node=node.node_id, now=now, limit=room, only=only, types=types)
+            claim(connection, node=node.node_id, now=now, limit=room, only=only, types=types, clock=node.clock)
             for types, room in lanes
         ]
 
