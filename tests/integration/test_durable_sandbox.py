@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_step_is_tried_again_in_place_and_its_writes_are_rolled_back(scheduler
     execution = box.enqueue("work")
     box.advance(minutes=1)
     assert box.read(execution).state is ExecutionState.SUCCESS
-    waits = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(tries)]
     assert waits == [pytest.approx(2, rel=0.11), pytest.approx(4, rel=0.11)]
 
 
@@ -216,7 +217,9 @@ def test_the_end_of_a_child_wakes_its_parent_however_it_comes(scheduler_sandbox:
         return success(success=result.success, error=result.error)
 
     box.register(Recorder("child", child), Recorder("parent", parent))
-    runs = {how: box.enqueue("parent", {"how": how}) for how in ("fails", "hangs", "waits", "is cancelled", "ends")}
+    runs = {
+        how: box.enqueue("parent", {"how": how}) for how in ("fails", "hangs", "waits", "is cancelled", "ends")
+    }
     box.advance(seconds=1)
     (cancelled,) = box.children(runs["is cancelled"])
     box.cancel(cancelled)
@@ -310,7 +313,7 @@ EVENTS = st.lists(
 
 
 class Program:
-    """An executor that carries out actions, and counts in memory, which no crash takes away, what it really did."""
+    """An executor that carries out actions; what it really did it counts in memory, which no crash takes away."""
 
     def __init__(self, actions: list[tuple[str, Any]]) -> None:
         self.actions = actions
