@@ -145,7 +145,7 @@ def test_a_herd_at_nine_gets_a_jitter_that_levels_it() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["0 9 * * *", "0 * * * *", "*/15 * * * *", "30 9 * * 1", "0 0 1 * *", "* * * * *"]),
+            st.sampled_from(["0 9 * * *", "0 * * * *", "*/15 * * * *", "30 9 * * 1", "0 0 8 * *", "* * * * *"]),
             st.integers(1, 60),
             st.sampled_from([0.0, 0.0, 3.0, 60.0]),
         ),
@@ -160,7 +160,7 @@ def test_a_proposed_jitter_lowers_the_peak_of_its_herd(groups: list[tuple[str, i
             for expression, number, jitter in groups
             for _ in range(number)
         ],
-        until=NOW + timedelta(days=7),
+        until=NOW + timedelta(days=1),  # every start of it is counted one by one below
     )
     plan: dict[int, float] = {}
     current = {task.id: task.jitter_seconds for rhythm in table.rhythms for task in rhythm.tasks}
