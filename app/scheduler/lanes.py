@@ -304,12 +304,12 @@ def _start_now(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, N
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
     # A new task asks its loop for one call: its first step.
-    steps: list[Callable[[], None]] = []
+    steps: list[Callable[[], object]] = []
 
     def keep(step: Callable[[], object], *, context: Context) -> None:
         steps.append(partial(context.run, step))
 
-    loop.call_soon = keep  # type: ignore[method-assign]
+    loop.call_soon = keep  # type: ignore[method-assign, assignment]  # for this one call
     try:
         task = asyncio.Task(coroutine, loop=loop)
     finally:
