@@ -23,6 +23,10 @@ from loguru import logger
 
 _STRAY_SECONDS = 1.0
 """How long what an attempt left running may take to end once it is cancelled."""
+_PATIENCE_SECONDS = 0.001
+_BRISK = 4
+"""Attempts begun in that time by threads that are at work: where it is this many, another thread would only fight
+them for the interpreter; where it is fewer, they wait for something, and others can work meanwhile."""
 
 
 class Prioritised(Protocol):
@@ -87,6 +91,9 @@ class ThreadLane(Generic[I]):
         self._ready = threading.Condition()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
+        self._is_watched = False
+        self._begun = 0
+        self._last_begun = float("-inf")
         self._stopping = False
 
     @property
@@ -107,10 +114,7 @@ class ThreadLane(Generic[I]):
         with self._ready:
             for item in items:
                 self._line.put(item, now)
-            wanted = min(len(self._line) - self._idle, self._size - len(self._threads))
-            self._ready.notify(min(len(items), self._idle))
-            for _ in range(wanted):
-                self._start_thread()
+            self._summon()
 
     def drop(self, execution_id: int) -> I | None:
         """Take an item back that has not started."""
@@ -127,8 +131,7 @@ class ThreadLane(Generic[I]):
         with self._ready:
             if thread in self._threads:
                 self._threads.remove(thread)
-                if len(self._line) > self._idle and not self._stopping:
-                    self._start_thread()
+                self._summon()
 
     def stop(self) -> None:
         """Let idle threads end, and busy ones after their attempt; does not wait."""
@@ -153,23 +156,56 @@ class ThreadLane(Generic[I]):
     def _take(self) -> I | None:
         """The next item, if one waits and the calling thread is still counted on."""
         with self._ready:
-            return self._line.get() if threading.current_thread() in self._threads else None
+            item = self._line.get() if threading.current_thread() in self._threads else None
+            if item is not None:
+                self._begun += 1
+                self._last_begun = self._monotonic()
+            return item
 
     def _wait(self) -> bool:
-        """Block until an item waits; False: the calling thread shall end."""
+        """Block until an item waits for the calling thread; False: the thread shall end."""
         thread = threading.current_thread()
         with self._ready:
             while thread in self._threads:
                 if self._line:
-                    return True
-                if self._stopping:
+                    if self._is_needed():
+                        if len(self._line) > 1:
+                            self._summon()
+                        return True
+                elif self._stopping:
                     return False
-                self._idle += 1
-                try:
-                    self._ready.wait()
-                finally:
-                    self._idle -= 1
+                else:
+                    self._sleep(None)
             return False
+
+    def _is_needed(self) -> bool:
+        """Whether the items that wait need the calling thread. Looks on for a moment while others get on with
+        them: threads that run short attempts beside each other take turns with the interpreter, which costs."""
+        if self.busy == 1 or self._monotonic() - self._last_begun > _PATIENCE_SECONDS:
+            return True
+        if self._is_watched:
+            self._sleep(None)
+            return False
+        begun, self._is_watched = self._begun, True
+        self._sleep(_PATIENCE_SECONDS)
+        self._is_watched = False
+        return len(self._line) > 0 and self._begun - begun < _BRISK
+
+    def _summon(self) -> None:
+        """See to it that somebody looks at what waits."""
+        if not self._line or (self._is_watched and self.busy):
+            return
+        if self._idle:
+            self._ready.notify()
+        elif len(self._threads) < self._size and not self._stopping:
+            self._start_thread()
+
+    def _sleep(self, seconds: float | None) -> None:
+        self._idle += 1
+        try:
+            self._ready.wait(seconds)
+        finally:
+            self._idle -= 1
 
 
 class _LaneThread(Generic[I]):

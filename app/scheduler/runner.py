@@ -340,11 +340,13 @@ class Runner:
         """What the executor returned, or what stopped it."""
         execution = running.attempt.execution
         limit = self._limit(running)
+        work = self.service.execute_task(execution.task_id or 0, execution.task_type, execution.params, session)
         try:
-            async with asyncio.timeout(limit):
-                result = await self.service.execute_task(
-                    execution.task_id or 0, execution.task_type, execution.params, session
-                )
+            if limit is None:
+                result = await work
+            else:
+                async with asyncio.timeout(limit):
+                    result = await work
         except TimeoutError:
             return stopped_result(TIMED_OUT, limit), TIMED_OUT
         except asyncio.CancelledError as error:
