@@ -55,8 +55,8 @@ from app.scheduler.tasks import TaskStore
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
-FIRE_BATCH = 500
-LAUNCH_BATCHES = 40
+FIRE_BATCH = 1_000
+LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 WAIT_POLL_SECONDS = 0.5
