@@ -1,7 +1,8 @@
-"""An executor of parts: steps, a sleep, signals and a child. What it does it writes into files that nobody rolls back.
+"""An executor of parts: steps, a sleep, signals and a child. What it does it writes into files that nobody rolls
+back.
 
-A part says `ran` when it is done, with a token of its own, and its caller says `stored` once the step has returned:
-from then on the part must never run again, and everybody must see that token.
+A part says `ran` when it is done, with a token of its own, and its caller says `stored` once the step has
+returned: from then on the part must never run again, and everybody must see that token.
 """
 
 from __future__ import annotations
