@@ -14,6 +14,7 @@ from app.api.metrics import install_metrics
 from app.core.config import Settings, get_settings
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
+from app.executors.alert_delivery import AlertDeliveryExecutor
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
@@ -28,6 +29,7 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(ContentGenerationExecutor(settings))
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
+    service.register_executor(AlertDeliveryExecutor())
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, select
 
+from app.models.alerting import Alert
 from app.models.node import Node
 from app.scheduler.executions import attempts, executions, logs
 
@@ -15,7 +16,8 @@ BATCH = 500
 def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int = BATCH) -> int:
     """Delete up to `limit` executions that ended more than `keep_days` ago, with attempts and log lines.
 
-    Returns how many; what is not over is never touched. Stopped nodes go after the same time.
+    Returns how many; what is not over is never touched. Stopped nodes and alerts that are over go
+    after the same time.
     """
     before = now - timedelta(days=keep_days)
     ids = list(
@@ -32,4 +34,5 @@ def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int
         connection.execute(delete(attempts).where(attempts.c.execution_id.in_(ids)))
         connection.execute(delete(executions).where(executions.c.id.in_(ids)))
     connection.execute(delete(Node).where(Node.stopped_at < before))
+    connection.execute(delete(Alert).where(Alert.resolved_at < before))
     return len(ids)
