@@ -153,10 +153,10 @@ def list_alerts(
     runtime: RuntimeOf,
     _caller: Viewer,
     state: Annotated[Openness, Query(description="Which.")] = Openness.OPEN,
-    rule_id: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    task_id: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    rule_id: Annotated[int | None, Query(ge=1, lt=2**63, description="Opened by this rule.")] = None,
+    task_id: Annotated[int | None, Query(ge=1, lt=2**63, description="About this task.")] = None,
+    cursor: cursors.Cursor = None,
+    limit: cursors.Limit = 50,
     language: InLanguage = "en",
 ) -> AlertPage:
     """Alerts, newest first; by default those that are open."""
@@ -188,7 +188,7 @@ def acknowledge_alert(
 
 
 @router.get("/alert-rules", summary="List alert rules", responses=documented())
-def list_rules(runtime: RuntimeOf, _caller: Viewer) -> list[AlertRuleAnswer]:
+def list_alert_rules(runtime: RuntimeOf, _caller: Viewer) -> list[AlertRuleAnswer]:
     """All rules, by name."""
     rules = runtime.alerts.rules()
     channels = runtime.alerts.channels_of([rule.id for rule in rules])
@@ -196,7 +196,7 @@ def list_rules(runtime: RuntimeOf, _caller: Viewer) -> list[AlertRuleAnswer]:
 
 
 @router.post("/alert-rules", status_code=201, summary="Create an alert rule", responses=documented(409))
-def create_rule(
+def create_alert_rule(
     definition: Annotated[RuleDefinition, Body(examples=[_RULE])],
     runtime: RuntimeOf,
     _caller: Operator,
@@ -209,13 +209,13 @@ def create_rule(
 
 
 @router.get("/alert-rules/{rule_id}", summary="Show an alert rule", responses=documented(404))
-def get_rule(rule_id: RuleId, runtime: RuntimeOf, _caller: Viewer) -> AlertRuleAnswer:
+def get_alert_rule(rule_id: RuleId, runtime: RuntimeOf, _caller: Viewer) -> AlertRuleAnswer:
     """One rule."""
     return _rule(runtime, runtime.alerts.rule(rule_id))
 
 
 @router.patch("/alert-rules/{rule_id}", summary="Change an alert rule", responses=documented(404, 409))
-def update_rule(
+def update_alert_rule(
     rule_id: RuleId,
     changes: RuleChanges,  # type: ignore[valid-type]  # made by create_model from RuleDefinition
     runtime: RuntimeOf,
@@ -226,7 +226,7 @@ def update_rule(
 
 
 @router.post("/alert-rules/{rule_id}/silence", summary="Silence an alert rule", responses=documented(404))
-def silence_rule(
+def silence_alert_rule(
     rule_id: RuleId, request: SilenceRequest, runtime: RuntimeOf, _caller: Operator
 ) -> AlertRuleAnswer:
     """Hold the rule's notices: alerts open and end, and what is still open afterwards is told then."""
@@ -236,7 +236,7 @@ def silence_rule(
 @router.delete(
     "/alert-rules/{rule_id}", status_code=204, summary="Delete an alert rule", responses=documented(404)
 )
-def delete_rule(rule_id: RuleId, runtime: RuntimeOf, _caller: Admin) -> None:
+def delete_alert_rule(rule_id: RuleId, runtime: RuntimeOf, _caller: Admin) -> None:
     """Delete the rule and close its alerts, which stay in the list."""
     runtime.alerts.delete_rule(rule_id)
 
@@ -249,13 +249,13 @@ def _rule(runtime: RuntimeOf, rule: AlertRule) -> AlertRuleAnswer:
 
 
 @router.get("/alert-channels", summary="List alert channels", responses=documented())
-def list_channels(runtime: RuntimeOf, _caller: Viewer) -> list[AlertChannelAnswer]:
+def list_alert_channels(runtime: RuntimeOf, _caller: Viewer) -> list[AlertChannelAnswer]:
     """All channels, by name, without their URLs."""
     return [AlertChannelAnswer.of(channel) for channel in runtime.alerts.channels()]
 
 
 @router.post("/alert-channels", status_code=201, summary="Create an alert channel", responses=documented(409))
-def create_channel(
+def create_alert_channel(
     definition: Annotated[ChannelDefinition, Body(examples=[_CHANNEL])],
     runtime: RuntimeOf,
     _caller: Admin,
@@ -268,13 +268,13 @@ def create_channel(
 
 
 @router.get("/alert-channels/{channel_id}", summary="Show an alert channel", responses=documented(404))
-def get_channel(channel_id: ChannelId, runtime: RuntimeOf, _caller: Viewer) -> AlertChannelAnswer:
+def get_alert_channel(channel_id: ChannelId, runtime: RuntimeOf, _caller: Viewer) -> AlertChannelAnswer:
     """One channel, without its URL."""
     return AlertChannelAnswer.of(runtime.alerts.channel(channel_id))
 
 
 @router.patch("/alert-channels/{channel_id}", summary="Change an alert channel", responses=documented(404, 409))
-def update_channel(
+def update_alert_channel(
     channel_id: ChannelId,
     changes: ChannelChanges,  # type: ignore[valid-type]  # made by create_model from ChannelDefinition
     runtime: RuntimeOf,
@@ -290,7 +290,7 @@ def update_channel(
     summary="Test an alert channel",
     responses=documented(404),
 )
-async def test_channel(channel_id: ChannelId, runtime: RuntimeOf, caller: Operator) -> ExecutionAnswer:
+async def test_alert_channel(channel_id: ChannelId, runtime: RuntimeOf, caller: Operator) -> ExecutionAnswer:
     """Send a test message; the execution says whether it was taken."""
     return ExecutionAnswer.model_validate(await runtime.test_channel(channel_id, trigger="api", by=caller.name))
 
@@ -298,7 +298,7 @@ async def test_channel(channel_id: ChannelId, runtime: RuntimeOf, caller: Operat
 @router.delete(
     "/alert-channels/{channel_id}", status_code=204, summary="Delete an alert channel", responses=documented(404)
 )
-def delete_channel(channel_id: ChannelId, runtime: RuntimeOf, _caller: Admin) -> None:
+def delete_alert_channel(channel_id: ChannelId, runtime: RuntimeOf, _caller: Admin) -> None:
     """Delete it; rules that used it go on without."""
     runtime.alerts.delete_channel(channel_id)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import alert, db, demo, doctor, execution, node, output, schedule, serve, task, token, worker
+from app.cli import alert, db, demo, doctor, execution, mcp, node, output, schedule, serve, task, token, worker
 from app.core.errors import SchedulerError
 
 
@@ -61,6 +61,7 @@ def _main(
 app.command()(serve.serve)
 app.command()(worker.worker)
 app.command()(demo.demo)
+app.command()(mcp.mcp)
 app.add_typer(task.app, name="task")
 app.add_typer(execution.app, name="execution")
 app.add_typer(schedule.app, name="schedule")

@@ -24,7 +24,7 @@ from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
 from app.core.redaction import refuse_masks, restore
-from app.db.database import SessionLocal
+from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
@@ -60,8 +60,8 @@ from app.scheduler.tasks import TaskStore
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
-FIRE_BATCH = 500
-LAUNCH_BATCHES = 40
+FIRE_BATCH = 1_000
+LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 ALERT_SECONDS = 5.0
@@ -186,7 +186,7 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = journal or Journal(self.engine)
+        self.journal = journal or Journal(journal_engine(self.engine, self.settings))
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
@@ -306,6 +306,7 @@ class Runtime:
     def close(self) -> None:
         """Make durable what was handed in and let go of the database; a later use opens it again. Blocks."""
         self.journal.close()
+        self.journal.engine.dispose()
         self.engine.dispose()
 
     async def drain(self, timeout: float | None) -> None:
