@@ -21,6 +21,7 @@ ENDLESS = f'["{sys.executable}", "-c", "import time; time.sleep(600)"]'
 TASKS = f"""
 - {{name: once, task_type: content_generation, params: {PARAMS}}}
 - {{name: fails, task_type: content_generation, params: {NOBODY}, retry: {{max_attempts: 1}}}}
+- {{name: hasty, task_type: content_generation, params: {PARAMS}}}
 - {{name: later, task_type: content_generation, params: {PARAMS}}}
 - {{name: due, task_type: content_generation, params: {PARAMS}, schedule: {{type: interval, seconds: 1}}}}
 - {{name: endless, task_type: content_generation, params: {COMMAND}}}
@@ -228,3 +229,12 @@ def test_what_is_exported_is_imported_without_a_change(contenthub: ContentHub, t
     assert "name: held" in file.read_text()
     changes = contenthub("task", "import", str(file), "--diff", "--prune", "--json").json
     assert changes == {"written": False, "changes": []}
+
+
+def test_a_run_that_ends_while_it_is_given_up_is_told_as_it_ended(contenthub: ContentHub) -> None:
+    """Too late to be cancelled: then it has succeeded, and saying anything else would be a lie."""
+    with contenthub.started("task", "run", "hasty", "--timeout", "0") as command:
+        _, err = command.communicate(timeout=60)
+    (state,) = states(contenthub, "hasty")
+    assert (command.returncode == 0) == (state == "success"), (state, err)
+    assert ("it was cancelled" in err) == (state == "cancelled"), (state, err)
