@@ -8,6 +8,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, Literal
 
+from app.api.doctor import ScheduleReport
 from app.api.schemas import (
     CalendarAnswer,
     ExecutionAnswer,
@@ -423,6 +424,14 @@ class Operations(ABC):
         """The fires of each hour to come, by task; the first hour is the one that runs now."""
         return self._call(
             "GET", "/api/v1/scheduler/calendar", CalendarAnswer, query={"hours": hours, "limit": limit}
+        )
+
+    def examine_schedules(self, *, days: int = 30, language: Literal["en", "zh"] = "en") -> ScheduleReport:
+        """The coming days of all active tasks: herds and the jitter that levels them, fires where clocks
+        change, runs that overlap, limits that cannot be kept, tasks that never fire.
+        """
+        return self._call(
+            "GET", "/api/v1/scheduler/doctor/schedules", ScheduleReport, query={"days": days, "language": language}
         )
 
     def list_executors(self) -> list[ExecutorAnswer]:
@@ -860,6 +869,14 @@ class AsyncOperations(ABC):
         """The fires of each hour to come, by task; the first hour is the one that runs now."""
         return await self._call(
             "GET", "/api/v1/scheduler/calendar", CalendarAnswer, query={"hours": hours, "limit": limit}
+        )
+
+    async def examine_schedules(self, *, days: int = 30, language: Literal["en", "zh"] = "en") -> ScheduleReport:
+        """The coming days of all active tasks: herds and the jitter that levels them, fires where clocks
+        change, runs that overlap, limits that cannot be kept, tasks that never fire.
+        """
+        return await self._call(
+            "GET", "/api/v1/scheduler/doctor/schedules", ScheduleReport, query={"days": days, "language": language}
         )
 
     async def list_executors(self) -> list[ExecutorAnswer]:
