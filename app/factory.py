@@ -44,10 +44,25 @@ def create_service(settings: Settings, *, role: str = "all") -> SchedulerService
     return service
 
 
+def make_site_folder(settings: Settings) -> None:
+    """The folder that `publishing` writes to and `/site` shows.
+
+    Raises:
+        InvalidRequest: it cannot be made.
+    """
+    folder = settings.publish_directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest.of(
+            "PUBLISH_DIRECTORY", f"{folder} cannot be made: {error.strerror}; name another folder"
+        ) from error
+
+
 def prepare_database(runtime: Runtime) -> None:
     """Bring the schema to head, make sure the first account and the folder of the site exist. Blocks."""
     runtime.prepare_database()
-    runtime.settings.publish_directory.mkdir(parents=True, exist_ok=True)
+    make_site_folder(runtime.settings)
     with runtime.sessions() as session:
         ensure_default_account(session)
         session.commit()
