@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from sqlalchemy import (
     Column,
@@ -100,8 +100,7 @@ Carry = Callable[[Connection, Sequence[Execution]], None]
 """Writes, in the transaction that recorded executions, what their engine needs to find them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A recorded execution; `is_new` is False where the idempotency key had been used before."""
 
     execution: Execution
@@ -196,7 +195,7 @@ _STATE = EXECUTION_FIELDS.index("state")
 # -------------------------------------------------------------------- attempts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would triple the cost of making one; nobody changes it
 class StartAttempt:
     """An attempt that starts from memory. Outcome: False where the fence refused it."""
 
@@ -212,7 +211,7 @@ class StartAttempt:
         return record_attempts(connection, writes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FinishAttempt:
     """How an attempt ended and what becomes of its execution. Outcome: False where the fence refused it."""
 
