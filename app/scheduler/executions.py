@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from sqlalchemy import (
     Column,
@@ -113,8 +113,7 @@ Carry = Callable[[Connection, Sequence[Execution]], None]
 """Writes, in the transaction that recorded executions, what their engine needs to find them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A recorded execution; `is_new` is False where the idempotency key had been used before."""
 
     execution: Execution
@@ -209,7 +208,7 @@ _STATE = EXECUTION_FIELDS.index("state")
 # -------------------------------------------------------------------- attempts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would triple the cost of making one; nobody changes it
 class StartAttempt:
     """An attempt that starts from memory. Outcome: False where the fence refused it."""
 
@@ -225,7 +224,7 @@ class StartAttempt:
         return record_attempts(connection, writes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FinishAttempt:
     """How an attempt ended and what becomes of its execution. Outcome: False where the fence refused it."""
 

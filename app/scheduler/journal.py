@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from loguru import logger
@@ -261,16 +260,16 @@ class Journal:
 
 def _in_order(group: list[_Entry]) -> Iterator[list[_Entry]]:
     """The group as runs that are applied together: by rank between the steps, each step alone."""
-    for is_step, stretch in groupby(group, key=lambda entry: entry.write.rank is None):
-        if is_step:
-            yield from ([entry] for entry in stretch)
+    by_rank: dict[int, list[_Entry]] = {}
+    for entry in group:
+        rank = entry.write.rank
+        if rank is not None:
+            by_rank.setdefault(rank, []).append(entry)
             continue
-        by_rank = sorted(stretch, key=_rank)
-        yield from (list(entries) for _, entries in groupby(by_rank, key=_rank))
-
-
-def _rank(entry: _Entry) -> int:
-    return entry.write.rank or 0
+        yield from (by_rank[rank] for rank in sorted(by_rank))
+        by_rank = {}
+        yield [entry]
+    yield from (by_rank[rank] for rank in sorted(by_rank))
 
 
 def _apply_together(connection: Connection, entries: list[_Entry]) -> None:

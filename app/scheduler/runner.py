@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
@@ -49,7 +49,7 @@ _SOON = timedelta(minutes=1)
 """What is suspended for longer is found by the turn that every engine takes each second."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """An execution about to be tried. `recorded`: a claim has already stored its start."""
 
@@ -89,8 +89,7 @@ class Running:
     """Its end is being recorded: from here on nothing stops it, and a late start has nothing to say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of an execution after an attempt."""
 
     status: TaskStatus
@@ -472,7 +471,7 @@ class Runner:
         execution = running.attempt.execution
         verdict = decide(execution, result, stop, policy, now=now, uniform=self.uniform())
         if running.abandoned and verdict.state is ExecutionState.RETRYING:
-            verdict = replace(verdict, state=ExecutionState.FAILED)
+            verdict = verdict._replace(state=ExecutionState.FAILED)
         traceback = result.metadata.get("traceback")
         stored = result.to_dict()
         stored["metadata"].pop("traceback", None)

@@ -28,6 +28,10 @@ from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.alerting.checking import Look, look_at_due, settle
+from app.scheduler.alerting.observing import DELIVERY
+from app.scheduler.alerting.store import AlertStore
+from app.scheduler.alerting.verdicts import Notice
 from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
 from app.scheduler.attention import Kind as FindingKind
 from app.scheduler.children import RecordChild
@@ -64,9 +68,11 @@ FIRE_BATCH = 1_000
 LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+ALERT_SECONDS = 5.0
 WAIT_POLL_SECONDS = 0.5
 _CLOCK_JOB = "contenthub-clock"
 _PRUNE_JOB = "contenthub-retention"
+_ALERT_JOB = "contenthub-alerts"
 
 
 class Live(Protocol):
@@ -194,6 +200,7 @@ class Runtime:
         self._courier = courier_of(self.settings)
         self.carry = self._courier.carry
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
+        self.alerts = AlertStore(sessions, self.clock, self._wake_alerts)
         self._declared: dict[str, TaskDefinition] = {}
         self._asked: list[int] = []
         self._scheduler: AsyncIOScheduler | None = None
@@ -349,6 +356,15 @@ class Runtime:
             replace_existing=True,
             misfire_grace_time=None,
         )
+        self.scheduler.add_job(
+            self.check_alerts,
+            "interval",
+            seconds=ALERT_SECONDS,
+            id=_ALERT_JOB,
+            replace_existing=True,
+            misfire_grace_time=None,
+            coalesce=True,
+        )
         if not self.scheduler.running:
             self.scheduler.start()
         self._schedule_tick(self.clock.now())
@@ -449,6 +465,46 @@ class Runtime:
                     connection, now=self.clock.now(), keep_days=self.settings.scheduler_retention_days
                 )
             )
+
+    # ------------------------------------------------------------ alerts
+
+    async def check_alerts(self) -> None:
+        """Check the alert rules that are due and that no other node checks first. What fails is tried again."""
+        live = self._live if self.is_running else None
+        try:
+            looks = await asyncio.to_thread(self._look_at_alerts)
+            if looks and live is not None:
+                await self.journal.step(partial(self._settle_alerts, live, looks), live.engine.offer)
+        except (SchedulerError, SQLAlchemyError) as error:
+            logger.error("告警检查本轮失败，稍后重试: {}", error)
+        except Exception as error:  # noqa: BLE001 - the next turn comes all the same
+            logger.opt(exception=error).error("告警检查本轮出错，稍后重试: {}", describe_error(error))
+
+    def _look_at_alerts(self) -> list[Look]:
+        with self.sessions() as session:
+            return look_at_due(session, self.clock.now())
+
+    def _settle_alerts(self, live: Live, looks: list[Look], connection: Connection) -> list[Execution]:
+        return settle(
+            connection,
+            looks,
+            now=self.clock.now(),
+            owner_of=live.engine.owner_of,
+            carry=self._courier.carry,
+        )
+
+    def _wake_alerts(self) -> None:
+        """A rule has changed. It is due, and the next look is seconds away."""
+
+    async def test_channel(self, channel_id: int, *, trigger: str = "code", by: str | None = None) -> Execution:
+        """Send a test message to a channel, as an execution whose outcome says whether it arrived.
+
+        Raises:
+            NotFound; ExecutorNotFound: the backend has no `alert_delivery`.
+        """
+        channel = await asyncio.to_thread(self.alerts.channel, channel_id)
+        params = {"notice": Notice.TEST.value, "channel_id": channel.id}
+        return await self.enqueue(DELIVERY, params, db=None, max_attempts=1, trigger=trigger, triggered_by=by)
 
     # ------------------------------------------------------------ requests
 
