@@ -56,7 +56,7 @@ from app.scheduler.family import (
     wake_parents,
 )
 from app.scheduler.states import Move, moved, sources
-from app.scheduler.steps import Fence, Suspension, begin_waits, holders
+from app.scheduler.steps import Fence, StepRow, Suspension, begin_waits, holders, store_steps
 from app.services.scheduler_service import TaskStatus
 
 executions = cast("Table", TaskExecution.__table__)
@@ -251,6 +251,8 @@ class FinishAttempt:
     progress_message: str | None = None
     lines: tuple[LogLine, ...] = field(default=(), repr=False)
     parent_id: int | None = None
+    steps: tuple[StepRow, ...] = field(default=(), repr=False)
+    """Waits that ended and are not stored yet."""
     suspension: Suspension | None = None
     """What it waits for, where the state is `suspended`."""
     carry: Carry = field(default=lambda *_: None, repr=False)
@@ -442,6 +444,7 @@ def _after_finish(connection: Connection, writes: Sequence[FinishAttempt]) -> No
             for task_id, write in sorted(last.items())
         ],
     )
+    store_steps(connection, [(write.execution_id, step) for write in writes for step in write.steps])
     waiting = {write.execution_id: write for write in writes if write.suspension is not None}
     if waiting:
         now = max(write.finished_at for write in waiting.values())

@@ -495,6 +495,7 @@ class Runner:
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),
+            steps=running.durable.take_unstored() if running.durable is not None else (),
             parent_id=execution.parent_id,
             carry=self.carry,
         )
@@ -523,6 +524,7 @@ class Runner:
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),
+            steps=running.durable.take_unstored() if running.durable is not None else (),
             parent_id=execution.parent_id,
             suspension=suspension,
             carry=self.carry,
@@ -589,6 +591,7 @@ def _unstorable(finish: FinishAttempt, error: BaseException) -> FinishAttempt:
         message="执行结果无法保存",
         error=describe_error(error),
         result=None,
+        steps=(),
         suspension=None,
         traceback=None,
         lines=(),
