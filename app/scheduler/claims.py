@@ -20,6 +20,7 @@ from app.models.task_execution import (
     WAITING_STATES,
     Execution,
     ExecutionState,
+    beside_id,
     is_running,
     state_in,
 )
@@ -97,10 +98,11 @@ def _next_priority(connection: Connection, below: int | None) -> int | None:
 
 
 def unlimited(now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    """Whether an execution may start at `now` whatever else runs: no two nodes can fight over more than its row,
-    so it may be claimed without the lock."""
+    """Whether an execution, found by its id, may start at `now` whatever else runs: no two nodes can fight over
+    more than its row, so it may be claimed without the lock."""
     return and_(
-        _claimable(),
+        executions.c.owner.is_(None),
+        state_in(beside_id(executions.c.state), WAITING_STATES),
         executions.c.run_at <= now,
         executions.c.concurrency_key.is_(None),
         executions.c.exclusive.is_(False),

@@ -40,6 +40,7 @@ from app.models.task_execution import (
     Execution,
     ExecutionState,
     TaskExecution,
+    beside_id,
     is_not_success,
     is_running,
     state_in,
@@ -258,7 +259,7 @@ def _waiting(given: Parameters) -> ColumnElement[bool]:
         executions.c.id == given["x_id"],
         executions.c.owner == given["x_owner"],
         executions.c.attempt == given["x_attempt"] - literal_column("1"),
-        state_in(executions.c.state, sources(Move.START)),
+        state_in(beside_id(executions.c.state), sources(Move.START)),
     )
 
 
@@ -268,7 +269,7 @@ def _under_way(given: Parameters) -> ColumnElement[bool]:
         executions.c.id == given["x_id"],
         executions.c.owner == given["x_owner"],
         executions.c.attempt == given["x_attempt"],
-        is_running(executions.c.state),
+        is_running(beside_id(executions.c.state)),
     )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.errors import SchedulerUnavailable
-from app.db.database import begin_write
+from app.db.database import begin_write, plan_by_key
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -77,6 +77,8 @@ class Journal:
         self._waiting: deque[_Entry] = deque()
         self._signal = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        """Of the writer's thread, kept from group to group."""
         self._closing = False
         self.groups_committed = 0
         self.writes_committed = 0
@@ -155,6 +157,7 @@ class Journal:
         while True:
             group = self._next_group(kept)
             if not group:
+                self._let_go()
                 with self._signal:
                     if self._thread is threading.current_thread():
                         self._thread = None
@@ -180,22 +183,49 @@ class Journal:
         return [*kept, *fresh]
 
     def _store(self, group: list[_Entry]) -> None:
-        with self._engine.connect() as connection:
-            begin_write(connection)
+        """Apply and commit a group. A connection that was lost while it lay idle is replaced at once."""
+        was_kept = self._connection is not None
+        try:
             try:
-                for entries in _in_order(group):
-                    _apply_together(connection, entries)
-            except Exception as error:
-                if _is_outage(error):
+                connection = self._apply(group)
+            except DBAPIError as error:
+                if not (was_kept and error.connection_invalidated):
                     raise
-                # Savepoints around everything would cost more than this rare second try.
-                logger.debug("{} writes are stored one by one, because together: {}", len(group), error)
-                connection.rollback()
-                begin_write(connection)
-                for entries in _in_order(group):
-                    for entry in entries:
-                        _apply_alone(connection, entry)
+                self._let_go()
+                connection = self._apply(group)
             connection.commit()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _apply(self, group: list[_Entry]) -> Connection:
+        """Apply a group; what is left is the commit."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._engine.connect()
+            plan_by_key(connection)
+        begin_write(connection)
+        try:
+            for entries in _in_order(group):
+                _apply_together(connection, entries)
+        except Exception as error:
+            if _is_outage(error):
+                raise
+            # Savepoints around everything would cost more than this rare second try.
+            logger.debug("{} writes are stored one by one, because together: {}", len(group), error)
+            connection.rollback()
+            begin_write(connection)
+            for entries in _in_order(group):
+                for entry in entries:
+                    _apply_alone(connection, entry)
+        return connection
+
+    def _let_go(self) -> None:
+        """Close the connection: its session has settings that nobody else should find in the pool."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
 
     def _outage(self, group: list[_Entry], error: Exception, *, closing: bool) -> list[_Entry]:
         """The database did not take the group: what must land is kept for later, the rest is refused."""

@@ -31,6 +31,7 @@ from pgqueuer.types import JobId
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.errors import NotFound, SchedulerUnavailable
+from app.db.database import BY_KEY
 from app.models.task_execution import WAITING_STATES, Execution
 from app.scheduler.claims import ClaimNamed
 from app.scheduler.engines import pgqueuer_jobs as jobs
@@ -289,7 +290,12 @@ class PgQueuerEngine:
         """One life of PgQueuer, on a pool of its own; raises when PostgreSQL went away."""
         lost = asyncio.Event()
         pool = await asyncpg.create_pool(
-            self._dsn, min_size=_POOL_MIN, max_size=_POOL_MAX, timeout=_CONNECT_SECONDS, reset=_as_it_is
+            self._dsn,
+            min_size=_POOL_MIN,
+            max_size=_POOL_MAX,
+            timeout=_CONNECT_SECONDS,
+            reset=_as_it_is,
+            server_settings=BY_KEY,
         )
         try:
             queries = ClaimingQueries(
