@@ -36,6 +36,7 @@ from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
     ACTIVE_STATES,
     EXECUTION_FIELDS,
+    HAS_KEY,
     WAITING_STATES,
     Execution,
     ExecutionState,
@@ -164,7 +165,9 @@ def once(dialect_name: str, values: dict[str, Any]) -> Executable:
     """INSERT that does nothing where the idempotency key is taken; returns the new id, if any."""
     dialect = sqlite if dialect_name == "sqlite" else postgresql
     statement: sqlite.Insert | postgresql.Insert = dialect.insert(executions).values(values)
-    return statement.on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(executions.c.id)
+    return statement.on_conflict_do_nothing(
+        index_elements=["idempotency_key"], index_where=text(HAS_KEY)
+    ).returning(executions.c.id)
 
 
 def under_key(values: dict[str, Any]) -> Select[Any]:
