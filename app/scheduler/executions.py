@@ -632,13 +632,25 @@ def cancel_requests(connection: Connection, node: str) -> list[int]:
     """The executions of `node` that somebody wants ended."""
     return list(
         connection.scalars(
-            select(executions.c.id).where(
-                executions.c.owner == node,
-                state_in(executions.c.state, ACTIVE_STATES),
-                executions.c.cancel_requested_at.is_not(None),
-            )
+            select(executions.c.id).where(_is_held(node), executions.c.cancel_requested_at.is_not(None))
         )
     )
+
+
+def held_by(connection: Connection, node: str) -> list[tuple[int, int]]:
+    """The executions that `node` holds, each with its latest attempt."""
+    query = select(executions.c.id, executions.c.attempt)
+    return [(row.id, row.attempt) for row in connection.execute(query.where(_is_held(node)))]
+
+
+def still_held(connection: Connection, node: str, execution_ids: Sequence[int]) -> list[Execution]:
+    """Those of `execution_ids` that `node` holds."""
+    query = select(executions).where(_is_held(node), executions.c.id.in_(execution_ids))
+    return [Execution.from_row(row) for row in connection.execute(query)]
+
+
+def _is_held(node: str) -> ColumnElement[bool]:
+    return and_(executions.c.owner == node, state_in(executions.c.state, ACTIVE_STATES))
 
 
 def parked(connection: Connection, reason: str, limit: int = 500) -> list[Execution]:
