@@ -130,6 +130,8 @@ class TaskExecution(Base):
     duration_seconds: Mapped[float | None] = mapped_column(Float)
     progress: Mapped[float | None] = mapped_column(Float)
     progress_message: Mapped[str | None] = mapped_column(SafeText)
+    trace_context: Mapped[str | None] = mapped_column(String(55))
+    """W3C `traceparent` of what asked for it: its attempts continue that trace, on whichever node."""
 
     __table_args__ = (
         CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
@@ -235,6 +237,7 @@ class Execution(NamedTuple):
     duration_seconds: float | None = None
     progress: float | None = None
     progress_message: str | None = None
+    trace_context: str | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Execution:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from app.scheduler.telemetry import UNTRACED, Tracer
+
 if TYPE_CHECKING:
     from loguru import Message, Record
 
@@ -44,6 +46,7 @@ class CurrentExecution:
     fraction: float | None = None
     progress_message: str | None = None
     progress_changed: bool = False
+    tracer: Tracer = UNTRACED
     _lines: deque[LogLine] = field(default_factory=deque)
     _line_count: int = 0
 

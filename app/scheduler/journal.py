@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from time import perf_counter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from loguru import logger
@@ -23,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.errors import SchedulerUnavailable
 from app.db.database import begin_write
+from app.scheduler.telemetry import UNMEASURED, Meter
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -80,6 +82,7 @@ class Journal:
         self._closing = False
         self.groups_committed = 0
         self.writes_committed = 0
+        self.meter: Meter = UNMEASURED
 
     # ------------------------------------------------------------ hand in
 
@@ -159,6 +162,7 @@ class Journal:
                     if self._thread is threading.current_thread():
                         self._thread = None
                 return
+            began = perf_counter()
             try:
                 self._store(group)
             except (SQLAlchemyError, OSError) as error:
@@ -169,6 +173,7 @@ class Journal:
             kept, pause = [], _FIRST_PAUSE_SECONDS
             self.groups_committed += 1
             self.writes_committed += len(group)
+            self.meter.group_committed(len(group), perf_counter() - began)
             _answer(group)
 
     def _next_group(self, kept: list[_Entry]) -> list[_Entry]:

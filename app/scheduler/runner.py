@@ -23,6 +23,7 @@ from app.scheduler.executions import FinishAttempt, SpeakUp, StartAttempt, finis
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
 from app.scheduler.policies import RetryPolicy, retry_delay
+from app.scheduler.telemetry import UNTRACED, AttemptSpan, Tracer
 from app.services.scheduler_service import (
     Refusal,
     SchedulerService,
@@ -74,6 +75,7 @@ class Running:
     abandoned: bool = False
     recording: bool = False
     """Its end is being recorded: from here on nothing stops it, and a late start has nothing to say."""
+    span: AttemptSpan = UNTRACED
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Runner:
     on_ended: Callable[[int], None]
     on_settled: Callable[[int, datetime | None], None]
     running: dict[int, Running] = field(default_factory=dict)
+    tracer: Tracer = UNTRACED
 
     async def run(self, attempt: Attempt) -> None:
         """Run one attempt to its recorded end. Its fate is in the database, never in an exception."""
@@ -164,6 +167,7 @@ class Runner:
             self._record(running, stopped_result(HANDED_BACK, None), HANDED_BACK, RetryPolicy())
             raise
         finally:
+            running.span.close()
             if self.running.get(attempt.execution_id) is running:
                 del self.running[attempt.execution_id]
             self.on_ended(attempt.execution_id)
@@ -210,6 +214,7 @@ class Runner:
                 stop,
             )
             self._record(running, stopped_result(stop, self._limit(running)), stop, RetryPolicy())
+            running.span.close()
             given_up.append(running)
         return given_up
 
@@ -270,6 +275,7 @@ class Runner:
             params=execution.params,
             node=attempt.owner,
             line_limit=self.line_limit,
+            tracer=self.tracer,
         )
         enter_execution(context)
         task = asyncio.current_task()
@@ -285,6 +291,7 @@ class Runner:
             started_at,
             started,
             started + limit if limit is not None else None,
+            span=self.tracer.attempt(execution, attempt.number, attempt.owner),
         )
         if not attempt.recorded:
             start = StartAttempt(execution.id, attempt.number, attempt.owner, started_at)
@@ -420,8 +427,10 @@ class Runner:
         if running.abandoned and verdict.state is ExecutionState.RETRYING:
             verdict = replace(verdict, state=ExecutionState.FAILED)
         traceback = result.metadata.get("traceback")
+        stack = traceback if isinstance(traceback, str) else None
         stored = result.to_dict()
         stored["metadata"].pop("traceback", None)
+        running.span.decided(verdict.state, verdict.reason, result.error, stack)
         return FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
@@ -438,7 +447,7 @@ class Runner:
             result=stored,
             failures=verdict.failures,
             run_at=verdict.run_at,
-            traceback=traceback if isinstance(traceback, str) else None,
+            traceback=stack,
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),

@@ -1,0 +1,212 @@
+"""OpenTelemetry spans of what happens to executions. Needs the extra `[otel]`; made by `telemetry.py`.
+
+One trace goes from the request to the attempts: request → `enqueue` (PRODUCER) → column `trace_context` →
+`execute` (CONSUMER), once an attempt, on whichever node → `step`. A batch of fires is a trace of its own, begun by
+`fire`.
+Names and attributes follow the semantic conventions for messaging; what is ours begins with `contenthub.`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from app.core.redaction import redact_text
+from app.models.task_execution import Execution, ExecutionState
+from app.services.scheduler_service import describe_error
+
+_W3C = TraceContextTextMapPropagator()
+_SYSTEM: dict[str, AttributeValue] = {"messaging.system": "contenthub"}
+_FAULTS = (ExecutionState.FAILED, ExecutionState.RETRYING, ExecutionState.PARKED)
+"""An attempt that leads here went wrong; cancelled, handed back and suspended ones did not."""
+
+
+class OtelTracer:
+    """See `app.scheduler.telemetry.Tracer`."""
+
+    def __init__(self, version: str) -> None:
+        self._tracer = trace.get_tracer("contenthub.scheduler", version)
+
+    @contextmanager
+    def enqueue(self, task_type: str) -> Iterator[OtelOrigin]:
+        span = self._tracer.start_span(
+            f"enqueue {task_type}",
+            kind=SpanKind.PRODUCER,
+            attributes={
+                **_SYSTEM,
+                "messaging.operation.name": "enqueue",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": task_type,
+                "contenthub.executor.type": task_type,
+            },
+        )
+        origin = OtelOrigin(span)
+        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            try:
+                yield origin
+            except Exception as error:
+                _note_error(span, describe_error(error))
+                raise
+
+    def fire(self) -> Firing:
+        return Firing(self._tracer)
+
+    def attempt(self, execution: Execution, number: int, node: str) -> OtelAttempt:
+        # Its own trace or a new one; never that of whoever happened to put it on its lane.
+        parent = Context()
+        if execution.trace_context is not None:
+            parent = _W3C.extract({"traceparent": execution.trace_context}, context=parent)
+        span = self._tracer.start_span(
+            f"execute {execution.task_type}",
+            context=parent,
+            kind=SpanKind.CONSUMER,
+            attributes=_attributes_of(execution)
+            | {
+                "messaging.operation.name": "execute",
+                "messaging.operation.type": "process",
+                "contenthub.attempt.number": number,
+                "contenthub.node.id": node,
+            },
+        )
+        contexts.attach(trace.set_span_in_context(span, parent))
+        return OtelAttempt(span, execution)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Span]:
+        with self._tracer.start_as_current_span(
+            f"step {name}",
+            attributes={"contenthub.step.name": name},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield span
+            except Exception as error:
+                _note_error(span, describe_error(error))
+                raise
+
+    def ids(self) -> Mapping[str, str]:
+        found = trace.get_current_span().get_span_context()
+        if not found.is_valid:
+            return {}
+        return {"trace_id": trace.format_trace_id(found.trace_id), "span_id": trace.format_span_id(found.span_id)}
+
+
+class OtelOrigin:
+    """A span whose context executions carry."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def trace_context(self) -> str | None:
+        carrier: dict[str, str] = {}
+        _W3C.inject(carrier, context=trace.set_span_in_context(self._span, Context()))
+        return carrier.get("traceparent")
+
+    def recorded(self, executions: Sequence[Execution]) -> None:
+        if len(executions) == 1:
+            self._span.set_attributes(_attributes_of(executions[0]))
+        else:
+            self._span.set_attribute("messaging.batch.message_count", len(executions))
+
+
+class Firing:
+    """A batch of fires; its span begins when the first execution asks for its context."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+        self._began = time.time_ns()
+        self._span: Span | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._span is not None:
+            if error is not None:
+                _note_error(self._span, describe_error(error))
+            self._span.end()
+
+    def trace_context(self) -> str | None:
+        if self._span is None:
+            self._span = self._tracer.start_span(
+                "fire",
+                context=Context(),
+                kind=SpanKind.PRODUCER,
+                attributes={
+                    **_SYSTEM,
+                    "messaging.operation.name": "fire",
+                    "messaging.operation.type": "create",
+                },
+                start_time=self._began,
+            )
+        return OtelOrigin(self._span).trace_context()
+
+    def recorded(self, executions: Sequence[Execution]) -> None:
+        if self._span is not None:
+            OtelOrigin(self._span).recorded(executions)
+
+
+class OtelAttempt:
+    """The span of one attempt; the executor's own spans are inside it."""
+
+    def __init__(self, span: Span, execution: Execution) -> None:
+        self._span = span
+        self._execution = execution
+        self._lock = threading.Lock()
+
+    def decided(self, state: ExecutionState, reason: str | None, error: str | None, stack: str | None) -> None:
+        span = self._span
+        span.set_attribute("contenthub.execution.state", state.value)
+        if reason is not None:
+            span.set_attribute("contenthub.execution.reason", reason)
+        if state in _FAULTS:
+            params = self._execution.params
+            said = redact_text(error or state.value, params)
+            _note_error(span, said, stack and redact_text(stack, params))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._span.is_recording():
+                self._span.end()
+
+
+def _attributes_of(execution: Execution) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        **_SYSTEM,
+        "messaging.destination.name": execution.task_type,
+        "messaging.message.id": str(execution.id),
+        "contenthub.execution.id": execution.id,
+        "contenthub.execution.trigger": execution.trigger,
+        "contenthub.executor.type": execution.task_type,
+    }
+    if execution.task_id is not None:
+        attributes["contenthub.task.id"] = execution.task_id
+    if execution.task_name is not None:
+        attributes["contenthub.task.name"] = execution.task_name
+    return attributes
+
+
+def _note_error(span: Span, error: str, stack: str | None = None) -> None:
+    """The error as status and as the event that the conventions define, from its `TypeName: message`."""
+    name, _, message = error.partition(": ")
+    error_type = name if name.replace(".", "").isidentifier() else "_OTHER"
+    span.set_status(StatusCode.ERROR, error)
+    span.set_attribute("error.type", error_type)
+    event = {"exception.type": error_type, "exception.message": message or error}
+    if stack:
+        event["exception.stacktrace"] = stack
+    span.add_event("exception", event)
