@@ -21,9 +21,15 @@ def worker() -> None:
     """
     settings = load_settings()
     with opened(executors=True, upgrade=True, role="worker") as runtime:
-        configure_logs(settings.log_level, settings.log_format)
+        from app.observability.telemetry import observe  # with SQLAlchemy, see session.py
+
+        configure_logs(settings.log_level, settings.log_format, lambda: runtime.tracer.ids())
+        telemetry = observe(runtime)
         output.note("Worker started.   Ctrl-C stops.")
-        asyncio.run(_work(runtime))
+        try:
+            asyncio.run(_work(runtime))
+        finally:
+            telemetry.close()
 
 
 async def _work(runtime: Runtime) -> None:

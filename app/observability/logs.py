@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger
@@ -15,9 +16,19 @@ if TYPE_CHECKING:
     from loguru import Message, Record
 
 
-def configure_logs(level: str, log_format: Literal["console", "json"]) -> None:
-    """Send log records of `level` and above to stderr: in the seed's format, or a JSON object a line."""
-    logger.configure(patcher=name_attempt)
+def configure_logs(
+    level: str, log_format: Literal["console", "json"], trace_ids: Callable[[], Mapping[str, str]] = dict
+) -> None:
+    """Send log records of `level` and above to stderr: in the seed's format, or a JSON object a line.
+
+    Each record says which attempt wrote it, and in which trace and span (`trace_ids`), if in any.
+    """
+
+    def name_origin(record: Record) -> None:
+        record["extra"].update(trace_ids())
+        name_attempt(record)
+
+    logger.configure(patcher=name_origin)
     if log_format == "console":
         configure_logging(level)
         return

@@ -432,9 +432,7 @@ class Runtime:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
         with self.tracer.fire() as origin:
-            fired = fire_due(
-                connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of, origin=origin
-            )
+            fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of, origin=origin)
             self._carry(connection, fired)
         return fired, next_fire_at(connection)
 

@@ -1,4 +1,4 @@
-"""What the scheduler tells whoever traces and measures it. Where nobody does, one object hears it and does nothing.
+"""What the scheduler tells whoever traces and measures it; where nobody does, one object hears it.
 
 Nothing below `app/observability` knows OpenTelemetry or Prometheus: it knows these two protocols.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from app.models.task_execution import Execution, ExecutionState
+if TYPE_CHECKING:  # the command line imports this, and does without SQLAlchemy where it can
+    from app.models.task_execution import Execution, ExecutionState
 
 
 class Origin(Protocol):

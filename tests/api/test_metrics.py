@@ -39,10 +39,11 @@ def test_attempts_are_counted_by_type_and_state(client: TestClient) -> None:
     assert samples["contenthub_attempts_total", frozenset({"work", "failed"})] == 1
     assert samples["contenthub_attempt_duration_seconds_count", frozenset({"work"})] == 2
     assert (
-        samples["contenthub_journal_writes_total", frozenset()]
-        >= samples["contenthub_journal_groups_total", frozenset()]
+        samples["contenthub_journal_group_size_sum", frozenset()]
+        >= samples["contenthub_journal_group_size_count", frozenset()]
         > 0
     )
+    assert samples["contenthub_journal_commit_duration_seconds_sum", frozenset()] > 0
 
 
 def test_the_database_tells_what_waits_and_who_beats(client: TestClient) -> None:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import app.observability
-from app.observability.prometheus import PrometheusMetrics
+from app.observability.telemetry import observe
 from tests.support import Recorder, running
 
 SHIPPED = Path(app.observability.__file__).parent
@@ -42,7 +42,8 @@ def test_the_alert_rules_are_valid_fire_and_keep_quiet(rules: Path) -> None:
 
 async def test_promtool_finds_nothing_wrong_with_the_exposition(sqlite_url: str, rules: Path) -> None:
     async with running(sqlite_url, Recorder("work")) as (service, runtime):
-        metrics = PrometheusMetrics(runtime)
+        metrics = observe(runtime).prometheus
+        assert metrics is not None
         await service.wait((await service.enqueue("work")).id, 10)
         promtool("check", "metrics", directory=rules, given=metrics.exposition())
 
@@ -52,9 +53,17 @@ async def test_every_metric_of_dashboard_and_rules_exists(sqlite_url: str) -> No
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     named = set(re.findall(r"contenthub_\w+", " ".join([*asked, (SHIPPED / "alerts.yml").read_text()])))
     async with running(sqlite_url, Recorder("work")) as (_, runtime):
-        text = PrometheusMetrics(runtime).exposition().decode()
+        metrics = observe(runtime).prometheus
+        assert metrics is not None
+        text = metrics.exposition().decode()
     known = set()
     for family in text_string_to_metric_families(text):
-        known |= {family.name, f"{family.name}_total", f"{family.name}_bucket"}
+        known |= {
+            family.name,
+            f"{family.name}_total",
+            f"{family.name}_bucket",
+            f"{family.name}_sum",
+            f"{family.name}_count",
+        }
     assert named
     assert named <= known
