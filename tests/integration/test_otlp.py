@@ -1,4 +1,4 @@
-"""What real processes export by OTLP to a real receiver: one trace from a request to its attempt, wherever it runs."""
+"""What real processes send to a real receiver: one trace from a request to its attempt, wherever that runs."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ async def test_a_step_is_a_span_and_its_error_is_told(sqlite_url: str, spans: Sp
 
 
 async def test_a_batch_of_fires_is_one_trace_and_no_fire_is_none(database_url: str, spans: Spans) -> None:
-    async with traced(database_url, Recorder("work")) as (service, runtime):
+    async with traced(database_url, Recorder("work")) as (_, runtime):
         await asyncio.sleep(1.2)  # at least one turn of the clock with nothing due
         assert spans.exporter.get_finished_spans() == ()
         for name in ("one", "two"):
