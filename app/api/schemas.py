@@ -123,6 +123,9 @@ class ExecutionAnswer(_Answer):
     duration_seconds: float | None
     progress: float | None
     progress_message: str | None
+    trace_id: str | None = Field(
+        description="Under this id a tracing backend shows what asked for the execution, and its attempts."
+    )
 
 
 class AttemptAnswer(_Answer):

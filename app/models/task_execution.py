@@ -248,6 +248,12 @@ class Execution(NamedTuple):
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace it is part of, as tracing backends show it; None: nobody traced what asked for it."""
+        parts = (self.trace_context or "").split("-")
+        return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None
+
 
 EXECUTION_FIELDS = Execution._fields
 _STATES = {state.value: state for state in ExecutionState}

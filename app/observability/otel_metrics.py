@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -67,5 +67,6 @@ class OtelMetrics:
         return self._readings
 
 
+@lru_cache(maxsize=1000)
 def _attributes(instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
     return {ATTRIBUTES[label]: value for label, value in zip(instrument.labels, labels, strict=True)}

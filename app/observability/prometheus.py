@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -33,17 +34,26 @@ class PrometheusMetrics:
             if one.kind is Kind.HISTOGRAM
         }
         self._registry.register(_Readings(gauges))
+        # The client looks for a series under a lock; there are few, and each attempt means three of them.
+        self._counter = lru_cache(maxsize=None)(self._of_counter)
+        self._histogram = lru_cache(maxsize=None)(self._of_histogram)
 
     def exposition(self) -> bytes:
         """All series in Prometheus's text format. Asks the database: not for the event loop."""
         return generate_latest(self._registry)
 
     def count(self, instrument: Instrument, *labels: str) -> None:
-        self._counters[instrument].labels(*labels).inc()
+        self._counter(instrument, labels).inc()
 
     def observe(self, instrument: Instrument, value: float, *labels: str) -> None:
+        self._histogram(instrument, labels).observe(value)
+
+    def _of_counter(self, instrument: Instrument, labels: tuple[str, ...]) -> Counter:
+        return self._counters[instrument].labels(*labels)
+
+    def _of_histogram(self, instrument: Instrument, labels: tuple[str, ...]) -> Histogram:
         histogram = self._histograms[instrument]
-        (histogram.labels(*labels) if labels else histogram).observe(value)
+        return histogram.labels(*labels) if labels else histogram
 
 
 class _Readings(Collector):

@@ -27,7 +27,21 @@ from app.models.task_execution import Execution, ExecutionState
 from app.services.scheduler_service import describe_error
 
 _W3C = TraceContextTextMapPropagator()
-_SYSTEM: dict[str, AttributeValue] = {"messaging.system": "contenthub"}
+_ENQUEUE: dict[str, AttributeValue] = {
+    "messaging.system": "contenthub",
+    "messaging.operation.name": "enqueue",
+    "messaging.operation.type": "send",
+}
+_FIRE: dict[str, AttributeValue] = {
+    "messaging.system": "contenthub",
+    "messaging.operation.name": "fire",
+    "messaging.operation.type": "create",
+}
+_EXECUTE: dict[str, AttributeValue] = {
+    "messaging.system": "contenthub",
+    "messaging.operation.name": "execute",
+    "messaging.operation.type": "process",
+}
 _FAULTS = (ExecutionState.FAILED, ExecutionState.RETRYING, ExecutionState.PARKED)
 """An attempt that leads here went wrong; cancelled, handed back and suspended ones did not."""
 
@@ -38,47 +52,29 @@ class OtelTracer:
     def __init__(self, version: str) -> None:
         self._tracer = trace.get_tracer("contenthub.scheduler", version)
 
-    @contextmanager
-    def enqueue(self, task_type: str) -> Iterator[OtelOrigin]:
-        span = self._tracer.start_span(
-            f"enqueue {task_type}",
-            kind=SpanKind.PRODUCER,
-            attributes={
-                **_SYSTEM,
-                "messaging.operation.name": "enqueue",
-                "messaging.operation.type": "send",
-                "messaging.destination.name": task_type,
-                "contenthub.executor.type": task_type,
-            },
-        )
-        origin = OtelOrigin(span)
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-            try:
-                yield origin
-            except Exception as error:
-                _note_error(span, describe_error(error))
-                raise
+    def enqueue(self, task_type: str) -> OtelOrigin:
+        attributes = _ENQUEUE | {"messaging.destination.name": task_type}
+        return OtelOrigin(self._tracer, f"enqueue {task_type}", attributes, contexts.get_current())
 
-    def fire(self) -> Firing:
-        return Firing(self._tracer)
+    def fire(self) -> OtelOrigin:
+        return OtelOrigin(self._tracer, "fire", _FIRE, Context())
 
     def attempt(self, execution: Execution, number: int, node: str) -> OtelAttempt:
         # Its own trace or a new one; never that of whoever happened to put it on its lane.
         parent = Context()
         if execution.trace_context is not None:
             parent = _W3C.extract({"traceparent": execution.trace_context}, context=parent)
-        span = self._tracer.start_span(
-            f"execute {execution.task_type}",
-            context=parent,
-            kind=SpanKind.CONSUMER,
-            attributes=_attributes_of(execution)
-            | {
-                "messaging.operation.name": "execute",
-                "messaging.operation.type": "process",
-                "contenthub.attempt.number": number,
-                "contenthub.node.id": node,
-            },
-        )
+        known = _EXECUTE | {"messaging.destination.name": execution.task_type}  # what a sampler may look at
+        span = self._tracer.start_span(f"execute {execution.task_type}", parent, SpanKind.CONSUMER, known)
+        if span.is_recording():
+            span.set_attributes(_identity_of(execution))
+            span.set_attributes(
+                {
+                    "contenthub.executor.type": execution.task_type,
+                    "contenthub.attempt.number": number,
+                    "contenthub.node.id": node,
+                }
+            )
         contexts.attach(trace.set_span_in_context(span, parent))
         return OtelAttempt(span, execution)
 
@@ -102,30 +98,23 @@ class OtelTracer:
             return {}
         return {"trace_id": trace.format_trace_id(found.trace_id), "span_id": trace.format_span_id(found.span_id)}
 
+    def outgoing(self) -> Mapping[str, str]:
+        headers: dict[str, str] = {}
+        _W3C.inject(headers)
+        return headers
+
 
 class OtelOrigin:
-    """A span whose context executions carry."""
+    """See `app.scheduler.telemetry.Origin`. Its span begins when the first execution asks for its context, so a
+    turn of the clock that fires nothing has none; that may be in the journal's thread, hence the explicit parent."""
 
-    def __init__(self, span: Span) -> None:
-        self._span = span
-
-    def trace_context(self) -> str | None:
-        carrier: dict[str, str] = {}
-        _W3C.inject(carrier, context=trace.set_span_in_context(self._span, Context()))
-        return carrier.get("traceparent")
-
-    def recorded(self, executions: Sequence[Execution]) -> None:
-        if len(executions) == 1:
-            self._span.set_attributes(_attributes_of(executions[0]))
-        else:
-            self._span.set_attribute("messaging.batch.message_count", len(executions))
-
-
-class Firing:
-    """A batch of fires; its span begins when the first execution asks for its context."""
-
-    def __init__(self, tracer: trace.Tracer) -> None:
+    def __init__(
+        self, tracer: trace.Tracer, name: str, attributes: dict[str, AttributeValue], parent: Context
+    ) -> None:
         self._tracer = tracer
+        self._name = name
+        self._attributes = attributes
+        self._parent = parent
         self._began = time.time_ns()
         self._span: Span | None = None
 
@@ -136,28 +125,26 @@ class Firing:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._span is not None:
-            if error is not None:
+            if isinstance(error, Exception):
                 _note_error(self._span, describe_error(error))
             self._span.end()
 
     def trace_context(self) -> str | None:
         if self._span is None:
             self._span = self._tracer.start_span(
-                "fire",
-                context=Context(),
-                kind=SpanKind.PRODUCER,
-                attributes={
-                    **_SYSTEM,
-                    "messaging.operation.name": "fire",
-                    "messaging.operation.type": "create",
-                },
-                start_time=self._began,
+                self._name, self._parent, SpanKind.PRODUCER, self._attributes, start_time=self._began
             )
-        return OtelOrigin(self._span).trace_context()
+        of = self._span.get_span_context()
+        trace_id, span_id = trace.format_trace_id(of.trace_id), trace.format_span_id(of.span_id)
+        return f"00-{trace_id}-{span_id}-{of.trace_flags:02x}"
 
     def recorded(self, executions: Sequence[Execution]) -> None:
-        if self._span is not None:
-            OtelOrigin(self._span).recorded(executions)
+        if self._span is None or not self._span.is_recording():
+            return
+        if len(executions) == 1:
+            self._span.set_attributes(_identity_of(executions[0]))
+        else:
+            self._span.set_attribute("messaging.batch.message_count", len(executions))
 
 
 class OtelAttempt:
@@ -184,14 +171,11 @@ class OtelAttempt:
                 self._span.end()
 
 
-def _attributes_of(execution: Execution) -> dict[str, AttributeValue]:
+def _identity_of(execution: Execution) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
-        **_SYSTEM,
-        "messaging.destination.name": execution.task_type,
         "messaging.message.id": str(execution.id),
         "contenthub.execution.id": execution.id,
         "contenthub.execution.trigger": execution.trigger,
-        "contenthub.executor.type": execution.task_type,
     }
     if execution.task_id is not None:
         attributes["contenthub.task.id"] = execution.task_id

@@ -52,6 +52,9 @@ class Tracer(Protocol):
     def ids(self) -> Mapping[str, str]:
         """`trace_id` and `span_id` of the current span, for log records; empty where there is none."""
 
+    def outgoing(self) -> Mapping[str, str]:
+        """The headers with which a request to elsewhere says that it is part of the current span."""
+
 
 class Meter(Protocol):
     """Measures what passes too quickly to be asked for later."""
@@ -87,7 +90,10 @@ class Untraced:
         return self
 
     def ids(self) -> Mapping[str, str]:
-        return _NO_IDS
+        return _NOTHING
+
+    def outgoing(self) -> Mapping[str, str]:
+        return _NOTHING
 
     def trace_context(self) -> str | None:
         return None
@@ -112,6 +118,6 @@ class Unmeasured:
         """Nobody asked."""
 
 
-_NO_IDS: Mapping[str, str] = {}
+_NOTHING: Mapping[str, str] = {}
 UNTRACED = Untraced()
 UNMEASURED = Unmeasured()

@@ -68,9 +68,12 @@ class Deployment:
         execution_id: int = made.json()["id"]
         return execution_id
 
+    def shown(self, execution_id: int) -> dict[str, Any]:
+        shown: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self.port}/{API}/executions/{execution_id}").json()
+        return shown
+
     def state(self, execution_id: int) -> str:
-        shown = httpx.get(f"http://127.0.0.1:{self.port}/{API}/executions/{execution_id}").json()
-        state: str = shown["state"]
+        state: str = self.shown(execution_id)["state"]
         return state
 
 
@@ -92,10 +95,12 @@ def test_one_trace_leads_from_the_request_through_the_server_to_the_attempt(
     assert [span.kind for span in (request, enqueue, attempt)] == [SERVER, PRODUCER, CONSUMER]
     assert [span.parent_id for span in (request, enqueue, attempt)] == [SPAN, request.span_id, enqueue.span_id]
     assert attempt.attributes["contenthub.execution.id"] == execution_id
+    (called,) = site.received
+    assert called.headers["traceparent"].startswith(f"00-{TRACE}-{attempt.span_id}-")
     assert attempt.attributes["contenthub.execution.state"] == "success"
     assert attempt.resource["service.name"] == "contenthub"
     assert attempt.resource["service.instance.id"]
-    deployment.state(execution_id)
+    assert deployment.shown(execution_id)["trace_id"] == TRACE
     assert not [span.name for span in receiver.spans() if "health" in span.name]
 
 
