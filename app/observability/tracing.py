@@ -106,7 +106,7 @@ class OtelTracer:
 
 class OtelOrigin:
     """See `app.scheduler.telemetry.Origin`. Its span begins when the first execution asks for its context, so a
-    turn of the clock that fires nothing has none; that may be in the journal's thread, hence the explicit parent."""
+    turn of the clock that fires nothing has none. The journal's thread may ask: hence the explicit parent."""
 
     def __init__(
         self, tracer: trace.Tracer, name: str, attributes: dict[str, AttributeValue], parent: Context

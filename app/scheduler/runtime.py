@@ -34,6 +34,7 @@ from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.description import Language
+from app.scheduler.doctor.schedules import Report, ScheduleDoctor
 from app.scheduler.engines.choice import courier_of, make_engine, prepare
 from app.scheduler.engines.pool import NodeParts
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
@@ -196,6 +197,7 @@ class Runtime:
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
+        self._doctor = ScheduleDoctor(sessions)
         self._courier = courier_of(self.settings)
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
         self._declared: dict[str, TaskDefinition] = {}
@@ -598,6 +600,20 @@ class Runtime:
             example = Example("executor", name, name)
             found.append(Finding(FindingKind.LOOP_HELD, Severity.WARNING, 1, (example,)))
         return found
+
+    def examine_schedules(self, days: int) -> Report:
+        """What the coming days of all active tasks will hurt. Blocks, for seconds where there are thousands.
+
+        Raises:
+            InvalidRequest: `days` is out of range.
+        """
+        runners = sum(node.role in ("all", "worker") for node in self.history.nodes())
+        return self._doctor.examine(
+            self.clock.now(),
+            days=days,
+            known_types=self.service.executors().keys(),
+            lanes=max(1, runners) * self.settings.scheduler_concurrency,
+        )
 
     def definition(self, values: Mapping[str, Any]) -> TaskDefinition:
         """A task definition from plain values, in the scheduler's zone where they name none.

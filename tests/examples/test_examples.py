@@ -37,8 +37,14 @@ def snippets() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
+def snippet(part: str) -> str:
+    """The one with that part in it."""
+    (found,) = [one for one in snippets() if part in one]
+    return found
+
+
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, register, use, _ = snippets()
+    write, register, use, *_ = snippets()
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
@@ -56,9 +62,17 @@ async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.Mon
 
 
 async def test_the_readmes_test_passes(scheduler_sandbox: Sandbox) -> None:
-    write, *_, test = snippets()
+    write, test = snippets()[0], snippet("scheduler_sandbox")
     names: dict[str, Any] = {}
     exec(write, names)
     exec(test, names)
     await names["test_the_team_is_greeted_every_weekday"](scheduler_sandbox)
     assert scheduler_sandbox.runs(), "the snippet has run something"
+
+
+async def test_the_readmes_traced_executor_runs(sqlite_url: str) -> None:
+    names: dict[str, Any] = {}
+    exec(snippets()[0], names)
+    exec(snippet("start_as_current_span"), names)
+    async with running(sqlite_url, names["ReviewExecutor"]()) as (service, _):
+        assert (await service.wait((await service.enqueue("review")).id, 10)).message == "reviewed"
