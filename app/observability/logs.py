@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from loguru import logger
 
 from app.core.logging import configure_logging
+from app.observability.standard_logging import capture
 from app.scheduler.context import find_current_execution
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def configure_logs(
     if log_format == "console":
         configure_logging(level)
         return
+    capture()  # a reader of JSON lines can do nothing with lines that are none
     logger.remove()
     # `diagnose` would print the values of variables, secrets among them.
     logger.add(_write_json, level=level, format="{message}", backtrace=False, diagnose=False)
