@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,7 +22,7 @@ from app.core.errors import FieldError, InvalidRequest
 from app.core.jsonable import to_plain_json
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
-from app.scheduler.schedules import DstPolicy, Schedule, from_columns, to_columns
+from app.scheduler.schedules import DstPolicy, Moment, Schedule, from_columns, to_columns
 
 _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 _UNLIMITED_DAYS = 366 * 86_400
@@ -69,9 +68,9 @@ class TaskDefinition(BaseModel):
     """IANA zone of the schedule."""
     dst_policy: DstPolicy = DstPolicy.CRON
     """Where the clocks change: `cron`, as Debian's cron does it, or `skip` what does not exist."""
-    start_at: AwareDatetime | None = None
+    start_at: Moment | None = None
     """No fire before."""
-    end_at: AwareDatetime | None = None
+    end_at: Moment | None = None
     """No fire after."""
     jitter_seconds: float = Field(default=0, ge=0, le=86_400, allow_inf_nan=False, strict=True)
     """Each run starts up to this much later than its fire, by a draw that is the same on every node."""

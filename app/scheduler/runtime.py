@@ -24,7 +24,7 @@ from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
 from app.core.redaction import refuse_masks, restore
-from app.db.database import SessionLocal
+from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
@@ -57,8 +57,8 @@ from app.scheduler.telemetry import UNMEASURED, UNTRACED, Meter, Origin, Tracer
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
-FIRE_BATCH = 500
-LAUNCH_BATCHES = 40
+FIRE_BATCH = 1_000
+LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 WAIT_POLL_SECONDS = 0.5
@@ -191,7 +191,7 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = journal or Journal(self.engine)
+        self.journal = journal or Journal(journal_engine(self.engine, self.settings))
         self.tracer: Tracer = UNTRACED
         self.meter: Meter = UNMEASURED
         self.history = History(sessions)
@@ -317,6 +317,7 @@ class Runtime:
     def close(self) -> None:
         """Make durable what was handed in and let go of the database; a later use opens it again. Blocks."""
         self.journal.close()
+        self.journal.engine.dispose()
         self.engine.dispose()
 
     async def drain(self, timeout: float | None) -> None:
