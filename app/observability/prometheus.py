@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
@@ -41,6 +41,15 @@ class PrometheusMetrics:
     def exposition(self) -> bytes:
         """All series in Prometheus's text format. Asks the database: not for the event loop."""
         return generate_latest(self._registry)
+
+    def serve(self, host: str, port: int) -> int:
+        """Answer scrapes there until the process ends, on a thread of its own; returns the port.
+
+        Raises:
+            OSError: nobody can listen there.
+        """
+        server, _ = start_http_server(port, host, self._registry)
+        return int(server.server_port)
 
     def count(self, instrument: Instrument, *labels: str) -> None:
         self._counter(instrument, labels).inc()
