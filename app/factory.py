@@ -16,6 +16,7 @@ from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
+from app.executors.alert_delivery import AlertDeliveryExecutor
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
@@ -32,6 +33,7 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(ContentGenerationExecutor(settings))
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
+    service.register_executor(AlertDeliveryExecutor())
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:
@@ -44,10 +46,25 @@ def create_service(settings: Settings, *, role: str = "all") -> SchedulerService
     return service
 
 
+def make_site_folder(settings: Settings) -> None:
+    """The folder that `publishing` writes to and `/site` shows.
+
+    Raises:
+        InvalidRequest: it cannot be made.
+    """
+    folder = settings.publish_directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest.of(
+            "PUBLISH_DIRECTORY", f"{folder} cannot be made: {error.strerror}; name another folder"
+        ) from error
+
+
 def prepare_database(runtime: Runtime) -> None:
     """Bring the schema to head, make sure the first account and the folder of the site exist. Blocks."""
     runtime.prepare_database()
-    runtime.settings.publish_directory.mkdir(parents=True, exist_ok=True)
+    make_site_folder(runtime.settings)
     with runtime.sessions() as session:
         ensure_default_account(session)
         session.commit()

@@ -1,7 +1,7 @@
 """The trace that an execution continues: what asked for it, as W3C `traceparent`.
 
 Revision ID: 0009
-Revises: 0004
+Revises: 0008
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0009"
-down_revision: str | None = "0004"
+down_revision: str | None = "0008"
 branch_labels = None
 depends_on = None
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from app.cli import output
 from app.cli.session import load_settings, opened
 from app.core.errors import InvalidRequest
-from app.observability.logs import configure_logs
 
 if TYPE_CHECKING:
     from app.observability.telemetry import Telemetry
@@ -23,7 +22,8 @@ def worker() -> None:
     """
     settings = load_settings()
     with opened(executors=True, upgrade=True, role="worker") as runtime:
-        from app.observability.telemetry import observe  # with SQLAlchemy, see session.py
+        from app.observability.logs import configure_logs  # both with SQLAlchemy, see session.py
+        from app.observability.telemetry import observe
 
         configure_logs(settings.log_level, settings.log_format, lambda: runtime.tracer.ids())
         telemetry = observe(runtime)

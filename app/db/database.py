@@ -48,15 +48,24 @@ class Base(DeclarativeBase):
     )
 
 
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
+
+
 def make_engine(settings: Settings, *, checks: bool = True) -> Engine:
     """An engine for `settings.database_url`, with room for every lane and the scheduler's own threads.
 
     `checks=False` lets SQLite skip CHECKs: for `journal_engine()`.
 
     Raises:
-        InvalidRequest: the URL names an in-memory SQLite database, which threads cannot share, or a `file:` URI.
+        InvalidRequest: the URL names another kind of database or driver, an in-memory SQLite database, which
+            threads cannot share, or a `file:` URI.
     """
     url = make_url(settings.database_url)
+    if url.drivername not in _DRIVERS:
+        raise InvalidRequest.of(
+            "DATABASE_URL",
+            f"{url.drivername} is not supported; write sqlite:///data/contenthub.db or postgresql://user@host/name",
+        )
     pool_size = settings.scheduler_concurrency + 8
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
@@ -77,7 +86,12 @@ def make_engine(settings: Settings, *, checks: bool = True) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _make_folder(*_: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidRequest.of(
+                "DATABASE_URL", f"its folder {folder} cannot be made: {error.strerror}; name another"
+            ) from error
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: DBAPIConnection, _record: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from loguru import logger
+from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -68,14 +69,15 @@ def is_touched(session: Session) -> bool:
 def has_writes(session: Session) -> bool:
     """Whether committing `session` would change the database; what is pending is flushed to find out.
 
-    On SQLite the driver knows: its transaction opens with the first write. Elsewhere an open transaction counts.
+    On SQLite the driver knows: its transaction opens with the first write. PostgreSQL gives a transaction its
+    number then; a lock of a row counts as a write.
     """
     if not session.in_transaction():
         return False
     session.flush()
     connection = session.connection()
     if connection.dialect.name != "sqlite":
-        return True
+        return connection.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")) is True
     driver = connection.connection.driver_connection
     return bool(driver is not None and driver.in_transaction)
 

@@ -21,9 +21,11 @@ from app.models.task_execution import (
     Execution,
     ExecutionState,
     is_running,
+    is_suspended,
     state_in,
 )
 from app.scheduler.executions import executions, insert_starts, is_buried
+from app.scheduler.family import wake_parents
 from app.scheduler.states import Move, moved
 
 _CLAIM_LOCK = 0x434F4E54
@@ -117,8 +119,14 @@ def ready(now: datetime) -> Select[Any]:
     """SELECT of the executions that may start at `now`: nobody's, due, and held up by no key and no other of
     their task."""
     other = executions.alias("other")
+    # Who is suspended has had its turn and is not over; it gives way to who runs, but to none that is suspended
+    # too.
+    goes_first = or_(
+        is_running(other.c.state),
+        and_(is_suspended(other.c.state), ~is_suspended(executions.c.state)),
+    )
     same_task = select(other.c.id).where(
-        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), is_running(other.c.state)
+        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), goes_first
     )
     free = and_(
         or_(
@@ -163,7 +171,7 @@ class ClaimNamed:
     """A claim of one execution, brought here by a job. Outcome: the execution, started, or None where it cannot
     start (now, or ever again)."""
 
-    rank: ClassVar[int | None] = 3
+    rank: ClassVar[int | None] = 5
     must_land: ClassVar[bool] = False
     execution_id: int
     node: str
@@ -222,6 +230,7 @@ def _end_unwanted(connection: Connection, unwanted: list[Execution], now: dateti
             .where(executions.c.id.in_([execution.id for execution in unwanted]))
             .values(state=moved(unwanted[0].state, Move.CANCEL).value, finished_at=now, reason=None)
         )
+        wake_parents(connection, [execution.parent_id for execution in unwanted], now)
 
 
 def _within_limits(connection: Connection, candidates: list[Execution]) -> list[Execution]:
