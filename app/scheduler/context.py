@@ -33,6 +33,7 @@ from loguru import logger
 
 from app.core.errors import InvalidRequest
 from app.models.task_execution import Execution
+from app.scheduler.telemetry import UNTRACED, Tracer
 from app.services.scheduler_service import TaskExecutionResult
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class CurrentExecution:
     open_durable: Callable[[], Durable] | None = None
     """Makes the durable half at its first use; most executions never do."""
     _durable: Durable | None = None
+    tracer: Tracer = UNTRACED
     _lines: deque[LogLine] = field(default_factory=deque)
     _line_count: int = 0
 
