@@ -2,6 +2,7 @@
 
 from app.models.api_token import ApiToken
 from app.models.content import Account, Content, Publication
+from app.models.execution_step import ExecutionSignal, ExecutionStep
 from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
@@ -13,6 +14,8 @@ __all__ = [
     "ApiToken",
     "Content",
     "ExecutionLog",
+    "ExecutionSignal",
+    "ExecutionStep",
     "Node",
     "Publication",
     "ScheduledTask",

@@ -35,6 +35,7 @@ class ExecutionState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     RETRYING = "retrying"
+    SUSPENDED = "suspended"
     PARKED = "parked"
     SUCCESS = "success"
     FAILED = "failed"
@@ -42,7 +43,8 @@ class ExecutionState(StrEnum):
     SKIPPED = "skipped"
 
 
-WAITING_STATES = (ExecutionState.PENDING, ExecutionState.RETRYING)
+WAITING_STATES = (ExecutionState.PENDING, ExecutionState.RETRYING, ExecutionState.SUSPENDED)
+"""What a node may start, once it is due. A suspended execution is due when what it waits for has come."""
 ACTIVE_STATES = (*WAITING_STATES, ExecutionState.RUNNING)
 FINAL_STATES = (
     ExecutionState.SUCCESS,
@@ -65,6 +67,11 @@ def state_in(column: ColumnElement[str], states: Sequence[ExecutionState]) -> Co
 def is_running(column: ColumnElement[str]) -> ColumnElement[bool]:
     """`column = 'running'`, spelled out for the same reason."""
     return column == literal_column("'running'")
+
+
+def is_suspended(column: ColumnElement[str]) -> ColumnElement[bool]:
+    """`column = 'suspended'`, likewise."""
+    return column == literal_column("'suspended'")
 
 
 def is_not_success(column: ColumnElement[str]) -> ColumnElement[bool]:
@@ -131,6 +138,13 @@ class TaskExecution(Base):
     progress: Mapped[float | None] = mapped_column(Float)
     progress_message: Mapped[str | None] = mapped_column(SafeText)
 
+    parent_id: Mapped[int | None] = mapped_column(Integer)
+    """The execution that spawned this one, or NULL. No foreign key: parents are pruned before their children."""
+    child_key: Mapped[str | None] = mapped_column(String(200))
+    """What its parent calls it."""
+    children_awaited: Mapped[int | None] = mapped_column(Integer)
+    """Of a suspended execution: how many more of its children must end before it is due."""
+
     __table_args__ = (
         CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
         UniqueConstraint("task_id", "scheduled_for", name="uq_task_executions_fire"),
@@ -187,6 +201,14 @@ class TaskExecution(Base):
             sqlite_where=text("finished_at IS NOT NULL"),
             postgresql_where=text("finished_at IS NOT NULL"),
         ),
+        Index(
+            "uq_task_executions_child",
+            "parent_id",
+            "child_key",
+            unique=True,
+            sqlite_where=text("parent_id IS NOT NULL"),
+            postgresql_where=text("parent_id IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -235,6 +257,9 @@ class Execution(NamedTuple):
     duration_seconds: float | None = None
     progress: float | None = None
     progress_message: str | None = None
+    parent_id: int | None = None
+    child_key: str | None = None
+    children_awaited: int | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Execution:

@@ -41,16 +41,26 @@ from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
     ACTIVE_STATES,
     EXECUTION_FIELDS,
+    FINAL_STATES,
     WAITING_STATES,
     Execution,
     ExecutionState,
     TaskExecution,
     is_not_success,
     is_running,
+    is_suspended,
     state_in,
 )
 from app.scheduler.context import LogLine
+from app.scheduler.family import (
+    CalledOff,
+    call_off_descendants,
+    lock_in_order,
+    unsuccessful_descendants,
+    wake_parents,
+)
 from app.scheduler.states import Move, moved, sources
+from app.scheduler.steps import Fence, Suspension, begin_waits, holders
 from app.services.scheduler_service import TaskStatus
 
 executions = cast("Table", TaskExecution.__table__)
@@ -59,7 +69,18 @@ logs = cast("Table", ExecutionLog.__table__)
 nodes = cast("Table", Node.__table__)
 tasks = cast("Table", ScheduledTask.__table__)
 
-_SERVER_SIDE = {"attempt", "failures", "rescues", "cancel_requested_at", "started_at", "message", "error"} | {
+_SERVER_SIDE = {
+    "parent_id",
+    "child_key",
+    "children_awaited",
+    "attempt",
+    "failures",
+    "rescues",
+    "cancel_requested_at",
+    "started_at",
+    "message",
+    "error",
+} | {
     "result",
     "duration_seconds",
     "progress",
@@ -134,7 +155,7 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
     """Insert rows of one shape in bulk, giving each its id."""
     if not rows:
         return
-    _disown_buried(connection, rows)
+    disown_buried(connection, rows)
     for row, execution_id in zip(rows, allocate_ids(connection, len(rows)), strict=True):
         row["id"] = execution_id
     _INSERT.execute(connection, rows)
@@ -142,7 +163,7 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
 
 def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
     """Insert a row with an idempotency key, or find the one that has it."""
-    _disown_buried(connection, [values])
+    disown_buried(connection, [values])
     inserted = connection.execute(once(connection.dialect.name, values)).scalar()
     if inserted is not None:
         return Recorded(execution_of(values | {"id": inserted}), is_new=True)
@@ -159,7 +180,7 @@ def is_buried(connection: Connection, node: str) -> bool:
     return connection.scalar(query) is not None
 
 
-def _disown_buried(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def disown_buried(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Rows about to be inserted for a dead node are for anyone to claim."""
     buried = {owner: is_buried(connection, owner) for owner in {row["owner"] for row in rows} if owner is not None}
     for row in rows:
@@ -229,10 +250,15 @@ class FinishAttempt:
     progress: float | None = None
     progress_message: str | None = None
     lines: tuple[LogLine, ...] = field(default=(), repr=False)
+    parent_id: int | None = None
+    suspension: Suspension | None = None
+    """What it waits for, where the state is `suspended`."""
+    carry: Carry = field(default=lambda *_: None, repr=False)
+    """For the parents that its end wakes."""
 
     @property
     def is_over(self) -> bool:
-        return self.state not in (ExecutionState.RETRYING, ExecutionState.PENDING, ExecutionState.PARKED)
+        return self.state in FINAL_STATES
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> Sequence[bool]:
@@ -337,10 +363,23 @@ def record_attempts(connection: Connection, writes: Sequence[StartAttempt | Fini
     Raises:
         Fenced: of several writes some were refused; the caller rolls back and applies them one by one.
     """
+    _lock_family(connection, writes)
     if len(writes) == 1:
         return [_record_one(connection, writes[0])]
     _record_bulk(connection, writes)
     return [True] * len(writes)
+
+
+def _lock_family(connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> None:
+    """Lock what belongs together before anything else; most executions have no parent and never suspend."""
+    related = [
+        write
+        for write in writes
+        if isinstance(write, FinishAttempt) and (write.parent_id is not None or write.suspension is not None)
+    ]
+    if related:
+        parents = [write.parent_id for write in related if write.parent_id is not None]
+        lock_in_order(connection, [*parents, *(write.execution_id for write in related)])
 
 
 def _record_bulk(connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> None:
@@ -379,6 +418,7 @@ def finish_attempt(connection: Connection, write: FinishAttempt) -> bool:
     once more as started.
     """
     outcome = [_outcome_row(write)]
+    _lock_family(connection, [write])
     if _FINISH.execute(connection, outcome) == 1:
         _FINISH_ATTEMPT.execute(connection, [_attempt_row(write)])
     elif _START_AND_FINISH.execute(connection, outcome) == 1:
@@ -401,6 +441,28 @@ def _after_finish(connection: Connection, writes: Sequence[FinishAttempt]) -> No
             for task_id, write in sorted(last.items())
         ],
     )
+    waiting = {write.execution_id: write for write in writes if write.suspension is not None}
+    if waiting:
+        now = max(write.finished_at for write in waiting.values())
+        begin_waits(connection, {key: write.suspension for key, write in waiting.items() if write.suspension}, now)
+    ended = [write for write in writes if write.parent_id is not None and write.is_over]
+    if ended:
+        now = max(write.finished_at for write in ended)
+        ended[0].carry(connection, wake_parents(connection, [write.parent_id for write in ended], now))
+
+
+def hold(connection: Connection, start: StartAttempt) -> bool:
+    """Keep a running attempt from being taken over until this transaction ends; False: it has been already.
+
+    The attempt's start may still wait in the journal: then it is stored here, as in `finish_attempt()`.
+    """
+    fence = Fence(start.execution_id, start.owner, start.attempt)
+    if holders(connection, [fence]):
+        return True
+    if _START.execute(connection, _start_rows([start])) == 1:
+        _INSERT_ATTEMPTS.execute(connection, [_running_attempt(start)])
+        return True
+    return bool(holders(connection, [fence]))
 
 
 def insert_lines(connection: Connection, kept: Iterable[tuple[int, int, Iterable[LogLine]]]) -> None:
@@ -501,7 +563,7 @@ def _attempt_row(write: FinishAttempt) -> dict[str, Any]:
 class SpeakUp:
     """What running attempts said since the last time: log lines and how far they are."""
 
-    rank: ClassVar[int | None] = 2
+    rank: ClassVar[int | None] = 4
     must_land: ClassVar[bool] = False
     execution_id: int
     attempt: int
@@ -627,8 +689,13 @@ def ready(now: datetime) -> Select[Any]:
     """SELECT of the executions that may start at `now`: nobody's, due, and held up by no key and no other of
     their task."""
     other = executions.alias("other")
+    # Who is suspended has had its turn and is not over; it gives way to who runs, but to none that is suspended too.
+    goes_first = or_(
+        is_running(other.c.state),
+        and_(is_suspended(other.c.state), ~is_suspended(executions.c.state)),
+    )
     same_task = select(other.c.id).where(
-        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), is_running(other.c.state)
+        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), goes_first
     )
     free = and_(
         or_(
@@ -673,7 +740,7 @@ class ClaimNamed:
     """A claim of one execution, brought here by a job. Outcome: the execution, started, or None where it cannot
     start (now, or ever again)."""
 
-    rank: ClassVar[int | None] = 3
+    rank: ClassVar[int | None] = 5
     must_land: ClassVar[bool] = False
     execution_id: int
     node: str
@@ -732,6 +799,7 @@ def _end_unwanted(connection: Connection, unwanted: list[Execution], now: dateti
             .where(executions.c.id.in_([execution.id for execution in unwanted]))
             .values(state=moved(unwanted[0].state, Move.CANCEL).value, finished_at=now, reason=None)
         )
+        wake_parents(connection, [execution.parent_id for execution in unwanted], now)
 
 
 def _within_limits(connection: Connection, candidates: list[Execution]) -> list[Execution]:
@@ -826,8 +894,9 @@ def read_execution(execution_id: int, connection: Connection, *, lock: bool = Fa
 
 def request_cancel(
     connection: Connection, execution_id: int, now: datetime, *, mine: str | None = None
-) -> Execution:
-    """Cancel what waits; ask for the end of what another node holds or what runs.
+) -> tuple[Execution, CalledOff]:
+    """Cancel what waits; ask for the end of what another node holds or what runs. Its children, theirs and so on
+    go with it; the second of what is returned names them.
 
     `mine` names a node that has just let the execution go from memory: owned by it counts as waiting.
 
@@ -841,19 +910,24 @@ def request_cancel(
     if not held:
         values |= {"state": target.value, "finished_at": now, "owner": None, "reason": None}
     connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
-    return read_execution(execution_id, connection)
+    called_off = call_off_descendants(connection, [execution_id], now)
+    if not held:
+        wake_parents(connection, [execution.parent_id], now)
+    return read_execution(execution_id, connection), called_off
 
 
-def reopen(connection: Connection, execution_id: int, now: datetime) -> Execution:
-    """Put an execution that failed, was cancelled or is parked back in line, its failures forgiven.
+def reopen(connection: Connection, execution_id: int, now: datetime) -> list[Execution]:
+    """Put an execution that failed, was cancelled or is parked back in line, its failures forgiven; and with it
+    those of its children that failed or were cancelled. Returns it, and then them.
 
     Raises:
         NotFound; Conflict: it succeeded, was skipped, or is still under way.
     """
     target = moved(read_execution(execution_id, connection, lock=True).state, Move.REOPEN)
+    ids = [execution_id, *unsuccessful_descendants(connection, execution_id)]
     connection.execute(
         update(executions)
-        .where(executions.c.id == execution_id)
+        .where(executions.c.id.in_(ids))
         .values(
             state=target.value,
             reason=None,
@@ -867,7 +941,7 @@ def reopen(connection: Connection, execution_id: int, now: datetime) -> Executio
             progress_message=None,
         )
     )
-    return read_execution(execution_id, connection)
+    return [read_execution(reopened, connection) for reopened in ids]
 
 
 def cancel_requests(connection: Connection, node: str) -> list[int]:

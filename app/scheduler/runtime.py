@@ -27,9 +27,10 @@ from app.core.redaction import refuse_masks, restore
 from app.db.database import SessionLocal
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
-from app.models.task_execution import Execution
+from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
 from app.scheduler.attention import Kind as FindingKind
+from app.scheduler.children import RecordChild
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
@@ -40,6 +41,7 @@ from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.events import EventBus, ExecutionChanged
 from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
 from app.scheduler.explain import explain
+from app.scheduler.family import CalledOff
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
 from app.scheduler.history import History
 from app.scheduler.interpreter import InterpreterTuning
@@ -47,10 +49,11 @@ from app.scheduler.journal import Journal
 from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
-from app.scheduler.requests import execution_values, insert_into
+from app.scheduler.requests import checked_signal, execution_values, insert_into, within
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
+from app.scheduler.steps import Fence, Signal, send_signal
 from app.scheduler.tasks import TaskStore
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
@@ -99,6 +102,8 @@ class _Live:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
         )
         self.engine: ExecutionEngine = make_engine(
             settings,
@@ -184,6 +189,7 @@ class Runtime:
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
         self._courier = courier_of(self.settings)
+        self.carry = self._courier.carry
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
         self._declared: dict[str, TaskDefinition] = {}
         self._asked: list[int] = []
@@ -445,11 +451,7 @@ class Runtime:
     async def enqueue(
         self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
     ) -> Execution:
-        if not isinstance(params, dict):
-            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
-        refuse_masks(params)
-        self.service.check(task_type, params)
-        values = execution_values(self.clock.now(), task_type=task_type, params=params, **request)
+        values = self._checked_values(task_type, params, request)
         live = self._live if self.is_running else None
         if db is not None:
             return await insert_into(db, values, self._courier.carry, self._wake_engine)
@@ -462,6 +464,16 @@ class Runtime:
                 live.engine.offer([recorded.execution])
 
         return (await self.journal.commit(RecordExecution(values, self._courier.carry), stored)).execution
+
+    def _checked_values(
+        self, task_type: str, params: dict[str, Any], request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The row of a request that an executor here accepts."""
+        if not isinstance(params, dict):
+            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
+        refuse_masks(params)
+        self.service.check(task_type, params)
+        return execution_values(self.clock.now(), task_type=task_type, params=params, **request)
 
     async def run_now(
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
@@ -493,31 +505,85 @@ class Runtime:
 
         return (await self.journal.step(fire, stored)).executions[0]
 
-    async def cancel(self, execution_id: int) -> Execution:
-        def ask(connection: Connection) -> Execution:
-            asked = request_cancel(connection, execution_id, self.clock.now())
-            if not asked.is_final:
-                self._courier.carry_cancel(connection, [execution_id])
-            return asked
+    async def spawn(
+        self, parent: Fence, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
+    ) -> Execution | None:
+        """Record a child of a running attempt, once a key; None: the attempt has been taken over or called off.
 
-        execution = await self.journal.step(ask)
+        Raises:
+            ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
+        """
+        values = self._checked_values(task_type, params, {"trigger": "parent", **options})
+        if values["idempotency_key"] is not None:
+            raise InvalidRequest.of("idempotency_key", "a child is known by its key; give it no idempotency_key")
+        values |= {"parent_id": parent.execution_id, "child_key": key}
+        live = self._live if self.is_running else None
+        if live is not None:
+            values["owner"] = live.engine.owner_of(values)
+
+        def stored(recorded: Recorded | None) -> None:
+            if recorded is not None and recorded.is_new and live is not None:
+                self.ask_for([recorded.execution.id])
+                live.engine.offer([recorded.execution])
+
+        recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
+        return recorded.execution if recorded is not None else None
+
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any,
+        *,
+        db: Session | AsyncSession | None,
+        signalled_by: str | None,
+    ) -> Signal:
+        name, payload = checked_signal(name, payload)
+        now = self.clock.now()
+
+        def send(connection: Connection) -> Signal:
+            signal, woken = send_signal(connection, execution_id, name, payload, by=signalled_by, now=now)
+            if woken is not None:
+                self._courier.carry(connection, [woken])
+            return signal
+
+        if db is not None:
+            return await within(db, send, now, self._wake_engine)
+        return await self.journal.step(send, lambda _: self._wake_engine(now))
+
+    async def cancel(self, execution_id: int) -> Execution:
+        def ask(connection: Connection) -> tuple[Execution, CalledOff]:
+            asked, family = request_cancel(connection, execution_id, self.clock.now())
+            if not asked.is_final:
+                family.asked.append(execution_id)
+            if family.asked:
+                self._courier.carry_cancel(connection, family.asked)
+            return asked, family
+
+        execution, family = await self.journal.step(ask)
         if execution.is_final:
-            self.events.publish(ExecutionChanged(execution.id, execution.state))
-        elif self._live is not None and execution.owner == self._live.node_id:
-            self._live.engine.end([execution_id])
-            execution = await self.journal.step(partial(read_execution, execution_id))
+            family.ended.append(execution_id)
+        for ended in family.ended:
+            self.events.publish(ExecutionChanged(ended, ExecutionState.CANCELLED))
+        if execution.parent_id is not None:
+            self._wake_engine(self.clock.now())
+        live = self._live
+        if live is not None and family.asked:
+            live.engine.end(family.asked)
+            if execution.owner == live.node_id and not execution.is_final:
+                execution = await self.journal.step(partial(read_execution, execution_id))
         return execution
 
     async def retry(self, execution_id: int) -> Execution:
-        def put_back(connection: Connection) -> Execution:
+        def put_back(connection: Connection) -> list[Execution]:
             reopened = reopen(connection, execution_id, self.clock.now())
-            self._courier.carry(connection, [reopened])
+            self._courier.carry(connection, reopened)
             return reopened
 
-        execution = await self.journal.step(put_back)
-        self.ask_for([execution_id])
-        self._wake_engine(execution.run_at)
-        return execution
+        reopened = await self.journal.step(put_back)
+        self.ask_for([execution.id for execution in reopened])
+        self._wake_engine(reopened[0].run_at)
+        return reopened[0]
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         loop, told = asyncio.get_running_loop(), asyncio.Event()

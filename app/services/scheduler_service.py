@@ -183,6 +183,15 @@ class SchedulerRuntime(Protocol):
     ) -> Execution: ...
     async def cancel(self, execution_id: int) -> Execution: ...
     async def retry(self, execution_id: int) -> Execution: ...
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any,
+        *,
+        db: Session | AsyncSession | None,
+        signalled_by: str | None,
+    ) -> object: ...
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult: ...
     def explain(self, task_id: int, at: datetime | None) -> str: ...
     def define_task(self, definition: dict[str, Any]) -> None: ...
@@ -403,7 +412,8 @@ class SchedulerService:
         return await self.runtime.run_now(task_id, params=params, trigger=trigger, triggered_by=triggered_by)
 
     async def cancel(self, execution_id: int) -> Execution:
-        """Cancel an execution: a waiting one at once, a running one as soon as its code lets go.
+        """Cancel an execution: a waiting one at once, a running one as soon as its code lets go. Its children go
+        with it.
 
         Raises:
             NotFound: no such execution. Conflict: it is over already.
@@ -411,12 +421,32 @@ class SchedulerService:
         return await self.runtime.cancel(execution_id)
 
     async def retry(self, execution_id: int) -> Execution:
-        """Run a failed, cancelled or parked execution again, as a further attempt of the same execution.
+        """Run a failed, cancelled or parked execution again, as a further attempt of the same execution: steps that
+        finished stay done, children that failed or were cancelled are tried again.
 
         Raises:
             NotFound: no such execution. Conflict: it succeeded, was skipped, or is still under way.
         """
         return await self.runtime.retry(execution_id)
+
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any = None,
+        *,
+        db: Session | AsyncSession | None = None,
+        signalled_by: str | None = None,
+    ) -> None:
+        """Tell an execution something that its `wait_for_signal(name)` returns; kept until it asks.
+
+        `payload` is JSON. With `db` the signal is part of the caller's transaction: an approval and what it approves
+        happen together or not at all.
+
+        Raises:
+            NotFound: no such execution. Conflict: it is over. InvalidRequest: no name, or a payload that is no JSON.
+        """
+        await self.runtime.signal(execution_id, name, payload, db=db, signalled_by=signalled_by)
 
     async def wait(self, execution_id: int, timeout: float | None = None) -> TaskExecutionResult:
         """The outcome of an execution, wherever it runs; `timeout` in seconds, None waits for ever.

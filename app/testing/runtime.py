@@ -54,6 +54,8 @@ class SandboxNode:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
         )
         self.loop_held: Held | None = None
         """Nothing holds a loop whose time is virtual."""

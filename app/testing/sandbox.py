@@ -132,6 +132,13 @@ class Sandbox:
         self._settle()
         return self.read(execution)
 
+    def signal(
+        self, execution: Execution | int, name: str, payload: Any = None, *, signalled_by: str | None = None
+    ) -> None:
+        """Signal to an execution, as `SchedulerService.signal()` does; it goes on when time goes on."""
+        execution_id = execution if isinstance(execution, int) else execution.id
+        self._loop.complete(self.service.signal(execution_id, name, payload, signalled_by=signalled_by))
+
     # ------------------------------------------------------------ time
 
     def advance(

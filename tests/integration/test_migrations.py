@@ -35,6 +35,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "level": "INFO",
         "message": "a line",
     },
+    "execution_signals": {"execution_id": 1, "name": "approved"},
+    "execution_steps": {"execution_id": 1, "kind": "step", "name": "draft", "attempt": 1, "started_at": NOON},
     "nodes": {
         "id": "n",
         "host": "h",
