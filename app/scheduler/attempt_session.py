@@ -16,8 +16,8 @@ def is_touched(session: Session) -> bool:
 def has_writes(session: Session) -> bool:
     """Whether committing `session` would change the database; what is pending is flushed to find out.
 
-    On SQLite the driver knows: its transaction opens with the first write. PostgreSQL gives a transaction its number
-    then; a lock of a row counts as a write.
+    On SQLite the driver knows: its transaction opens with the first write. PostgreSQL gives a transaction its
+    number then; a lock of a row counts as a write.
     """
     if not session.in_transaction():
         return False

@@ -1,19 +1,20 @@
 """`current_execution()`: what a running executor can say and ask, and what it can do for good.
 
-An executor whose work has parts calls them by name, `await current_execution().step("draft", write_draft, topic)`: the
-result of a part that finished is stored, and an attempt after a crash, a retry or a wait of days gets it from there
-instead of doing the part again.
+An executor whose work has parts calls them by name, `await current_execution().step("draft", write_draft, topic)`:
+the result of a part that finished is stored, and an attempt after a crash, a retry or a wait of days gets it from
+there instead of doing the part again.
 
 The rules that make this work:
 
-- An execution goes on by running its code again from the top. The code between steps must come to the same calls in
-  every attempt; what may differ (the time, chance, what a table says) is asked for inside a step. Where it calls
-  something else than what is stored, the execution fails with reason `replay_mismatch`.
-- The calls of the executor's own coroutine are stored with their order. Tasks of its own (`gather`, `TaskGroup`) may
-  call steps too, in any order; there a step is known by its name alone, and a sleep should be given one.
+- An execution goes on by running its code again from the top. The code between steps must come to the same calls
+  in every attempt; what may differ (the time, chance, what a table says) is asked for inside a step. Where it
+  calls something else than what is stored, the execution fails with reason `replay_mismatch`.
+- The calls of the executor's own coroutine are stored with their order. Tasks of its own (`gather`, `TaskGroup`)
+  may call steps too, in any order; there a step is known by its name alone, and a sleep should be given one.
 - Names are unique in an execution: in a loop, put the index into the name.
-- What is written through `db` belongs to the step that wrote it and is committed with it, in one transaction, once.
-  Writes from before a step, outside of all, are refused; those behind the last one belong to the success, as ever.
+- What is written through `db` belongs to the step that wrote it and is committed with it, in one transaction,
+  once. Writes from before a step, outside of all, are refused; those behind the last one belong to the success, as
+  ever.
 - A step that raises is not stored. If its failure decides what comes next, catch it inside and return that.
 """
 
@@ -107,8 +108,8 @@ class CurrentExecution:
 
         The result is on disk when this returns; from then on the stored one is returned and `fn` not called again.
         What `fn` writes through `db` is committed together with it. Where `fn` raises, nothing is stored and its
-        writes are rolled back; it is tried again in place up to `retries` times, after about 2, 4, 8 … seconds, and
-        then the error is raised.
+        writes are rolled back; it is tried again in place up to `retries` times, after about 2, 4, 8 … seconds,
+        and then the error is raised.
 
         Raises:
             InvalidRequest: the name was used already, or the result is no JSON.
@@ -144,8 +145,8 @@ class CurrentExecution:
     async def spawn(self, key: str, task_type: str, params: dict[str, Any] | None = None, **options: Any) -> int:
         """Record a child execution and return its id; once in the life of this execution for each `key`.
 
-        `options` as those of `enqueue()`. Children run on their own, also when this one ends; who cancels it cancels
-        them.
+        `options` as those of `enqueue()`. Children run on their own, also when this one ends; who cancels it
+        cancels them.
 
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.

@@ -1,8 +1,8 @@
 """The durable half of `current_execution()`: steps, sleeps, signals and children of one attempt.
 
-An execution goes on by running its code again from the top. What it has stored is not done again: a step returns its
-stored result, a wait that has ended returns at once. So the code between steps must come to the same calls each time;
-where it does not, `ReplayMismatch` says so.
+An execution goes on by running its code again from the top. What it has stored is not done again: a step returns
+its stored result, a wait that has ended returns at once. So the code between steps must come to the same calls
+each time; where it does not, `ReplayMismatch` says so.
 
 A wait ends the attempt: `ExecutionSuspended`, a cancellation, unwinds the executor, and the runner records what it
 waits for. Whatever other tasks of the attempt do in steps is let finish first, so that it is done only once.
@@ -92,8 +92,8 @@ class _Past:
 class DurableAttempt:
     """See the module. Of the attempt's own event loop.
 
-    `task` is the attempt's, `blocks`: it may block its thread. `fenced()` is called when the attempt has been taken
-    over, `start_stored()` when a step stored the attempt's start before the journal did.
+    `task` is the attempt's, `blocks`: it may block its thread. `fenced()` is called when the attempt has been
+    taken over, `start_stored()` when a step stored the attempt's start before the journal did.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class DurableAttempt:
         self.is_over = False
         self._past: _Past | None = None
         self._reading = asyncio.Lock()
-        self._children: dict[str, Execution] | None = None
+        self._known_children: dict[str, Execution] = {}
+        self._knows_children = False
         self._reached: set[tuple[StepKind, str]] = set()
         self._positions = itertools.count()
         self._sleeps = itertools.count(1)
@@ -264,24 +265,25 @@ class DurableAttempt:
         with self._at_work():
             _checked_name("key", key)
             self._admit("spawn", key)
-            if self._children is None:
-                self._children = await self._read(self._read_children)
-            child = self._children.get(key)
+            if not self._knows_children and self._fence.attempt > 1:
+                await self._looked_up()
+            self._knows_children = True
+            child = self._known_children.get(key)
             if child is None:
                 child = await self._parts.spawn(self._fence, key, task_type, params, options)
                 if child is None:
                     self._lose()
-                self._children[key] = child
+                self._known_children[key] = child
         return child.id
 
     def children(self) -> dict[str, Execution]:
-        self._children = self._read_children()
-        return dict(self._children)
+        self._known_children = self._read_children()
+        return dict(self._known_children)
 
     async def wait_for_children(self, ended: int | None) -> None:
         with self._at_work():
             self._admit("wait_for_children", "")
-            children = self._children = await self._read(self._read_children)
+            children = await self._looked_up()
             wanted = len(children) if ended is None else ended
             if wanted not in range(len(children) + 1):
                 raise InvalidRequest.of(
@@ -295,13 +297,15 @@ class DurableAttempt:
         self, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
     ) -> TaskExecutionResult:
         await self.spawn(key, task_type, params, options)
+        while not (child := (await self._looked_up())[key]).is_final:
+            await self._park(1 + sum(one.is_final for one in self._known_children.values()))
+        return outcome_of(child)
+
+    async def _looked_up(self) -> dict[str, Execution]:
+        """The children, as they are now."""
         with self._at_work():
-            children = self._children = await self._read(self._read_children)
-            child = children[key]
-            if child.is_final:
-                return outcome_of(child)
-            ended = sum(one.is_final for one in children.values())
-        await self._park(ended + 1)
+            self._known_children = await self._off_loop(self._read_children)
+            return self._known_children
 
     def _read_children(self) -> dict[str, Execution]:
         with self._parts.sessions() as session:
@@ -325,7 +329,7 @@ class DurableAttempt:
         if self._past is None:
             async with self._reading:
                 if self._past is None:
-                    self._past = _Past.of(await self._read(self._read_past))
+                    self._past = _Past.of(await self._off_loop(self._read_past))
         stored = self._past.by_name.get((kind, name))
         expected = self._past.by_position.get(position) if position is not None else None
         if stored is None and expected is None:
@@ -333,33 +337,7 @@ class DurableAttempt:
             return StepRow(kind, name, position, self._fence.attempt, began, due_at=due_at)
         if stored is not None and stored.position == position:
             return stored
-        self._leave_the_way(kind, name, position, stored, expected)
-
-    def _leave_the_way(
-        self,
-        kind: StepKind,
-        name: str,
-        position: int | None,
-        stored: StepRow | None,
-        expected: StepRow | None,
-    ) -> NoReturn:
-        called = f"{kind.value} {name!r}"
-        if expected is not None:
-            sentence = (
-                f"call {expected.position} of this execution is stored as {expected.kind.value} {expected.name!r}, "
-                f"and now its code called {called} there"
-            )
-        else:
-            was = (
-                f"call {stored.position}"
-                if stored is not None and stored.position is not None
-                else "a task's call"
-            )
-            now = f"call {position}" if position is not None else "a task's call"
-            sentence = f"{called} is stored as {was} of this execution, and now its code made it as {now}"
-        self.mismatch = ReplayMismatch(
-            f"{sentence}; put the code back as it was and retry, or begin a new execution"
-        )
+        self.mismatch = _mismatch(StepRow(kind, name, position, 0, self._parts.clock.now()), stored, expected)
         raise self.mismatch
 
     def _read_past(self) -> list[StepRow]:
@@ -440,9 +418,6 @@ class DurableAttempt:
         self._fenced()
         raise asyncio.CancelledError("another node has taken over")
 
-    async def _read(self, read: Callable[[], T]) -> T:
-        return await self._off_loop(read)
-
     async def _off_loop(self, work: Callable[[], T]) -> T:
         """Do it here where a blocked thread harms nobody, else on another thread, to its end."""
         if self._blocks:
@@ -459,6 +434,25 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+def _mismatch(called: StepRow, stored: StepRow | None, expected: StepRow | None) -> ReplayMismatch:
+    """`called` is `stored` at another place, or `expected` is stored at its place."""
+    if expected is not None:
+        sentence = (
+            f"{_place(expected)} of this execution is stored as {expected.kind.value} {expected.name!r}, "
+            f"and now its code called {called.kind.value} {called.name!r} there"
+        )
+    else:
+        sentence = (
+            f"{called.kind.value} {called.name!r} is stored as {_place(stored)} of this execution, "
+            f"and now its code made it as {_place(called)}"
+        )
+    return ReplayMismatch(f"{sentence}; put the code back as it was and retry, or begin a new execution")
+
+
+def _place(row: StepRow | None) -> str:
+    return "the call of a task" if row is None or row.position is None else f"call {row.position}"
 
 
 def _checked_name(field_name: str, name: object) -> str:

@@ -689,7 +689,8 @@ def ready(now: datetime) -> Select[Any]:
     """SELECT of the executions that may start at `now`: nobody's, due, and held up by no key and no other of
     their task."""
     other = executions.alias("other")
-    # Who is suspended has had its turn and is not over; it gives way to who runs, but to none that is suspended too.
+    # Who is suspended has had its turn and is not over; it gives way to who runs, but to none that is suspended
+    # too.
     goes_first = or_(
         is_running(other.c.state),
         and_(is_suspended(other.c.state), ~is_suspended(executions.c.state)),

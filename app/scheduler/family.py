@@ -1,8 +1,8 @@
 """Parents and children, in SQL: who waits for whose end, and who ends with whom.
 
 Nothing that ends may be missed. Whoever suspends an execution and whoever ends one of its children both lock the
-parent's row before they look at what the other does, and hold it until they commit: so either the suspension counts
-the child as ended, or the end finds the parent suspended.
+parent's row before they look at what the other does, and hold it until they commit: so either the suspension
+counts the child as ended, or the end finds the parent suspended.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ BATCH = 500
 
 
 def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int = BATCH) -> int:
-    """Delete up to `limit` executions that ended more than `keep_days` ago, with attempts, steps, signals and log lines.
+    """Delete up to `limit` executions that ended more than `keep_days` ago, with attempts, steps, signals and log
+    lines.
 
     Returns how many; what is not over is never touched. A child goes after its parent, whose steps refer to it, is
     gone. Stopped nodes go after the same time.

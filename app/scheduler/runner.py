@@ -402,8 +402,8 @@ class Runner:
                 message=f"任务执行异常: {describe_error(error)}", error=describe_error(error)
             ), None
         if running.durable is not None and running.stop is None:
-            # Also where the executor has swallowed what unwinds it: what it waits for has not come, and what it says
-            # after leaving the stored way means nothing.
+            # Also where the executor has swallowed what unwinds it: what it waits for has not come, and what it
+            # says after leaving the stored way means nothing.
             if running.durable.mismatch is not None:
                 return _mismatched(result, running.durable.mismatch), REPLAY_MISMATCH
             if running.durable.suspension is not None:
@@ -500,9 +500,9 @@ class Runner:
         )
 
     def _suspension_of(self, running: Running) -> FinishAttempt:
-        """The end of an attempt that waits. Its failures count on; nothing else of it is the execution's outcome."""
+        """The end of an attempt that waits. Nothing of it is the execution's outcome; its failures count on."""
         durable, execution, now = running.durable, running.attempt.execution, self.clock.now()
-        assert durable is not None and durable.suspension is not None  # noqa: S101, PT018 - _is_suspended() said so
+        assert durable is not None and durable.suspension is not None  # noqa: S101, PT018 - or it had not ended so
         suspension = durable.suspension
         return FinishAttempt(
             execution_id=execution.id,

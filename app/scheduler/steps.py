@@ -1,8 +1,8 @@
 """`execution_steps` and `execution_signals`, in SQL: what an execution has done for good, waits for, and was told.
 
 Rules that everything here keeps: a step is stored under the fence of the attempt that ran it, with the execution's
-row locked; and whoever suspends an execution and whoever signals it lock that row before they look at what the other
-does, so that no signal falls between "nothing there yet" and "now it waits".
+row locked; and whoever suspends an execution and whoever signals it lock that row before they look at what the
+other does, so that no signal falls between "nothing there yet" and "now it waits".
 """
 
 from __future__ import annotations
@@ -107,12 +107,13 @@ class Signal:
 # -------------------------------------------------------------------- the past
 
 
-def stored_steps(connection: Connection, execution_id: int) -> list[StepRow]:
+def stored_steps(connection: Connection, execution_id: int, *, limit: int | None = None) -> list[StepRow]:
     """What the execution has done and waits for, in the order it began."""
     query = (
         select(steps)
         .where(steps.c.execution_id == execution_id)
         .order_by(steps.c.started_at, steps.c.position, steps.c.name)
+        .limit(limit)
     )
     return [
         StepRow(
@@ -129,9 +130,9 @@ def stored_steps(connection: Connection, execution_id: int) -> list[StepRow]:
     ]
 
 
-def stored_signals(connection: Connection, execution_id: int) -> list[Signal]:
+def stored_signals(connection: Connection, execution_id: int, *, limit: int | None = None) -> list[Signal]:
     """What the execution was told, first to last."""
-    query = select(signals).where(signals.c.execution_id == execution_id).order_by(signals.c.id)
+    query = select(signals).where(signals.c.execution_id == execution_id).order_by(signals.c.id).limit(limit)
     return [Signal(**row) for row in connection.execute(query).mappings()]
 
 
@@ -213,11 +214,11 @@ _SUSPENDED = BulkUpdate(
 
 
 def begin_waits(connection: Connection, suspensions: Mapping[int, Suspension], now: datetime) -> None:
-    """Let executions wait that have just been recorded as suspended, in the transaction that did so: their rows are
-    locked by it, so a signal or the end of a child is seen here, or sees them suspended.
+    """Let executions wait that have just been recorded as suspended, in the transaction that did so: their rows
+    are locked by it, so a signal or the end of a child is seen here, or sees them suspended.
 
-    What is there already makes an execution due at once. One that somebody wants cancelled is over: nobody holds it
-    any longer.
+    What is there already makes an execution due at once. One that somebody wants cancelled is over: nobody holds
+    it any longer.
     """
     insert = _insert(connection).on_conflict_do_nothing(index_elements=["execution_id", "kind", "name"])
     waits = [wait.values(execution_id) for execution_id, one in suspensions.items() for wait in one.waits]

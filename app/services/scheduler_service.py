@@ -421,8 +421,8 @@ class SchedulerService:
         return await self.runtime.cancel(execution_id)
 
     async def retry(self, execution_id: int) -> Execution:
-        """Run a failed, cancelled or parked execution again, as a further attempt of the same execution: steps that
-        finished stay done, children that failed or were cancelled are tried again.
+        """Run a failed, cancelled or parked execution again, as a further attempt of the same execution: steps
+        that finished stay done, children that failed or were cancelled are tried again.
 
         Raises:
             NotFound: no such execution. Conflict: it succeeded, was skipped, or is still under way.
@@ -440,11 +440,12 @@ class SchedulerService:
     ) -> None:
         """Tell an execution something that its `wait_for_signal(name)` returns; kept until it asks.
 
-        `payload` is JSON. With `db` the signal is part of the caller's transaction: an approval and what it approves
-        happen together or not at all.
+        `payload` is JSON. With `db` the signal is part of the caller's transaction: an approval and what it
+        approves happen together or not at all.
 
         Raises:
-            NotFound: no such execution. Conflict: it is over. InvalidRequest: no name, or a payload that is no JSON.
+            NotFound: no such execution. Conflict: it is over. InvalidRequest: no name, or a payload that is no
+            JSON.
         """
         await self.runtime.signal(execution_id, name, payload, db=db, signalled_by=signalled_by)
 

@@ -1,4 +1,4 @@
-"""Durable executions: what is stored is not done again, what waits holds nothing, and nothing that comes is missed."""
+"""Durable executions: what is stored is not done again, what waits holds nothing, nothing that comes is missed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import select
 
 from app.core.errors import Conflict, InvalidRequest, NotFound, SignalTimeout
 from app.models.content import Account
@@ -221,7 +221,7 @@ async def test_code_that_left_the_stored_way_fails_the_execution_and_says_where(
     async def work(*_: Any) -> TaskExecutionResult:
         me = current_execution()
         try:
-            for name in list(names):
+            for name in names:
                 await me.step(name, lambda: None)
             await me.sleep(0.3)
         except Exception as error:
