@@ -14,9 +14,11 @@ from app.api.metrics import install_metrics
 from app.core.config import Settings, get_settings
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
+from app.executors.approval import ApprovalExecutor
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
+from app.executors.workflow import WorkflowExecutor
 from app.models.content import ensure_default_account
 from app.observability.logs import configure_logs
 from app.scheduler.runtime import Runtime, build_service, package_version, runtime_of
@@ -28,6 +30,8 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(ContentGenerationExecutor(settings))
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
+    service.register_executor(WorkflowExecutor(service))
+    service.register_executor(ApprovalExecutor(service))
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:

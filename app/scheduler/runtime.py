@@ -537,11 +537,15 @@ class Runtime:
         *,
         db: Session | AsyncSession | None,
         signalled_by: str | None,
+        guard: Callable[[Connection], object] | None = None,
     ) -> Signal:
+        """`guard` is called first, in the same transaction, and raises where the signal must not be sent."""
         name, payload = checked_signal(name, payload)
         now = self.clock.now()
 
         def send(connection: Connection) -> Signal:
+            if guard is not None:
+                guard(connection)
             signal, woken = send_signal(connection, execution_id, name, payload, by=signalled_by, now=now)
             if woken is not None:
                 self._courier.carry(connection, [woken])
@@ -576,6 +580,7 @@ class Runtime:
 
     async def retry(self, execution_id: int) -> Execution:
         def put_back(connection: Connection) -> list[Execution]:
+            self._refuse_retry(read_execution(execution_id, connection, lock=True))
             reopened = reopen(connection, execution_id, self.clock.now())
             self._courier.carry(connection, reopened)
             return reopened
@@ -584,6 +589,12 @@ class Runtime:
         self.ask_for([execution.id for execution in reopened])
         self._wake_engine(reopened[0].run_at)
         return reopened[0]
+
+    def _refuse_retry(self, execution: Execution) -> None:
+        executor = self.service.get_executor(execution.task_type)
+        refusal = executor.refuse_retry(execution.result) if executor is not None else None
+        if refusal is not None:
+            raise Conflict(f"execution {execution.id} cannot be retried: {refusal}")
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         loop, told = asyncio.get_running_loop(), asyncio.Event()

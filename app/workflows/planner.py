@@ -127,7 +127,7 @@ class _Planner:
     def _progress(self, step: StepDefinition, *, has_begun: bool) -> StepProgress:
         parents = [self.steps[parent] for parent in step.depends_on]
         if not has_begun:
-            if not all(parent.is_over for parent in parents):
+            if not all(parent.is_over and not _is_fatal(parent) for parent in parents):
                 return StepProgress(step, StepState.WAITING)
             try:
                 if not self._is_wanted(step, parents):
