@@ -8,7 +8,19 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from app.api import administration, executions, insight, live, session, status, tasks
+from app.api import (
+    administration,
+    approvals,
+    decision_page,
+    executions,
+    insight,
+    live,
+    pool,
+    session,
+    status,
+    tasks,
+    workflows,
+)
 from app.api.body_limit import BodyLimit
 from app.api.problems import FieldProblem, Problem, install_problems
 from app.api.schemas import ChangesAnswer
@@ -25,6 +37,9 @@ def install_api(app: FastAPI) -> None:
     for router in (
         tasks.router,
         executions.router,
+        workflows.router,
+        approvals.router,
+        pool.router,
         insight.router,
         status.router,
         live.router,
@@ -34,6 +49,7 @@ def install_api(app: FastAPI) -> None:
         api.include_router(router)
     app.state.live = live.LiveFeed(app.state.runtime.sessions)
     app.include_router(api)
+    app.include_router(decision_page.router)
     app.include_router(status.health, generate_unique_id_function=_operation_id)
     app.add_middleware(BodyLimit)
     install_problems(app)

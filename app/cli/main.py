@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import db, demo, doctor, execution, node, output, schedule, serve, task, token, worker
+from app.cli import approval, db, demo, doctor, execution, node, output, pool, schedule, serve, task, token, worker
 from app.core.errors import SchedulerError
 
 
@@ -64,6 +64,8 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(task.app, name="task")
 app.add_typer(execution.app, name="execution")
+app.add_typer(approval.app, name="approval")
+app.add_typer(pool.app, name="pool")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(node.app, name="node")
 app.add_typer(token.app, name="token")

@@ -96,6 +96,8 @@ def _result(params: ApprovalParams, decision: dict[str, Any] | None) -> TaskExec
         "via": decision.get("via"),
         "comment": decision.get("comment") or "",
     }
+    if decision.get("link_made_by") is not None:
+        data["link_made_by"] = decision["link_made_by"]
     if data["approved"] or params.on_reject == "continue":
         word = "已批准" if data["approved"] else "已拒绝"
         return TaskExecutionResult.success_result(f"{word}: {params.title}", data=data)

@@ -9,7 +9,7 @@ from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from app.core.errors import Conflict, NotFound, NotPermitted
 from app.models.execution_step import ExecutionSignal
@@ -158,8 +158,12 @@ class Approvals:
         by: str,
         via: Via,
         is_admin: bool = False,
+        made_by: str | None = None,
+        decisions: int | None = None,
     ) -> Execution:
         """Decide, once; the execution goes on and its result says who decided what, and when.
+
+        `made_by`: who made the link it was decided with. `decisions`: how many of it there must have been before.
 
         Raises:
             NotFound: no such approval. NotPermitted: `by` is none of its approvers.
@@ -172,15 +176,17 @@ class Approvals:
             if question is None:
                 raise NotFound("approval", execution_id)
             _require_approver(question, by, is_admin=is_admin)
-            _require_open(connection, execution)
+            _require_open(connection, execution, decisions)
 
-        payload = {
+        payload: dict[str, Any] = {
             "approved": approved,
             "comment": comment,
             "by": by,
             "via": via.value,
             "at": self._runtime.clock.now().isoformat(),
         }
+        if made_by is not None:
+            payload["link_made_by"] = made_by
         await self._runtime.signal(execution_id, DECISION, payload, db=None, signalled_by=by, guard=guard)
         return self._runtime.history.get(execution_id)
 
@@ -211,8 +217,12 @@ def _require_approver(question: Question, by: str, *, is_admin: bool) -> None:
         )
 
 
-def _require_open(connection: Connection, execution: Execution) -> None:
-    if execution.is_final or connection.scalar(_decisions(execution.id)) is not None:
+def _require_open(connection: Connection, execution: Execution, decisions: int | None) -> None:
+    before = select(func.count()).where(
+        ExecutionSignal.execution_id == execution.id, ExecutionSignal.name == DECISION
+    )
+    is_another = decisions is not None and connection.scalar(before) != decisions
+    if execution.is_final or is_another or connection.scalar(_decisions(execution.id)) is not None:
         raise Conflict(f"approval {execution.id} is decided already, or over; read it again")
     if execution.state is not ExecutionState.SUSPENDED:
         raise Conflict(
