@@ -1,5 +1,5 @@
-"""`contenthub demo`: the main job on this machine alone. A feed digest every minute and its publishing, and a flow in
-which a draft is published once a person has said yes."""
+"""`contenthub demo`: the main job on this machine alone, a feed digest every minute and its publishing; and a flow
+in which a draft is published once a person has said yes."""
 
 from __future__ import annotations
 

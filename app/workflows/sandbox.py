@@ -251,6 +251,7 @@ def _make() -> _Environment:
         comment_start_string="\x00{#",
         comment_end_string="#}\x00",
         keep_trailing_newline=True,
+        optimized=False,  # nothing is evaluated while it is only being checked
     )
     environment.globals.clear()
     environment.filters = {name: _guarded(name, function) for name, function in _FILTERS.items()}
