@@ -170,7 +170,7 @@ class CurrentExecution:
     def _for_good(self) -> Durable:
         if self._durable is None:
             if self.open_durable is None:
-                raise LookupError("this execution has no attempt that could store anything")
+                raise InvalidRequest.of("execution", "this came after its attempt had ended; await what you start")
             self._durable = self.open_durable()
         return self._durable
 

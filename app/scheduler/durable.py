@@ -40,9 +40,9 @@ from app.scheduler.steps import (
     RecordStep,
     StepRow,
     Suspension,
+    TakeSignal,
     store_steps,
     stored_steps,
-    take_signal,
     wait_name,
 )
 from app.services.scheduler_service import TaskExecutionResult, describe_error
@@ -246,12 +246,10 @@ class DurableAttempt:
             due_at = _later(now, timeout) if timeout is not None else None
             row = await self._reach(StepKind.SIGNAL, wait_name(name, number), due_at=due_at, now=now)
             if row.finished_at is None:
-                taken = await self._parts.journal.step(
-                    lambda connection: take_signal(connection, self._fence, row, now)
-                )
-                if taken.is_refused:
+                taken = await self._parts.journal.commit(TakeSignal(self._fence, row, now))
+                if taken is None:
                     self._lose()
-                row = taken.row or row
+                row = taken
         if row.finished_at is None:
             await self._park(row)
         if "payload" not in row.result:

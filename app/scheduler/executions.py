@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, ClassVar, cast
 
 from sqlalchemy import (
@@ -390,6 +391,7 @@ def _record_bulk(connection: Connection, writes: Sequence[StartAttempt | FinishA
         if isinstance(write, FinishAttempt):
             met = starts.pop((write.execution_id, write.attempt), None)
             (finishes if met is None else whole).append(write)
+    finishes.sort(key=attrgetter("execution_id"))  # rows are locked in this order by whoever locks several
     matched = _START.execute(connection, _start_rows(starts.values()))
     matched += _START_AND_FINISH.execute(connection, [_outcome_row(write) for write in whole])
     matched += _FINISH.execute(connection, [_outcome_row(write) for write in finishes])

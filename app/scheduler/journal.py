@@ -66,13 +66,25 @@ class _Entry:
     future: asyncio.Future[Any] | None = None
     outcome: Any = None
     error: BaseException | None = None
+    is_stored: bool = False
 
 
 class Journal:
-    """Groups writes, commits them, answers. The writer thread starts with the first write."""
+    """Groups writes, commits them, answers. The writer thread starts with the first write.
 
-    def __init__(self, engine: Engine, *, max_group: int = MAX_GROUP) -> None:
+    `before` is called with the writes of a transaction before they are applied: to lock, in one order for all
+    processes, the rows that they will touch.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_group: int = MAX_GROUP,
+        before: Callable[[Connection, Sequence[Write[Any]]], None] = lambda *_: None,
+    ) -> None:
         self._engine = engine
+        self._before = before
         self._max_group = max_group
         self._waiting: deque[_Entry] = deque()
         self._signal = threading.Condition()
@@ -162,7 +174,9 @@ class Journal:
             try:
                 self._store(group)
             except (SQLAlchemyError, OSError) as error:
-                kept = self._outage(group, error, closing=self._closing)
+                _answer([entry for entry in group if entry.is_stored])
+                left = [entry for entry in group if not entry.is_stored]
+                kept = self._outage(left, error, closing=self._closing)
                 threading.Event().wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 continue
@@ -183,9 +197,14 @@ class Journal:
         with self._engine.connect() as connection:
             begin_write(connection)
             try:
+                self._before(connection, [entry.write for entry in group])
                 for entries in _in_order(group):
                     _apply_together(connection, entries)
             except Exception as error:
+                if _is_deadlock(error):
+                    connection.rollback()
+                    self._store_apart(group)
+                    return
                 if _is_outage(error):
                     raise
                 # Savepoints around everything would cost more than this rare second try.
@@ -196,6 +215,18 @@ class Journal:
                     for entry in entries:
                         _apply_alone(connection, entry)
             connection.commit()
+
+    def _store_apart(self, group: list[_Entry]) -> None:
+        """Each write in a transaction of its own: two processes, whose groups waited for each other's rows, cannot
+        meet again."""
+        logger.debug("{} writes are stored apart: another process wanted the same rows", len(group))
+        for entry in [entry for entries in _in_order(group) for entry in entries]:
+            with self._engine.connect() as connection:
+                begin_write(connection)
+                self._before(connection, [entry.write])
+                _apply_alone(connection, entry)
+                connection.commit()
+            entry.is_stored = True
 
     def _outage(self, group: list[_Entry], error: Exception, *, closing: bool) -> list[_Entry]:
         """The database did not take the group: what must land is kept for later, the rest is refused."""
@@ -254,9 +285,17 @@ def _is_outage(error: Exception) -> bool:
         return True
     name = type(error.orig).__name__
     text = str(error.orig).lower()
-    return name in ("OperationalError", "InterfaceError", "AdminShutdown", "DiskFull") and not text.startswith(
-        ("no such", "near ")
-    )
+    return name in (
+        "OperationalError",
+        "InterfaceError",
+        "AdminShutdown",
+        "DiskFull",
+        "DeadlockDetected",
+    ) and not text.startswith(("no such", "near "))
+
+
+def _is_deadlock(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and type(error.orig).__name__ == "DeadlockDetected"
 
 
 def _answer(entries: list[_Entry]) -> None:

@@ -332,6 +332,7 @@ class Runner:
             discard(session)
             raise
         finally:
+            running.context.open_durable = None
             if running.durable is not None:
                 running.durable.is_over = True
         running.recording = True

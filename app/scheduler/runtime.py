@@ -46,6 +46,7 @@ from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire
 from app.scheduler.history import History
 from app.scheduler.interpreter import InterpreterTuning
 from app.scheduler.journal import Journal
+from app.scheduler.lock_order import lock_rows
 from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
@@ -53,7 +54,7 @@ from app.scheduler.requests import checked_signal, execution_values, insert_into
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
-from app.scheduler.steps import Fence, Signal, send_signal
+from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
@@ -184,7 +185,7 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = journal or Journal(self.engine)
+        self.journal = journal or Journal(self.engine, before=lock_rows)
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
@@ -542,18 +543,21 @@ class Runtime:
         """`guard` is called first, in the same transaction, and raises where the signal must not be sent."""
         name, payload = checked_signal(name, payload)
         now = self.clock.now()
+write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
 
-        def send(connection: Connection) -> Signal:
+        def guarded(connection: Connection) -> Signal | SchedulerError:
             if guard is not None:
                 guard(connection)
-            signal, woken = send_signal(connection, execution_id, name, payload, by=signalled_by, now=now)
-            if woken is not None:
-                self._courier.carry(connection, [woken])
-            return signal
-
+            return write.apply(connection)
         if db is not None:
-            return await within(db, send, now, self._wake_engine)
-        return await self.journal.step(send, lambda _: self._wake_engine(now))
+            sent = await within(db, guarded, now, self._wake_engine)
+        elif guard is not None:
+            sent = await self.journal.step(guarded, lambda _: self._wake_engine(now))
+        else:
+            sent = await self.journal.commit(write, lambda _: self._wake_engine(now))
+        if isinstance(sent, SchedulerError):
+            raise sent
+        return sent
 
     async def cancel(self, execution_id: int) -> Execution:
         def ask(connection: Connection) -> tuple[Execution, CalledOff]:

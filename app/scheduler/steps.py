@@ -7,19 +7,19 @@ other does, so that no signal falls between "nothing there yet" and "now it wait
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple, cast
 
 from sqlalchemy import Connection, Table, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict, NotFound, SchedulerError
 from app.db.bulk import BulkUpdate
 from app.models.execution_step import ExecutionSignal, ExecutionStep, StepKind
 from app.models.task_execution import Execution, ExecutionState, TaskExecution
-from app.scheduler.family import ended_children, make_due
+from app.scheduler.family import ended_children, lock_in_order, make_due
 
 executions = cast("Table", TaskExecution.__table__)
 steps = cast("Table", ExecutionStep.__table__)
@@ -281,63 +281,85 @@ def signal_name(wait: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What a wait found. Neither refused nor ended: there is nothing yet."""
+class TakeSignal:
+    """A wait looks whether it is over: by the oldest signal of its name that nobody took, or because its time is.
+    Outcome: the wait, ended or still open; None where the fence refused it."""
 
-    is_refused: bool = False
-    row: StepRow | None = None
+    rank: ClassVar[int | None] = 7
+    must_land: ClassVar[bool] = True
+    fence: Fence
+    wait: StepRow
+    now: datetime
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[TakeSignal]) -> Sequence[StepRow | None]:
+        held = holders(connection, [write.fence for write in writes])
+        return [write.apply(connection) if write.fence in held else None for write in writes]
+
+    def apply(self, connection: Connection) -> StepRow:
+        found = connection.execute(
+            select(signals)
+            .where(
+                signals.c.execution_id == self.fence.execution_id,
+                signals.c.name == signal_name(self.wait.name),
+                signals.c.consumed_at.is_(None),
+            )
+            .order_by(signals.c.id)
+            .limit(1)
+        ).first()
+        if found is not None:
+            connection.execute(update(signals).where(signals.c.id == found.id).values(consumed_at=self.now))
+            result = {"payload": found.payload}
+        elif self.wait.due_at is not None and self.wait.due_at <= self.now:
+            result = {"timed_out": True}
+        else:
+            return self.wait
+        ended = replace(self.wait, attempt=self.fence.attempt, finished_at=self.now, result=result)
+        store_steps(connection, [(self.fence.execution_id, ended)])
+        return ended
 
 
-def take_signal(connection: Connection, fence: Fence, wait: StepRow, now: datetime) -> Taken:
-    """End a wait with the oldest signal of its name that nobody took, or because its time is over."""
-    if not holders(connection, [fence]):
-        return Taken(is_refused=True)
-    found = connection.execute(
-        select(signals)
-        .where(
-            signals.c.execution_id == fence.execution_id,
-            signals.c.name == signal_name(wait.name),
-            signals.c.consumed_at.is_(None),
-        )
-        .order_by(signals.c.id)
-        .limit(1)
-    ).first()
-    if found is not None:
-        connection.execute(update(signals).where(signals.c.id == found.id).values(consumed_at=now))
-        result = {"payload": found.payload}
-    elif wait.due_at is not None and wait.due_at <= now:
-        result = {"timed_out": True}
-    else:
-        return Taken()
-    row = StepRow(wait.kind, wait.name, wait.position, fence.attempt, wait.started_at, now, wait.due_at, result)
-    store_steps(connection, [(fence.execution_id, row)])
-    return Taken(row=row)
+Carry = Callable[[Connection, Sequence[Execution]], None]
 
 
-def send_signal(
-    connection: Connection, execution_id: int, name: str, payload: Any, *, by: str | None, now: datetime
-) -> tuple[Signal, Execution | None]:
-    """Store a signal for a wait to take, and wake the execution if it waits for it; the second is the execution,
-    if it was woken.
+@dataclass(frozen=True, slots=True)
+class SendSignal:
+    """A signal to be stored. Outcome: it, or why it cannot be; `carry` is for those it wakes."""
 
-    Raises:
-        NotFound: no such execution. Conflict: it is over, and will take nothing any more.
-    """
-    row = connection.execute(select(executions).where(executions.c.id == execution_id).with_for_update()).first()
-    if row is None:
-        raise NotFound("execution", execution_id)
-    execution = Execution.from_row(row)
-    if execution.is_final:
-        raise Conflict(f"execution {execution_id} is {execution.state.value}; it takes no signal any more")
-    inserted = signals.insert().values(
-        execution_id=execution_id, name=name, payload=payload, signalled_by=by, signalled_at=now
-    )
-    signal_id = connection.execute(inserted.returning(signals.c.id)).scalar_one()
-    signal = Signal(signal_id, execution_id, name, payload, by, now)
-    if execution.state is not ExecutionState.SUSPENDED or not _awaits(connection, execution_id, name):
-        return signal, None
-    make_due(connection, [execution_id], now)
-    return signal, execution._replace(run_at=min(execution.run_at, now))
+    rank: ClassVar[int | None] = 6
+    must_land: ClassVar[bool] = False
+    execution_id: int
+    name: str
+    payload: Any
+    signalled_by: str | None
+    now: datetime
+    carry: Carry = field(default=lambda *_: None, repr=False)
+
+    @classmethod
+    def apply_all(cls, connection: Connection, writes: Sequence[SendSignal]) -> Sequence[Signal | SchedulerError]:
+        lock_in_order(connection, [write.execution_id for write in writes])
+        return [write.apply(connection) for write in writes]
+
+    def apply(self, connection: Connection) -> Signal | SchedulerError:
+        query = select(executions).where(executions.c.id == self.execution_id).with_for_update()
+        row = connection.execute(query).first()
+        if row is None:
+            return NotFound("execution", self.execution_id)
+        execution = Execution.from_row(row)
+        if execution.is_final:
+            return Conflict(f"execution {execution.id} is {execution.state.value}; it takes no signal any more")
+        values = {
+            "execution_id": execution.id,
+            "name": self.name,
+            "payload": self.payload,
+            "signalled_by": self.signalled_by,
+            "signalled_at": self.now,
+        }
+        stored = connection.execute(signals.insert().values(values).returning(signals.c.id)).scalar_one()
+        if execution.state is ExecutionState.SUSPENDED and _awaits(connection, execution.id, self.name):
+            make_due(connection, [execution.id], self.now)
+            self.carry(connection, [execution._replace(run_at=min(execution.run_at, self.now))])
+        return Signal(stored, **values)
 
 
 def _awaits(connection: Connection, execution_id: int, name: str) -> bool:

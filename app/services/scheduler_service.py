@@ -291,22 +291,16 @@ class SchedulerService:
         started = perf_counter()
         logger.info("开始执行任务 {} (类型: {})", task_id, task_type)
         logger.opt(lazy=True).debug("任务参数: {}", lambda: redact(task_params))
+        result: TaskExecutionResult
         try:
             executor = self.check(task_type, task_params)
-            result: TaskExecutionResult = _checked(await executor.execute(task_id, task_params, db), executor)
         except ExecutorNotFound as error:
             result = _refusal(f"未找到执行器: {task_type}", f"ExecutorNotFound: {task_type}", error)
         except InvalidParameters as error:
             result = _refusal("任务参数验证失败", "InvalidParameters", error)
-        except BaseException as error:  # an executor's fault is a result
-            if _is_from_outside(error):
-                raise
-            logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
-            result = TaskExecutionResult.failure_result(
-                message=f"任务执行异常: {describe_error(error)}",
-                error=describe_error(error),
-                metadata={"traceback": "".join(traceback.format_exception(error))},
-            )
+        else:
+            # Only now: what the executor itself asks the scheduler for, and is refused, is its own failure.
+            result = await _executed(executor, task_id, task_params, db)
         elapsed = perf_counter() - started
         if result.duration is None:
             result = replace(result, duration=elapsed)
@@ -477,6 +471,23 @@ class SchedulerService:
             InvalidRequest: the definition is wrong; `errors` names the fields.
         """
         self.runtime.define_task({"name": name, "task_type": task_type, **definition})
+
+
+async def _executed(
+    executor: TaskExecutor, task_id: int, task_params: dict[str, Any], db: Session
+) -> TaskExecutionResult:
+    """What the executor returned; its fault is a result too."""
+    try:
+        return _checked(await executor.execute(task_id, task_params, db), executor)
+    except BaseException as error:
+        if _is_from_outside(error):
+            raise
+        logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
+        return TaskExecutionResult.failure_result(
+            message=f"任务执行异常: {describe_error(error)}",
+            error=describe_error(error),
+            metadata={"traceback": "".join(traceback.format_exception(error))},
+        )
 
 
 def describe_error(error: BaseException) -> str:
