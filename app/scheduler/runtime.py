@@ -543,12 +543,13 @@ class Runtime:
         """`guard` is called first, in the same transaction, and raises where the signal must not be sent."""
         name, payload = checked_signal(name, payload)
         now = self.clock.now()
-write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
+        write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
 
         def guarded(connection: Connection) -> Signal | SchedulerError:
             if guard is not None:
                 guard(connection)
             return write.apply(connection)
+
         if db is not None:
             sent = await within(db, guarded, now, self._wake_engine)
         elif guard is not None:
