@@ -165,4 +165,5 @@ def _waiting(session: Session, entry_id: int, *others: PoolState) -> PoolEntry:
 def _committed(session: Session, entry: PoolEntry) -> tuple[PoolEntry, str]:
     content = session.get_one(Content, entry.content_id)
     session.commit()
+    session.refresh(entry)  # moments as they are stored, in UTC
     return entry, content.title
