@@ -61,9 +61,10 @@ async def test_what_is_due_goes_out_by_priority_at_the_given_rate(database_url: 
             rounds.append((await ended(runtime, run.id)).result["data"]["published"])
         with runtime.sessions() as session:
             published = sorted(session.scalars(select(Publication.content_id)))
+        states = {key: entry.state for key, entry in entries(runtime).items()}
     assert rounds == [[high, middle], [low], []]
     assert published == sorted([low, high, middle])
-    assert {key: entry.state for key, entry in entries(runtime).items()} == {
+    assert states == {
         low: "published",
         high: "published",
         middle: "published",
