@@ -38,7 +38,7 @@ def snippets() -> list[str]:
 
 
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, register, use, _ = snippets()
+    write, register, use, *_ = snippets()
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
@@ -62,3 +62,16 @@ async def test_the_readmes_test_passes(scheduler_sandbox: Sandbox) -> None:
     exec(test, names)
     await names["test_the_team_is_greeted_every_weekday"](scheduler_sandbox)
     assert scheduler_sandbox.runs(), "the snippet has run something"
+
+
+async def test_the_readmes_review_waits_for_its_decision(scheduler_sandbox: Sandbox) -> None:
+    box, names = scheduler_sandbox, dict[str, Any]()
+    write, *others = snippets()
+    exec(write, names)
+    exec(next(snippet for snippet in others if "class ReviewExecutor" in snippet), names)
+    box.register(names["GreetingExecutor"](), names["ReviewExecutor"]())
+    review = box.enqueue("review", {"topic": "春"})
+    box.advance(days=2)
+    box.signal(review, "decision", {"approved": True, "by": "Ada"})
+    box.advance()
+    assert (box.read(review).state, box.read(review).message) == ("success", "Hello, Ada")

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from app.core.errors import Conflict, InvalidRequest, NotFound, SignalTimeout
 from app.models.content import Account
 from app.models.task_execution import ExecutionState
 from app.scheduler.context import current_execution
+from app.scheduler.retention import prune
 from app.services.scheduler_service import TaskExecutionResult
 from tests.support import Recorder, ended, running, until
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "pgqueuer"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Each engine on each database it can use."""
+    fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url", "pgqueuer": "pgqueuer_url"}[request.param]
+    found: str = request.getfixturevalue(fixture)
+    return found
 
 
 def success(**data: Any) -> TaskExecutionResult:
@@ -239,3 +249,84 @@ async def test_code_that_left_the_stored_way_fails_the_execution_and_says_where(
         names[1] = "b"
         await service.retry(execution.id)
         assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
+
+
+@pytest.mark.parametrize("lane", ["thread", "loop"])
+async def test_either_lane_may_step_wait_and_spawn(database_url: str, lane: str) -> None:
+    async def work(_: int, params: Any, db: Any) -> TaskExecutionResult:
+        me = current_execution()
+        if params.get("child"):
+            return success()
+        await me.step("write", lambda: db.add(Account(name="written")))
+        word = await me.wait_for_signal("word")
+        called = await me.call("child", "work", {"child": True})
+        return success(word=word, called=called.success)
+
+    async with running(database_url, Recorder("work", work, lane=lane)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await suspended(runtime, execution.id)
+        await service.signal(execution.id, "word", "go")
+        stored = await ended(runtime, execution.id)
+        with runtime.sessions() as session:
+            assert session.scalars(select(Account.name)).all() == ["written"]
+    assert stored.result["data"] == {"word": "go", "called": True}
+
+
+async def test_a_signal_in_the_callers_transaction_is_sent_with_it_or_not_at_all(database_url: str) -> None:
+    async def work(*_: Any) -> TaskExecutionResult:
+        return success(word=await current_execution().wait_for_signal("word"))
+
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await suspended(runtime, execution.id)
+        with runtime.sessions() as session:
+            await service.signal(execution.id, "word", "taken back", db=session)
+            session.rollback()
+            await service.signal(execution.id, "word", "meant", db=session)
+            session.add(Account(name="approved"))
+            session.commit()
+        stored = await ended(runtime, execution.id)
+    assert stored.result["data"] == {"word": "meant"}
+
+
+async def test_what_another_node_suspended_goes_on_here(database_url: str) -> None:
+    async def work(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        await me.step("once", lambda: me.node)
+        await me.wait_for_signal("word")
+        return success(nodes=[await me.step("once more", lambda: me.node)])
+
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await suspended(runtime, execution.id)
+        first = runtime.node_id
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        await service.signal(execution.id, "word")
+        stored = await ended(runtime, execution.id)
+        assert runtime.node_id != first
+        assert stored.result["data"] == {"nodes": [runtime.node_id]}
+
+
+async def test_children_and_steps_stay_as_long_as_their_parent(database_url: str) -> None:
+    async def work(_: int, params: Any, __: Any) -> TaskExecutionResult:
+        me = current_execution()
+        if not params:
+            await me.call("child", "work", {"is": "child"})
+            await me.wait_for_signal("end")
+        return success(done=await me.step("done", lambda: True))
+
+    def tomorrow(connection: Any) -> int:
+        return prune(connection, now=runtime.clock.now() + timedelta(days=2), keep_days=1)
+
+    async with running(database_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work")
+        await until(lambda: runtime.history.steps(execution.id))
+        await suspended(runtime, execution.id)
+        assert await runtime.journal.step(tomorrow) == 0
+        await service.signal(execution.id, "end")
+        await ended(runtime, execution.id)
+        assert await runtime.journal.step(tomorrow) == 1
+        assert await runtime.journal.step(tomorrow) == 1
+        with runtime.sessions() as session:
+            for table in ("task_executions", "execution_steps", "execution_signals"):
+                assert session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
