@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api import cursor as cursors
@@ -78,8 +78,8 @@ class LinkAnswer(BaseModel):
 def list_approvals(
     runtime: RuntimeOf,
     _caller: Viewer,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: cursors.Cursor = None,
+    limit: cursors.Limit = 50,
 ) -> QuestionPage:
     """Approvals that nobody has decided yet, oldest first."""
     found = Approvals(runtime).waiting(after_id=cursors.decode(cursor) or 0, limit=limit + 1)

@@ -65,8 +65,8 @@ def list_pool(
     runtime: RuntimeOf,
     _caller: Viewer,
     state: Annotated[list[PoolState] | None, Query(description="Any of these states.")] = None,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: cursors.Cursor = None,
+    limit: cursors.Limit = 50,
 ) -> PoolPage:
     """Entries, newest first."""
     found = Pool(runtime.sessions).page(before_id=cursors.decode(cursor), limit=limit + 1, states=state or ())

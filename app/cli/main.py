@@ -13,7 +13,22 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import approval, db, demo, doctor, execution, node, output, pool, schedule, serve, task, token, worker
+from app.cli import (
+    approval,
+    db,
+    demo,
+    doctor,
+    execution,
+    mcp,
+    node,
+    output,
+    pool,
+    schedule,
+    serve,
+    task,
+    token,
+    worker,
+)
 from app.core.errors import SchedulerError
 
 
@@ -61,13 +76,14 @@ def _main(
 app.command()(serve.serve)
 app.command()(worker.worker)
 app.command()(demo.demo)
-app.command()(doctor.doctor)
+app.command()(mcp.mcp)
 app.add_typer(task.app, name="task")
 app.add_typer(execution.app, name="execution")
 app.add_typer(approval.app, name="approval")
 app.add_typer(pool.app, name="pool")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(node.app, name="node")
+app.add_typer(doctor.app, name="doctor")
 app.add_typer(token.app, name="token")
 app.add_typer(db.app, name="db")
 

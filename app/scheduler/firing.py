@@ -6,6 +6,7 @@ together or not at all, and (task, scheduled fire time) is unique. Every due fir
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Row, Table, func, select, update
+from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -67,6 +68,10 @@ _FIRE_COLUMNS = (
 )
 
 
+_DueTask = namedtuple("_DueTask", _FIRE_COLUMNS)  # type: ignore[misc]  # noqa: PYI024 - the fields are above
+"""A row with those columns. A fire reads thirty of its fields, which a `Row` looks up by name each time."""
+
+
 @dataclass(slots=True)
 class Fired:
     """What one fire transaction did."""
@@ -79,13 +84,14 @@ class Fired:
 
 def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf) -> Fired:
     """Fire up to `limit` due tasks, the longest due first. One transaction, the caller's."""
-    due = connection.execute(
+    found = connection.execute(
         select(*(tasks.c[name] for name in _FIRE_COLUMNS))
         .where(tasks.c.is_active, tasks.c.next_run_at.is_not(None), tasks.c.next_run_at <= now)
         .order_by(tasks.c.next_run_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
-    ).all()
+    )
+    due: list[Any] = list(map(_DueTask._make, found))
     if not due:
         return Fired()
     active = _active_executions(connection, [task.id for task in due if task.overlap_policy != "allow"])
@@ -126,14 +132,12 @@ _ADVANCE = BulkUpdate(
 )
 
 
-def _advance(
-    task: Row[Any], next_fire: datetime | None, now: datetime, error: str | None = None
-) -> dict[str, Any]:
+def _advance(task: Any, next_fire: datetime | None, now: datetime, error: str | None = None) -> dict[str, Any]:
     exhausted = now if next_fire is None and error is None else None
     return {"x_id": task.id, "x_next": next_fire, "x_exhausted": exhausted, "x_error": error}
 
 
-def _shelve(task: Row[Any], now: datetime, error: Exception) -> dict[str, Any]:
+def _shelve(task: Any, now: datetime, error: Exception) -> dict[str, Any]:
     """Set a task aside, with the reason in its `schedule_error`, until somebody mends it."""
     reason = str(error) if isinstance(error, InvalidRequest) else describe_error(error)
     logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, reason)
@@ -170,7 +174,7 @@ def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[
 
 
 def _rows_of(
-    task: Row[Any],
+    task: Any,
     plan: FirePlan,
     active: list[int],
     now: datetime,
@@ -185,7 +189,7 @@ def _rows_of(
             | _skip(skipped.reason, now)
             | {"first_fire_at": skipped.first, "fire_count": skipped.count}
         )
-    verdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active))
+    verdict = _overlap(task.overlap_policy, len(active))
     if verdict.cancel and plan.run:
         cancel += active
     for position, fire in enumerate(plan.run):
@@ -201,6 +205,11 @@ def _rows_of(
             row |= _skip("overlap", now)
         rows.append(row)
     return rows
+
+
+@lru_cache(maxsize=1024)
+def _overlap(policy: str, active: int) -> OverlapVerdict:
+    return overlap_verdict(OverlapPolicy(policy), active)
 
 
 def _skip(reason: str, now: datetime) -> dict[str, Any]:
@@ -346,7 +355,7 @@ def fire_now(
     if task is None:
         raise NotFound("task", task_id)
     active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
-    verdict: OverlapVerdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active.get(task_id, [])))
+    verdict = _overlap(task.overlap_policy, len(active.get(task_id, [])))
     row = _row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
     if params is not None:
         row["params"] = params

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock
 from app.core.errors import ReplayMismatch, SchedulerUnavailable
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState
-from app.scheduler.attempt_session import discard, has_writes, is_touched, roll_back
+from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
 from app.scheduler.context import CurrentExecution, enter_execution
 from app.scheduler.durable import DurableAttempt, DurableParts, Spawn
 from app.scheduler.events import AttemptEnded, EventBus, ExecutionChanged
@@ -321,9 +321,7 @@ class Runner:
     async def _perform(self, running: Running) -> None:
         executor = self.service.get_executor(running.attempt.execution.task_type)
         policy = _policy_of(running.attempt.execution, executor)
-        # Closed for good at the end: a task or thread that the executor left behind could otherwise open another
-        # transaction with it, and on SQLite hold the write lock for ever.
-        session = self.sessions(close_resets_only=False)
+        session = open_session(self.sessions)
         blocks = executor is None or executor.lane == "thread"
         running.context.open_durable = partial(self._open_durable, running, session, blocks=blocks)
         try:
@@ -386,11 +384,13 @@ class Runner:
         """What the executor returned, or what stopped it."""
         execution = running.attempt.execution
         limit = self._limit(running)
+        work = self.service.execute_task(execution.task_id or 0, execution.task_type, execution.params, session)
         try:
-            async with asyncio.timeout(limit):
-                result = await self.service.execute_task(
-                    execution.task_id or 0, execution.task_type, execution.params, session
-                )
+            if limit is None:
+                result = await work
+            else:
+                async with asyncio.timeout(limit):
+                    result = await work
         except TimeoutError:
             return stopped_result(TIMED_OUT, limit), TIMED_OUT
         except asyncio.CancelledError as error:

@@ -15,7 +15,7 @@ from app.core.config import Settings
 from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest
 from app.db.database import begin_write, make_engine
 from app.models.task_execution import ExecutionState
-from app.scheduler.executions import claim
+from app.scheduler.claims import claim
 from app.scheduler.firing import Fired, arm_tasks, fire_due
 from app.scheduler.runtime import Runtime
 from tests.support import Recorder, running, until

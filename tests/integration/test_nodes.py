@@ -19,11 +19,11 @@ from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.db.database import begin_write, make_engine
 from app.models.task_execution import ExecutionState
+from app.scheduler.claims import claim
 from app.scheduler.executions import (
     FinishAttempt,
     RecordExecution,
     StartAttempt,
-    claim,
     executions,
     finish_attempt,
     record_attempts,

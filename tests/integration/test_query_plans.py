@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.db.database import make_engine
 from app.db.schema import upgrade
 from app.models.task_execution import EXECUTION_FIELDS, ExecutionState, TaskExecution
-from app.scheduler import executions, firing, nodes, retention
+from app.scheduler import claims, executions, firing, nodes, retention
 from app.scheduler.attention import Attention
 from app.scheduler.changes import ChangeWatch
 from app.scheduler.explain import explain
@@ -72,9 +72,9 @@ ASKED: list[tuple[str, Callable[[Connection], Any]]] = [
             c, 1, now=NOW, params=None, trigger="manual", triggered_by=None, owner_of=lambda _: None
         ),
     ),
-    ("ix_task_executions_claimable", lambda c: executions.claim(c, node="n", now=NOW, limit=9)),
-    ("ix_task_executions_running_key", lambda c: executions.claim(c, node="n", now=NOW, limit=9)),
-    ("ix_task_executions_active_task", lambda c: executions.claim(c, node="n", now=NOW, limit=9)),
+    ("ix_task_executions_claimable", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
+    ("ix_task_executions_running_key", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
+    ("ix_task_executions_active_task", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
     ("ix_task_executions_owned", lambda c: executions.cancel_requests(c, "n")),
     ("ix_task_executions_state", lambda c: executions.parked(c, "invalid_params")),
     ("ix_task_executions_finished", lambda c: retention.prune(c, now=NOW, keep_days=1)),

@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.models.task_execution import Execution
+from app.scheduler.claims import Types, claim, lock_claims
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
-from app.scheduler.executions import Types, claim, lock_claims
 from app.scheduler.runner import Attempt
 
 NAME = "embedded"

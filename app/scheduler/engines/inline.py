@@ -17,7 +17,8 @@ from sqlalchemy import Connection, func, select
 from app.core.clock import Clock
 from app.core.errors import SchedulerError, SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution, state_in
-from app.scheduler.executions import cancel_requests, claim, executions, parked, unpark
+from app.scheduler.claims import claim
+from app.scheduler.executions import cancel_requests, executions, parked, unpark
 from app.scheduler.journal import Journal
 from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
 from app.scheduler.steps import NEVER

@@ -33,10 +33,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.errors import NotFound, SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution
+from app.scheduler.claims import ClaimNamed
 from app.scheduler.engines import pgqueuer_jobs as jobs
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
-from app.scheduler.executions import ClaimNamed, read_execution
+from app.scheduler.executions import read_execution
 from app.scheduler.runner import CANCELLED, Attempt
 from app.services.scheduler_service import describe_error
 

@@ -22,7 +22,8 @@ from sqlalchemy import Connection, Engine, Select, func, make_url, or_, select, 
 
 from app.db.schema import migration_lock
 from app.models.task_execution import Execution
-from app.scheduler.executions import executions, free_places, ready, waiting
+from app.scheduler.claims import free_places, ready, waiting
+from app.scheduler.executions import executions
 
 ENTRYPOINT = "contenthub"
 BATCH = 500

@@ -19,8 +19,9 @@ from sqlalchemy import Engine as Database
 from app.core.clock import Clock
 from app.core.errors import SchedulerError
 from app.models.task_execution import Execution
+from app.scheduler.claims import Types
 from app.scheduler.engines.ticker import TICK_SECONDS
-from app.scheduler.executions import Types, cancel_requests, parked, release, request_cancel, unpark
+from app.scheduler.executions import cancel_requests, parked, release, request_cancel, unpark
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
 from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
