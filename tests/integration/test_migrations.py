@@ -270,3 +270,12 @@ def test_the_alembic_command_works_on_the_database_of_the_settings(
     engine = make_engine(Settings(database_url=url))
     assert current_revision(engine) == head_revision()
     engine.dispose()
+
+
+def test_what_is_suspended_begins_anew_under_the_older_code(engine: Engine) -> None:
+    migrate(engine, "0005")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO task_executions (task_type, state) VALUES ('work', 'suspended')"))
+    migrate(engine, "0004", down=True)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT state FROM task_executions")) == "pending"
