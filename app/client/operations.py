@@ -26,6 +26,7 @@ from app.api.schemas import (
     NodeAnswer,
     PreviewAnswer,
     SettingAnswer,
+    SignalAnswer,
     StatisticsAnswer,
     StatusAnswer,
     TaskAnswer,
@@ -315,6 +316,7 @@ class Operations(ABC):
         *,
         state: Sequence[ExecutionState] | None = None,
         task_id: int | None = None,
+        parent_id: int | None = None,
         task_type: str | None = None,
         trigger: str | None = None,
         since: datetime | None = None,
@@ -333,6 +335,7 @@ class Operations(ABC):
             query={
                 "state": state,
                 "task_id": task_id,
+                "parent_id": parent_id,
                 "task_type": task_type,
                 "trigger": trigger,
                 "since": since,
@@ -377,7 +380,7 @@ class Operations(ABC):
         )
 
     def get_execution(self, execution_id: int) -> ExecutionDetail:
-        """One execution with its attempts."""
+        """One execution with its attempts, its steps and signals, its parent and its children."""
         return self._call("GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}", ExecutionDetail)
 
     def get_logs(self, execution_id: int, *, after: int = 0, limit: int = 500) -> LogPage:
@@ -390,14 +393,25 @@ class Operations(ABC):
         )
 
     def cancel_execution(self, execution_id: int) -> ExecutionAnswer:
-        """A waiting one is cancelled at once; a running one as soon as its code lets go."""
+        """A waiting one is cancelled at once; a running one as soon as its code lets go. Its children go with
+        it.
+        """
         return self._call(
             "POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/cancel", ExecutionAnswer
         )
 
     def retry_execution(self, execution_id: int) -> ExecutionAnswer:
-        """Run a failed, cancelled or parked execution again, as a further attempt."""
+        """Run a failed, cancelled or parked execution again, as a further attempt: from the step that failed."""
         return self._call("POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/retry", ExecutionAnswer)
+
+    def signal_execution(self, execution_id: int, name: str, *, payload: Any | Unset = UNSET) -> SignalAnswer:
+        """What its code waits for, or will wait for: the signal is kept until then, and taken once."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/signals",
+            SignalAnswer,
+            body={"name": name, "payload": payload},
+        )
 
     def list_findings(self) -> list[FindingAnswer]:
         """What a person should look at first, worst first: late fires, failing tasks, dead nodes …"""
@@ -937,6 +951,7 @@ class AsyncOperations(ABC):
         *,
         state: Sequence[ExecutionState] | None = None,
         task_id: int | None = None,
+        parent_id: int | None = None,
         task_type: str | None = None,
         trigger: str | None = None,
         since: datetime | None = None,
@@ -955,6 +970,7 @@ class AsyncOperations(ABC):
             query={
                 "state": state,
                 "task_id": task_id,
+                "parent_id": parent_id,
                 "task_type": task_type,
                 "trigger": trigger,
                 "since": since,
@@ -999,7 +1015,7 @@ class AsyncOperations(ABC):
         )
 
     async def get_execution(self, execution_id: int) -> ExecutionDetail:
-        """One execution with its attempts."""
+        """One execution with its attempts, its steps and signals, its parent and its children."""
         return await self._call("GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}", ExecutionDetail)
 
     async def get_logs(self, execution_id: int, *, after: int = 0, limit: int = 500) -> LogPage:
@@ -1012,15 +1028,28 @@ class AsyncOperations(ABC):
         )
 
     async def cancel_execution(self, execution_id: int) -> ExecutionAnswer:
-        """A waiting one is cancelled at once; a running one as soon as its code lets go."""
+        """A waiting one is cancelled at once; a running one as soon as its code lets go. Its children go with
+        it.
+        """
         return await self._call(
             "POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/cancel", ExecutionAnswer
         )
 
     async def retry_execution(self, execution_id: int) -> ExecutionAnswer:
-        """Run a failed, cancelled or parked execution again, as a further attempt."""
+        """Run a failed, cancelled or parked execution again, as a further attempt: from the step that failed."""
         return await self._call(
             "POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/retry", ExecutionAnswer
+        )
+
+    async def signal_execution(
+        self, execution_id: int, name: str, *, payload: Any | Unset = UNSET
+    ) -> SignalAnswer:
+        """What its code waits for, or will wait for: the signal is kept until then, and taken once."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/signals",
+            SignalAnswer,
+            body={"name": name, "payload": payload},
         )
 
     async def list_findings(self) -> list[FindingAnswer]:

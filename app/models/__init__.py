@@ -3,6 +3,7 @@
 from app.models.alerting import Alert, AlertChannel, AlertRule
 from app.models.api_token import ApiToken
 from app.models.content import Account, Content, Publication
+from app.models.execution_step import ExecutionSignal, ExecutionStep
 from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
@@ -17,6 +18,8 @@ __all__ = [
     "ApiToken",
     "Content",
     "ExecutionLog",
+    "ExecutionSignal",
+    "ExecutionStep",
     "Node",
     "Publication",
     "ScheduledTask",

@@ -155,9 +155,18 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     ]
 
 
+_PATTERNS = {
+    _PRINTABLE: "write one line of text, without control characters",
+    r"^[^\x00]*$": "write text without NUL",
+    r"^[^\x00]+$": "write text without NUL",
+}
+
+
 def plain_message(message: str) -> str:
-    """pydantic's message without the prefix it puts before a validator's own sentence."""
-    return message.removeprefix("Value error, ")
+    """pydantic's message for people: without the prefix that it puts before a validator's own sentence, and what a
+    pattern means instead of the pattern."""
+    pattern = message.removeprefix("String should match pattern '").removesuffix("'")
+    return _PATTERNS.get(pattern, message.removeprefix("Value error, "))
 
 
 _UNIONS = {

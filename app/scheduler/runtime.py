@@ -27,13 +27,14 @@ from app.core.redaction import refuse_masks, restore
 from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
-from app.models.task_execution import Execution
+from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.checking import Look, look_at_due, settle
 from app.scheduler.alerting.observing import DELIVERY
 from app.scheduler.alerting.store import AlertStore
 from app.scheduler.alerting.verdicts import Notice
 from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
 from app.scheduler.attention import Kind as FindingKind
+from app.scheduler.children import RecordChild
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
@@ -45,18 +46,22 @@ from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.events import EventBus, ExecutionChanged
 from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
 from app.scheduler.explain import explain
+from app.scheduler.family import CalledOff
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
 from app.scheduler.history import History
 from app.scheduler.interpreter import InterpreterTuning
 from app.scheduler.journal import Journal
+from app.scheduler.lock_order import lock_rows
 from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
-from app.scheduler.requests import execution_values, insert_into
+from app.scheduler.requests import checked_signal, execution_values, insert_into, within
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
+from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
+from app.scheduler.telemetry import UNMEASURED, UNTRACED, Meter, Origin, Tracer
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
@@ -80,6 +85,10 @@ class Live(Protocol):
     @property
     def loop_held(self) -> Held | None:
         """When and by whom the application's loop was held last."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long this node may still start and finish attempts without another heartbeat."""
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         """Drain, make everything durable, leave."""
@@ -106,7 +115,11 @@ class _Live:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
+            tracer=runtime.tracer,
         )
+        self._meter = runtime.meter
         self.engine: ExecutionEngine = make_engine(
             settings,
             NodeParts(
@@ -139,10 +152,14 @@ class _Live:
     def loop_held(self) -> Held | None:
         return self.guard.held
 
+    @property
+    def lease_seconds(self) -> float:
+        return self.lease.remaining_seconds
+
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
         self.heartbeat.start(self.engine.lease_lapsed, on_lost)
-        self.guard = LoopGuard(loop, self.runner.executor_of)
+        self.guard = LoopGuard(loop, self.runner.executor_of, self._meter)
         self.guard.start()
         self.engine.start(loop)
 
@@ -186,12 +203,15 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = journal or Journal(journal_engine(self.engine, self.settings))
+        self.journal = journal or Journal(journal_engine(self.engine, self.settings), before=lock_rows)
+        self.tracer: Tracer = UNTRACED
+        self.meter: Meter = UNMEASURED
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
         self._doctor = ScheduleDoctor(sessions)
         self._courier = courier_of(self.settings)
+        self.carry = self._courier.carry
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
         self.alerts = AlertStore(sessions, self.clock, self._wake_alerts)
         self._declared: dict[str, TaskDefinition] = {}
@@ -241,6 +261,11 @@ class Runtime:
         """Let a one-off command claim these executions; other roles claim whatever waits."""
         if self.role == "cli":
             self._asked.extend(execution_ids)
+
+    def observe(self, *, tracer: Tracer, meter: Meter) -> None:
+        """Tell both what happens from the next start on."""
+        self.tracer, self.meter = tracer, meter
+        self.journal.meter = meter
 
     # ------------------------------------------------------------ start and stop
 
@@ -432,8 +457,9 @@ class Runtime:
     def _fire_batch(self, live: Live, connection: Connection) -> tuple[Fired, datetime | None]:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
-        fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
-        self._carry(connection, fired)
+        with self.tracer.fire() as origin:
+            fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of, origin=origin)
+            self._carry(connection, fired)
         return fired, next_fire_at(connection)
 
     def _carry(self, connection: Connection, fired: Fired) -> None:
@@ -504,11 +530,14 @@ class Runtime:
     async def enqueue(
         self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
     ) -> Execution:
-        if not isinstance(params, dict):
-            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
-        refuse_masks(params)
-        self.service.check(task_type, params)
-        values = execution_values(self.clock.now(), task_type=task_type, params=params, **request)
+        values = self._checked_values(task_type, params, request)
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            execution = await self._record(values, db)
+            origin.recorded([execution])
+            return execution
+
+    async def _record(self, values: dict[str, Any], db: Session | AsyncSession | None) -> Execution:
         live = self._live if self.is_running else None
         if db is not None:
             return await insert_into(db, values, self._courier.carry, self._wake_engine)
@@ -522,6 +551,16 @@ class Runtime:
 
         return (await self.journal.commit(RecordExecution(values, self._courier.carry), stored)).execution
 
+    def _checked_values(
+        self, task_type: str, params: dict[str, Any], request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The row of a request that an executor here accepts."""
+        if not isinstance(params, dict):
+            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
+        refuse_masks(params)
+        self.service.check(task_type, params)
+        return execution_values(self.clock.now(), task_type=task_type, params=params, **request)
+
     async def run_now(
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
     ) -> Execution:
@@ -533,7 +572,7 @@ class Runtime:
         self.service.check(task.task_type, task.params if params is None else params)
         live = self._live if self.is_running else None
 
-        def fire(connection: Connection) -> Fired:
+        def fire(origin: Origin, connection: Connection) -> Fired:
             fired = fire_now(
                 connection,
                 task_id,
@@ -542,6 +581,7 @@ class Runtime:
                 trigger=trigger,
                 triggered_by=triggered_by,
                 owner_of=live.engine.owner_of if live is not None else lambda _: None,
+                origin=origin,
             )
             self._carry(connection, fired)
             return fired
@@ -550,33 +590,91 @@ class Runtime:
             self.ask_for([execution.id for execution in fired.executions])
             self._launch(live, fired)
 
-        return (await self.journal.step(fire, stored)).executions[0]
+        with self.tracer.enqueue(task.task_type) as origin:
+            return (await self.journal.step(partial(fire, origin), stored)).executions[0]
+
+    async def spawn(
+        self, parent: Fence, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
+    ) -> Execution | None:
+        """Record a child of a running attempt, once a key; None: the attempt has been taken over or called off.
+
+        Raises:
+            ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
+        """
+        values = self._checked_values(task_type, params, {"trigger": "parent", **options})
+        if values["idempotency_key"] is not None:
+            raise InvalidRequest.of("idempotency_key", "a child is known by its key; give it no idempotency_key")
+        values |= {"parent_id": parent.execution_id, "child_key": key}
+        live = self._live if self.is_running else None
+        if live is not None:
+            values["owner"] = live.engine.owner_of(values)
+
+        def stored(recorded: Recorded | None) -> None:
+            if recorded is not None and recorded.is_new and live is not None:
+                self.ask_for([recorded.execution.id])
+                live.engine.offer([recorded.execution])
+
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
+            if recorded is None:
+                return None
+            origin.recorded([recorded.execution])
+            return recorded.execution
+
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any,
+        *,
+        db: Session | AsyncSession | None,
+        signalled_by: str | None,
+    ) -> Signal:
+        name, payload = checked_signal(name, payload)
+        now = self.clock.now()
+        write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
+        if db is not None:
+            sent = await within(db, write.apply, now, self._wake_engine)
+        else:
+            sent = await self.journal.commit(write, lambda _: self._wake_engine(now))
+        if isinstance(sent, SchedulerError):
+            raise sent
+        return sent
 
     async def cancel(self, execution_id: int) -> Execution:
-        def ask(connection: Connection) -> Execution:
-            asked = request_cancel(connection, execution_id, self.clock.now())
+        def ask(connection: Connection) -> tuple[Execution, CalledOff]:
+            asked, family = request_cancel(connection, execution_id, self.clock.now())
             if not asked.is_final:
-                self._courier.carry_cancel(connection, [execution_id])
-            return asked
+                family.asked.append(execution_id)
+            if family.asked:
+                self._courier.carry_cancel(connection, family.asked)
+            return asked, family
 
-        execution = await self.journal.step(ask)
+        execution, family = await self.journal.step(ask)
         if execution.is_final:
-            self.events.publish(ExecutionChanged(execution.id, execution.state))
-        elif self._live is not None and execution.owner == self._live.node_id:
-            self._live.engine.end([execution_id])
-            execution = await self.journal.step(partial(read_execution, execution_id))
+            family.ended.append(execution_id)
+        for ended in family.ended:
+            self.events.publish(ExecutionChanged(ended, ExecutionState.CANCELLED))
+        if execution.parent_id is not None:
+            self._wake_engine(self.clock.now())
+        live = self._live
+        if live is not None and family.asked:
+            live.engine.end(family.asked)
+            if execution.owner == live.node_id and not execution.is_final:
+                execution = await self.journal.step(partial(read_execution, execution_id))
         return execution
 
     async def retry(self, execution_id: int) -> Execution:
-        def put_back(connection: Connection) -> Execution:
+        def put_back(connection: Connection) -> list[Execution]:
             reopened = reopen(connection, execution_id, self.clock.now())
-            self._courier.carry(connection, [reopened])
+            self._courier.carry(connection, reopened)
             return reopened
 
-        execution = await self.journal.step(put_back)
-        self.ask_for([execution_id])
-        self._wake_engine(execution.run_at)
-        return execution
+        reopened = await self.journal.step(put_back)
+        self.ask_for([execution.id for execution in reopened])
+        self._wake_engine(reopened[0].run_at)
+        return reopened[0]
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
@@ -662,6 +760,11 @@ class Runtime:
         """What runs and waits in this process; empty while it is not running."""
         live = self._live
         return live.engine.status() if live is not None else {}
+
+    @property
+    def lease_seconds(self) -> float | None:
+        """For how long this process's node is sure of its lease; None: it does not run."""
+        return self._live.lease_seconds if self._live is not None else None
 
     def status(self) -> dict[str, Any]:
         """How this process and its database stand."""

@@ -55,7 +55,11 @@ class SandboxNode:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
+            tracer=runtime.tracer,
         )
+        self.lease_seconds = math.inf
         self.loop_held: Held | None = None
         """Nothing holds a loop whose time is virtual."""
         self.engine: ExecutionEngine = InlineEngine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "level": "INFO",
         "message": "a line",
     },
+    "execution_signals": {"execution_id": 1, "name": "approved"},
+    "execution_steps": {"execution_id": 1, "kind": "step", "name": "draft", "attempt": 1, "started_at": NOON},
     "nodes": {
         "id": "n",
         "host": "h",
@@ -138,7 +141,8 @@ def definitions(engine: Engine) -> dict[str, Any]:
     with engine.connect() as connection:
         rows = connection.execute(text(queries[engine.dialect.name])).all()
     return {
-        name: sorted(line.strip(" ,\t") for line in sql.replace('"', "").splitlines())
+        # SQLite writes a column that was added into the line of the one before it.
+        name: sorted(line.strip(" ,\t") for line in re.split(r"\n|, (?=[a-z_]+ [A-Z])", sql.replace('"', "")))
         for name, sql in rows
         if "alembic_version" not in name and name != "sqlite_sequence"
     }
