@@ -16,6 +16,7 @@ from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
+from app.executors.alert_delivery import AlertDeliveryExecutor
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
@@ -30,6 +31,7 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(ContentGenerationExecutor(settings))
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
+    service.register_executor(AlertDeliveryExecutor())
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:

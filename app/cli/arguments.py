@@ -51,18 +51,27 @@ def iso_moment(text: str) -> datetime:
         ) from None
 
 
+def json_value(text: str) -> Any:
+    """JSON: as it is typed, from a file (`@payload.json`), or from stdin (`@-`).
+
+    Raises:
+        typer.BadParameter: the file cannot be read, or it is no JSON.
+    """
+    try:
+        return json.loads(_content(text[1:]) if text.startswith("@") else text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"no JSON: {error}; write an object such as '{{\"account_id\": 1}}'") from None
+    except RecursionError:
+        raise typer.BadParameter("the JSON is nested too deeply") from None
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object: as it is typed, from a file (`@params.json`), or from stdin (`@-`).
 
     Raises:
         typer.BadParameter: the file cannot be read, or it is no JSON object.
     """
-    try:
-        value = json.loads(_content(text[1:]) if text.startswith("@") else text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"no JSON: {error}; write an object such as '{{\"account_id\": 1}}'") from None
-    except RecursionError:
-        raise typer.BadParameter("the JSON is nested too deeply") from None
+    value = json_value(text)
     if not isinstance(value, dict):
         raise typer.BadParameter("must be a JSON object such as '{\"account_id\": 1}'")
     return value

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    UniqueConstraint,
     false,
     func,
     literal_column,
@@ -35,6 +34,7 @@ class ExecutionState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     RETRYING = "retrying"
+    SUSPENDED = "suspended"
     PARKED = "parked"
     SUCCESS = "success"
     FAILED = "failed"
@@ -42,7 +42,8 @@ class ExecutionState(StrEnum):
     SKIPPED = "skipped"
 
 
-WAITING_STATES = (ExecutionState.PENDING, ExecutionState.RETRYING)
+WAITING_STATES = (ExecutionState.PENDING, ExecutionState.RETRYING, ExecutionState.SUSPENDED)
+"""What a node may start, once it is due. A suspended execution is due when what it waits for has come."""
 ACTIVE_STATES = (*WAITING_STATES, ExecutionState.RUNNING)
 FINAL_STATES = (
     ExecutionState.SUCCESS,
@@ -67,13 +68,31 @@ def is_running(column: ColumnElement[str]) -> ColumnElement[bool]:
     return column == literal_column("'running'")
 
 
+def is_suspended(column: ColumnElement[str]) -> ColumnElement[bool]:
+    """`column = 'suspended'`, likewise."""
+    return column == literal_column("'suspended'")
+
+
 def is_not_success(column: ColumnElement[str]) -> ColumnElement[bool]:
     """`column <> 'success'`: what the index on states holds; nearly everything else has succeeded."""
     return column != literal_column("'success'")
 
 
+def beside_id(state: ColumnElement[str]) -> ColumnElement[str]:
+    """The state, spelled so that no index is used for it: for a condition on rows that are named by their ids.
+
+    PostgreSQL expects few rows in a state that soon passes, and would for each row of a statement go through all
+    that an index has held of that state since the last vacuum.
+    """
+    return state.concat(literal_column("''"))
+
+
 _WAITING = f"state IN ({_sql_list(WAITING_STATES)})"
 _NOT_SUCCESS = "state <> 'success'"
+IS_FIRE = "scheduled_for IS NOT NULL"
+HAS_KEY = "idempotency_key IS NOT NULL"
+"""Conditions of the two unique indices. On PostgreSQL an index is written to whenever a row changes its state, so
+they hold no row that has neither a fire nor a key."""
 _ACTIVE = f"state IN ({_sql_list(ACTIVE_STATES)})"
 
 
@@ -120,7 +139,7 @@ class TaskExecution(Base):
     concurrency_limit: Mapped[int | None] = mapped_column(Integer)
     exclusive: Mapped[bool] = mapped_column(server_default=false())
     """Waits until no other execution of its task runs (overlap policy `queue`)."""
-    idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
     cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     message: Mapped[str | None] = mapped_column(SafeText)
@@ -131,9 +150,30 @@ class TaskExecution(Base):
     progress: Mapped[float | None] = mapped_column(Float)
     progress_message: Mapped[str | None] = mapped_column(SafeText)
 
+    parent_id: Mapped[int | None] = mapped_column(Integer)
+    """The execution that spawned this one, or NULL. No foreign key: parents are pruned before their children."""
+    child_key: Mapped[str | None] = mapped_column(String(200))
+    """What its parent calls it."""
+    children_awaited: Mapped[int | None] = mapped_column(Integer)
+    """Of a suspended execution: how many more of its children must end before it is due."""
+
     __table_args__ = (
         CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
-        UniqueConstraint("task_id", "scheduled_for", name="uq_task_executions_fire"),
+        Index(
+            "uq_task_executions_fire",
+            "task_id",
+            "scheduled_for",
+            unique=True,
+            sqlite_where=text(IS_FIRE),
+            postgresql_where=text(IS_FIRE),
+        ),
+        Index(
+            "uq_task_executions_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text(HAS_KEY),
+            postgresql_where=text(HAS_KEY),
+        ),
         Index(
             "ix_task_executions_claimable",
             "priority",
@@ -187,6 +227,14 @@ class TaskExecution(Base):
             sqlite_where=text("finished_at IS NOT NULL"),
             postgresql_where=text("finished_at IS NOT NULL"),
         ),
+        Index(
+            "uq_task_executions_child",
+            "parent_id",
+            "child_key",
+            unique=True,
+            sqlite_where=text("parent_id IS NOT NULL"),
+            postgresql_where=text("parent_id IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -235,6 +283,9 @@ class Execution(NamedTuple):
     duration_seconds: float | None = None
     progress: float | None = None
     progress_message: str | None = None
+    parent_id: int | None = None
+    child_key: str | None = None
+    children_awaited: int | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Execution:

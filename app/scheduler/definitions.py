@@ -169,13 +169,20 @@ def plain_message(message: str) -> str:
     return _PATTERNS.get(pattern, message.removeprefix("Value error, "))
 
 
+_UNIONS = {
+    "schedule": ("cron", "interval", "at"),
+    "condition": ("failed", "late", "slow", "no_success", "parked"),
+}
+"""Fields that hold one of several models, and the models' tags."""
+
+
 def field_path(location: Sequence[int | str], message: str) -> str:
     """`("schedule", "cron", "expression")` as `schedule.expression`: a union's tag is no field.
 
     A rule about several fields has no location; its message begins with the field it is about.
     """
     parts = [str(part) for part in location]
-    if len(parts) > 2 and parts[0] == "schedule" and parts[1] in ("cron", "interval", "at"):
+    if len(parts) > 2 and parts[1] in _UNIONS.get(parts[0], ()):
         del parts[1]
     if parts:
         return ".".join(parts)

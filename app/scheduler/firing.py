@@ -14,16 +14,17 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Table, func, select, update
+from sqlalchemy import Connection, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import InvalidRequest, NotFound
 from app.db.bulk import BulkUpdate
 from app.models.scheduled_task import ScheduledTask
-from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState, state_in
+from app.models.task_execution import ACTIVE_STATES, IS_FIRE, Execution, ExecutionState, state_in
 from app.scheduler.arming import first_fire, trigger_of
 from app.scheduler.executions import allocate_ids, execution_of, executions, insert_executions
+from app.scheduler.family import call_off_descendants
 from app.scheduler.policies import (
     FirePlan,
     MisfirePolicy,
@@ -78,7 +79,7 @@ class Fired:
     tasks: int = 0
     executions: list[Execution] = field(default_factory=list)
     cancel: list[int] = field(default_factory=list)
-    """Executions that overlap policy `cancel_running` wants ended."""
+    """Executions that overlap policy `cancel_running` wants ended, and their children."""
 
 
 def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf) -> Fired:
@@ -249,7 +250,9 @@ def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[di
             insert_executions(connection, rows)
     except IntegrityError:
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        once = dialect.insert(executions).on_conflict_do_nothing(index_elements=["task_id", "scheduled_for"])
+        once = dialect.insert(executions).on_conflict_do_nothing(
+            index_elements=["task_id", "scheduled_for"], index_where=text(IS_FIRE)
+        )
         inserted = []
         for row in rows:
             row["id"] = next(iter(allocate_ids(connection, 1)))
@@ -259,13 +262,21 @@ def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[di
     return rows
 
 
-def _request_ends(connection: Connection, execution_ids: Sequence[int], now: datetime) -> None:
-    if execution_ids:
-        connection.execute(
-            update(executions)
-            .where(executions.c.id.in_(execution_ids), executions.c.cancel_requested_at.is_(None))
-            .values(cancel_requested_at=now)
-        )
+def _request_ends(connection: Connection, execution_ids: list[int], now: datetime) -> None:
+    """Ask for the end of these and of their children. Who is suspended ends here: no node would come to it."""
+    if not execution_ids:
+        return
+    connection.execute(
+        update(executions)
+        .where(executions.c.id.in_(execution_ids), executions.c.cancel_requested_at.is_(None))
+        .values(cancel_requested_at=now)
+    )
+    connection.execute(
+        update(executions)
+        .where(executions.c.id.in_(execution_ids), executions.c.state == ExecutionState.SUSPENDED.value)
+        .values(state=ExecutionState.CANCELLED.value, finished_at=now, reason=None)
+    )
+    execution_ids += call_off_descendants(connection, list(execution_ids), now).asked
 
 
 def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -14,7 +14,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from sqlalchemy import Executable, event
+from sqlalchemy import Connection, Executable, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,8 @@ from app.scheduler.definitions import ShortText, field_errors
 from app.scheduler.executions import Carry, Recorded, execution_of, once, under_key
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.schedules import Moment
+
+T = TypeVar("T")
 
 _DUE = "contenthub_due"
 """Key of `Session.info` under which the due moments of enqueued executions wait for the commit."""
@@ -118,6 +120,44 @@ async def insert_into(
             carry(db.connection(), [recorded.execution])
         _wake_after_commit(session, values["run_at"], wake)
     return recorded.execution
+
+
+class SignalRequest(BaseModel):
+    """What `signal()` takes."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^#\x00-\x1f\x7f]+$")]
+
+
+def checked_signal(name: str, payload: Any) -> tuple[str, Any]:
+    """The signal's name, and its payload as JSON.
+
+    Raises:
+        InvalidRequest: `errors` names every wrong field.
+    """
+    try:
+        wanted = SignalRequest(name=name)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error)) from None
+    try:
+        return wanted.name, to_plain_json(payload)
+    except ValueError as error:
+        raise InvalidRequest.of("payload", f"the payload must be JSON: {error}") from None
+
+
+async def within(
+    db: Session | AsyncSession,
+    work: Callable[[Connection], T],
+    due: datetime,
+    wake: Callable[[datetime], None],
+) -> T:
+    """Do `work` in the caller's own transaction; `wake` is called with `due` after its commit."""
+    if isinstance(db, AsyncSession):
+        done = await db.run_sync(lambda sync: work(sync.connection()))
+        _wake_after_commit(db.sync_session, due, wake)
+        return done
+    done = work(db.connection())
+    _wake_after_commit(db, due, wake)
+    return done
 
 
 async def _first(db: Session | AsyncSession, statement: Executable) -> Any:

@@ -27,9 +27,14 @@ from app.core.redaction import refuse_masks, restore
 from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
-from app.models.task_execution import Execution
+from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.alerting.checking import Look, look_at_due, settle
+from app.scheduler.alerting.observing import DELIVERY
+from app.scheduler.alerting.store import AlertStore
+from app.scheduler.alerting.verdicts import Notice
 from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
 from app.scheduler.attention import Kind as FindingKind
+from app.scheduler.children import RecordChild
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
@@ -41,17 +46,20 @@ from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.events import EventBus, ExecutionChanged
 from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
 from app.scheduler.explain import explain
+from app.scheduler.family import CalledOff
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
 from app.scheduler.history import History
 from app.scheduler.interpreter import InterpreterTuning
 from app.scheduler.journal import Journal
+from app.scheduler.lock_order import lock_rows
 from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
-from app.scheduler.requests import execution_values, insert_into
+from app.scheduler.requests import checked_signal, execution_values, insert_into, within
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
+from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
@@ -60,9 +68,11 @@ FIRE_BATCH = 1_000
 LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+ALERT_SECONDS = 5.0
 WAIT_POLL_SECONDS = 0.5
 _CLOCK_JOB = "contenthub-clock"
 _PRUNE_JOB = "contenthub-retention"
+_ALERT_JOB = "contenthub-alerts"
 
 
 class Live(Protocol):
@@ -100,6 +110,8 @@ class _Live:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
         )
         self.engine: ExecutionEngine = make_engine(
             settings,
@@ -180,13 +192,15 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = journal or Journal(journal_engine(self.engine, self.settings))
+        self.journal = journal or Journal(journal_engine(self.engine, self.settings), before=lock_rows)
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
         self._doctor = ScheduleDoctor(sessions)
         self._courier = courier_of(self.settings)
+        self.carry = self._courier.carry
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
+        self.alerts = AlertStore(sessions, self.clock, self._wake_alerts)
         self._declared: dict[str, TaskDefinition] = {}
         self._asked: list[int] = []
         self._scheduler: AsyncIOScheduler | None = None
@@ -342,6 +356,15 @@ class Runtime:
             replace_existing=True,
             misfire_grace_time=None,
         )
+        self.scheduler.add_job(
+            self.check_alerts,
+            "interval",
+            seconds=ALERT_SECONDS,
+            id=_ALERT_JOB,
+            replace_existing=True,
+            misfire_grace_time=None,
+            coalesce=True,
+        )
         if not self.scheduler.running:
             self.scheduler.start()
         self._schedule_tick(self.clock.now())
@@ -443,16 +466,52 @@ class Runtime:
                 )
             )
 
+    # ------------------------------------------------------------ alerts
+
+    async def check_alerts(self) -> None:
+        """Check the alert rules that are due and that no other node checks first. What fails is tried again."""
+        live = self._live if self.is_running else None
+        try:
+            looks = await asyncio.to_thread(self._look_at_alerts)
+            if looks and live is not None:
+                await self.journal.step(partial(self._settle_alerts, live, looks), live.engine.offer)
+        except (SchedulerError, SQLAlchemyError) as error:
+            logger.error("告警检查本轮失败，稍后重试: {}", error)
+        except Exception as error:  # noqa: BLE001 - the next turn comes all the same
+            logger.opt(exception=error).error("告警检查本轮出错，稍后重试: {}", describe_error(error))
+
+    def _look_at_alerts(self) -> list[Look]:
+        with self.sessions() as session:
+            return look_at_due(session, self.clock.now())
+
+    def _settle_alerts(self, live: Live, looks: list[Look], connection: Connection) -> list[Execution]:
+        return settle(
+            connection,
+            looks,
+            now=self.clock.now(),
+            owner_of=live.engine.owner_of,
+            carry=self._courier.carry,
+        )
+
+    def _wake_alerts(self) -> None:
+        """A rule has changed. It is due, and the next look is seconds away."""
+
+    async def test_channel(self, channel_id: int, *, trigger: str = "code", by: str | None = None) -> Execution:
+        """Send a test message to a channel, as an execution whose outcome says whether it arrived.
+
+        Raises:
+            NotFound; ExecutorNotFound: the backend has no `alert_delivery`.
+        """
+        channel = await asyncio.to_thread(self.alerts.channel, channel_id)
+        params = {"notice": Notice.TEST.value, "channel_id": channel.id}
+        return await self.enqueue(DELIVERY, params, db=None, max_attempts=1, trigger=trigger, triggered_by=by)
+
     # ------------------------------------------------------------ requests
 
     async def enqueue(
         self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
     ) -> Execution:
-        if not isinstance(params, dict):
-            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
-        refuse_masks(params)
-        self.service.check(task_type, params)
-        values = execution_values(self.clock.now(), task_type=task_type, params=params, **request)
+        values = self._checked_values(task_type, params, request)
         live = self._live if self.is_running else None
         if db is not None:
             return await insert_into(db, values, self._courier.carry, self._wake_engine)
@@ -465,6 +524,16 @@ class Runtime:
                 live.engine.offer([recorded.execution])
 
         return (await self.journal.commit(RecordExecution(values, self._courier.carry), stored)).execution
+
+    def _checked_values(
+        self, task_type: str, params: dict[str, Any], request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The row of a request that an executor here accepts."""
+        if not isinstance(params, dict):
+            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
+        refuse_masks(params)
+        self.service.check(task_type, params)
+        return execution_values(self.clock.now(), task_type=task_type, params=params, **request)
 
     async def run_now(
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
@@ -496,31 +565,83 @@ class Runtime:
 
         return (await self.journal.step(fire, stored)).executions[0]
 
-    async def cancel(self, execution_id: int) -> Execution:
-        def ask(connection: Connection) -> Execution:
-            asked = request_cancel(connection, execution_id, self.clock.now())
-            if not asked.is_final:
-                self._courier.carry_cancel(connection, [execution_id])
-            return asked
+    async def spawn(
+        self, parent: Fence, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
+    ) -> Execution | None:
+        """Record a child of a running attempt, once a key; None: the attempt has been taken over or called off.
 
-        execution = await self.journal.step(ask)
+        Raises:
+            ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
+        """
+        values = self._checked_values(task_type, params, {"trigger": "parent", **options})
+        if values["idempotency_key"] is not None:
+            raise InvalidRequest.of("idempotency_key", "a child is known by its key; give it no idempotency_key")
+        values |= {"parent_id": parent.execution_id, "child_key": key}
+        live = self._live if self.is_running else None
+        if live is not None:
+            values["owner"] = live.engine.owner_of(values)
+
+        def stored(recorded: Recorded | None) -> None:
+            if recorded is not None and recorded.is_new and live is not None:
+                self.ask_for([recorded.execution.id])
+                live.engine.offer([recorded.execution])
+
+        recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
+        return recorded.execution if recorded is not None else None
+
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any,
+        *,
+        db: Session | AsyncSession | None,
+        signalled_by: str | None,
+    ) -> Signal:
+        name, payload = checked_signal(name, payload)
+        now = self.clock.now()
+        write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
+        if db is not None:
+            sent = await within(db, write.apply, now, self._wake_engine)
+        else:
+            sent = await self.journal.commit(write, lambda _: self._wake_engine(now))
+        if isinstance(sent, SchedulerError):
+            raise sent
+        return sent
+
+    async def cancel(self, execution_id: int) -> Execution:
+        def ask(connection: Connection) -> tuple[Execution, CalledOff]:
+            asked, family = request_cancel(connection, execution_id, self.clock.now())
+            if not asked.is_final:
+                family.asked.append(execution_id)
+            if family.asked:
+                self._courier.carry_cancel(connection, family.asked)
+            return asked, family
+
+        execution, family = await self.journal.step(ask)
         if execution.is_final:
-            self.events.publish(ExecutionChanged(execution.id, execution.state))
-        elif self._live is not None and execution.owner == self._live.node_id:
-            self._live.engine.end([execution_id])
-            execution = await self.journal.step(partial(read_execution, execution_id))
+            family.ended.append(execution_id)
+        for ended in family.ended:
+            self.events.publish(ExecutionChanged(ended, ExecutionState.CANCELLED))
+        if execution.parent_id is not None:
+            self._wake_engine(self.clock.now())
+        live = self._live
+        if live is not None and family.asked:
+            live.engine.end(family.asked)
+            if execution.owner == live.node_id and not execution.is_final:
+                execution = await self.journal.step(partial(read_execution, execution_id))
         return execution
 
     async def retry(self, execution_id: int) -> Execution:
-        def put_back(connection: Connection) -> Execution:
+        def put_back(connection: Connection) -> list[Execution]:
             reopened = reopen(connection, execution_id, self.clock.now())
-            self._courier.carry(connection, [reopened])
+            self._courier.carry(connection, reopened)
             return reopened
 
-        execution = await self.journal.step(put_back)
-        self.ask_for([execution_id])
-        self._wake_engine(execution.run_at)
-        return execution
+        reopened = await self.journal.step(put_back)
+        self.ask_for([execution.id for execution in reopened])
+        self._wake_engine(reopened[0].run_at)
+        return reopened[0]
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         loop, told = asyncio.get_running_loop(), asyncio.Event()

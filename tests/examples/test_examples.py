@@ -95,3 +95,15 @@ async def test_the_readmes_client_asks_a_server(sqlite_url: str, capsys: pytest.
     assert names["done"].message == "Hello, Ada"
     assert names["failed"].id == failed.id
     assert capsys.readouterr().out == "task 7 does not exist\n"
+
+
+async def test_the_readmes_review_waits_for_its_decision(scheduler_sandbox: Sandbox) -> None:
+    box, names = scheduler_sandbox, dict[str, Any]()
+    exec(snippet(WRITE), names)
+    exec(snippet("class ReviewExecutor"), names)
+    box.register(names["GreetingExecutor"](), names["ReviewExecutor"]())
+    review = box.enqueue("review", {"topic": "春"})
+    box.advance(days=2)
+    box.signal(review, "decision", {"approved": True, "by": "Ada"})
+    box.advance()
+    assert (box.read(review).state, box.read(review).message) == ("success", "Hello, Ada")

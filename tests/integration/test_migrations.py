@@ -26,6 +26,17 @@ NOON = "2030-01-07 12:00:00"
 
 ROWS: dict[str, dict[str, Any]] = {
     "accounts": {"id": 1, "name": "one"},
+    "alert_channels": {"name": "hook", "url": "json://example.org"},
+    "alert_rule_channels": {"rule_id": 1, "channel_id": 1},
+    "alert_rules": {"name": "thrice", "kind": "failed"},
+    "alerts": {
+        "rule_id": 1,
+        "rule_name": "thrice",
+        "kind": "failed",
+        "severity": "warning",
+        "subject": "task:1",
+        "opened_at": NOON,
+    },
     "api_tokens": {"name": "ops", "role": "viewer", "token_hash": "0" * 64},
     "contents": {"account_id": 1, "title": "a title", "body": "a body"},
     "execution_logs": {
@@ -35,6 +46,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "level": "INFO",
         "message": "a line",
     },
+    "execution_signals": {"execution_id": 1, "name": "approved"},
+    "execution_steps": {"execution_id": 1, "kind": "step", "name": "draft", "attempt": 1, "started_at": NOON},
     "nodes": {
         "id": "n",
         "host": "h",

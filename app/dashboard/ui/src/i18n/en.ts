@@ -4,11 +4,11 @@ export const en = {
   header: { live: "Live", offline: "Reconnecting…", language: "Language", scheme: "Light or dark", signOut: "Sign out", signedIn: "Signed in as {{name}} ({{role}})" },
   role: { viewer: "viewer", operator: "operator", admin: "admin" },
   signIn: { title: "Sign in", show: "Show it", token: "Token", hint: "Made by: contenthub token create NAME --role operator", submit: "Sign in" },
-  state: { pending: "Waiting", running: "Running", retrying: "Retrying", parked: "Parked", success: "Succeeded", failed: "Failed", cancelled: "Cancelled", skipped: "Skipped" },
+  state: { pending: "Waiting", running: "Running", retrying: "Retrying", suspended: "Suspended", parked: "Parked", success: "Succeeded", failed: "Failed", cancelled: "Cancelled", skipped: "Skipped" },
   reason: {
-    overlap: "an earlier run was not over", misfire: "too late", paused: "paused before it fired", rescheduled: "rescheduled before it fired", coalesced: "folded into one catch-up run", timeout: "time limit reached", node_lost: "its node died", unknown_executor: "no such executor", invalid_params: "params refused", handed_back: "handed back at shutdown", task_deleted: "task deleted", cancelled: "cancelled",
+    overlap: "an earlier run was not over", misfire: "too late", paused: "paused before it fired", rescheduled: "rescheduled before it fired", coalesced: "folded into one catch-up run", timeout: "time limit reached", node_lost: "its node died", unknown_executor: "no such executor", invalid_params: "params refused", handed_back: "handed back at shutdown", suspended: "waits", replay_mismatch: "code left its stored steps", parent_cancelled: "parent cancelled", task_deleted: "task deleted", cancelled: "cancelled",
   },
-  trigger: { schedule: "Schedule", catch_up: "Catch-up", manual: "By hand", api: "API", code: "Code", cli: "Command line" },
+  trigger: { schedule: "Schedule", catch_up: "Catch-up", manual: "By hand", api: "API", code: "Code", cli: "Command line", parent: "parent" },
   common: {
     loading: "Loading…", retry: "Try again", more: "Load more", none: "None", all: "All", cancel: "Cancel", close: "Close", save: "Save", create: "Create", delete: "Delete", edit: "Edit", duplicate: "Duplicate", refresh: "Refresh", copy: "Copy", copied: "Copied", yes: "Yes", no: "No", never: "never", name: "Name", type: "Type", state: "State", time: "Time", details: "Details", search: "Search", error: "That did not work", clear: "Clear filters", selected: "{{count}} selected", selectAll: "Select all", select: "Select {{name}}", done: "{{count}} done", someFailed: "{{failed}} of {{count}} refused: {{message}}", notFound: "There is no such page.", optional: "optional", actions: "Actions",
   },
