@@ -24,6 +24,9 @@ from tests.integration.test_cli_server import answers, free_port
 PARAMS = {"account_id": 1, "topic": "人工智能"}
 READING = {
     "list_findings",
+    "list_alerts",
+    "list_approvals",
+    "examine_schedules",
     "get_status",
     "list_executors",
     "list_nodes",
