@@ -183,8 +183,14 @@ class SignalBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^#\x00-\x1f\x7f]+$", examples=["approved"])
-    payload: Any = None
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^#\x00-\x1f\x7f]+$",
+        examples=["approved"],
+        description="What its code waits for.",
+    )
+    payload: Any = Field(default=None, description="What the wait returns: any JSON.")
 
 
 class RelativeAnswer(_Answer):

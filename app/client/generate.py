@@ -96,10 +96,11 @@ class _Writer:
         arguments = list(self._arguments(operation))
         if len({argument.name for argument in arguments}) < len(arguments):
             raise ValueError(f"{name}: two of its parameters and fields have the same name; rename one in the API")
-        positional = [argument for argument in arguments if argument.default is None]
-        optional = [argument for argument in arguments if argument.default is not None]
-        declared = ["self", *(a.declared() for a in positional), *(["*"] if optional else [])]
-        declared += [argument.declared() for argument in optional]
+        # A bare True in a call says nothing: like all that may be left out, it is given by its name.
+        positional = [a for a in arguments if a.default is None and a.annotation != "bool"]
+        named = [a for a in arguments if a not in positional]
+        declared = ["self", *(a.declared() for a in positional), *(["*"] if named else [])]
+        declared += [a.declared() for a in named]
         answer = self._answer(operation)
         yield f"    {prefix}def {name}({', '.join(declared)}) -> {answer}:"
         yield textwrap.indent(_docstring(operation), " " * 8)
