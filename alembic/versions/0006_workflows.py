@@ -1,7 +1,7 @@
 """What workflows need: contents that are held, the pool of those that are ready, keys that sign links.
 
 Revision ID: 0006
-Revises: 0005
+Revises: 0010
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0006"
-down_revision: str | None = "0005"
+down_revision: str | None = "0010"
 branch_labels = None
 depends_on = None
 

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from app.api import (
     administration,
+    alerts,
     approvals,
     decision_page,
     doctor,
@@ -45,6 +46,7 @@ def install_api(app: FastAPI) -> None:
         pool.router,
         insight.router,
         doctor.router,
+        alerts.router,
         status.router,
         live.router,
         session.router,

@@ -1,4 +1,7 @@
-"""What is typed on the command line, read into values: durations, moments, JSON."""
+"""What is typed on the command line, read into values: durations, moments, JSON.
+
+Given to an option as its `parser`, so that a refusal names the option.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,11 @@ def duration(text: str) -> float:
     if re.fullmatch(rf"(?:{_DURATION_PART.pattern})+", folded):
         return sum(float(amount) * _UNITS[unit] for amount, unit in _DURATION_PART.findall(folded))
     raise typer.BadParameter(f"{text!r} is no duration; write one such as 30s, 5m, 1h30m, 2d or 1w")
+
+
+def duration_option(name: str, help: str) -> Any:  # noqa: A002 - typer's own word
+    """An option whose value is a duration, read into seconds."""
+    return typer.Option(name, help=help, metavar="DURATION", parser=duration)
 
 
 def iso_moment(text: str) -> datetime:

@@ -56,7 +56,9 @@ def list_executions(
         known = [state.value for state in ExecutionState]
         for state in states or ():
             if state not in known:
-                raise typer.BadParameter(f"state {state!r} is unknown; the states are {', '.join(known)}")
+                raise typer.BadParameter(
+                    f"{state!r} is unknown; the states are {', '.join(known)}", param_hint="--state"
+                )
         found = runtime.history.page(
             task_id=runtime.tasks.find(task).id if task is not None else None,
             states=[ExecutionState(state) for state in states or ()],
@@ -291,11 +293,10 @@ def retry(
     detach: Annotated[
         bool, typer.Option("--detach", help="Put it back in line and return; a server runs it.")
     ] = False,
-    timeout: Annotated[str | None, typer.Option("--timeout", help="How long to wait at most.")] = None,
+    timeout: Annotated[float | None, arguments.duration_option("--timeout", "How long to wait at most.")] = None,
     as_json: output.JsonFlag = False,
 ) -> None:
     """Run a failed, cancelled or parked execution again and wait for the outcome, as `task run` does."""
-    limit = arguments.duration(timeout) if timeout is not None else None
     with opened(executors=True) as runtime:
         from app.cli.follow import carry_out  # needs SQLAlchemy, see session.py
 
@@ -303,6 +304,6 @@ def retry(
             runtime,
             lambda: runtime.service.retry(execution_id),
             detach=detach,
-            timeout=limit,
+            timeout=timeout,
             as_json=as_json,
         )

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import (
+    alert,
     approval,
     db,
     demo,
@@ -83,6 +84,7 @@ app.add_typer(approval.app, name="approval")
 app.add_typer(pool.app, name="pool")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(node.app, name="node")
+app.add_typer(alert.app, name="alert")
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(token.app, name="token")
 app.add_typer(db.app, name="db")

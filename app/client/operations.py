@@ -8,7 +8,10 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, Literal
 
+from app.api.alerts import AlertAnswer, AlertChannelAnswer, AlertPage, AlertRuleAnswer
+from app.api.approvals import LinkAnswer, QuestionPage
 from app.api.doctor import ScheduleReport
+from app.api.pool import PoolAnswer, PoolPage
 from app.api.schemas import (
     CalendarAnswer,
     ExecutionAnswer,
@@ -35,8 +38,13 @@ from app.api.schemas import (
     TokenAnswer,
 )
 from app.api.session import SessionAnswer
+from app.api.workflows import WorkflowGraph
 from app.client.sending import UNSET, T, Unset, path_part
+from app.models.content_pool import PoolState
 from app.models.task_execution import ExecutionState
+from app.scheduler.alerting.conditions import Failed, Late, NoSuccess, Parked, Slow
+from app.scheduler.alerting.definitions import QuietSpan
+from app.scheduler.alerting.store import Openness
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
 from app.scheduler.schedules import AtSchedule, CronSchedule, DstPolicy, IntervalSchedule
 from app.scheduler.statistics import Period
@@ -409,6 +417,61 @@ class Operations(ABC):
             body={"name": name, "payload": payload},
         )
 
+    def get_workflow(self, execution_id: int) -> WorkflowGraph:
+        """How far each step is; 404 where the execution is no workflow."""
+        return self._call("GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}/workflow", WorkflowGraph)
+
+    def list_approvals(self, *, cursor: str | None = None, limit: int = 50) -> QuestionPage:
+        """Approvals that nobody has decided yet, oldest first."""
+        return self._call(
+            "GET", "/api/v1/scheduler/approvals", QuestionPage, query={"cursor": cursor, "limit": limit}
+        )
+
+    def decide_approval(
+        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+    ) -> ExecutionAnswer:
+        """Once; the execution goes on, and its result says who decided, when and what."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/decision",
+            ExecutionAnswer,
+            body={"approved": approved, "comment": comment},
+        )
+
+    def make_approval_link(
+        self, execution_id: int, *, name: str | Unset | None = UNSET, lifetime_seconds: float | Unset = UNSET
+    ) -> LinkAnswer:
+        """Whoever has the link can decide this approval, once, without a token. Send it to nobody else."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/approvals/{path_part(execution_id)}/links",
+            LinkAnswer,
+            body={"name": name, "lifetime_seconds": lifetime_seconds},
+        )
+
+    def list_pool(
+        self, *, state: Sequence[PoolState] | None = None, cursor: str | None = None, limit: int = 50
+    ) -> PoolPage:
+        """Entries, newest first."""
+        return self._call(
+            "GET", "/api/v1/scheduler/pool", PoolPage, query={"state": state, "cursor": cursor, "limit": limit}
+        )
+
+    def change_pool_entry(
+        self, entry_id: int, *, priority: int | Unset | None = UNSET, not_before: datetime | Unset | None = UNSET
+    ) -> PoolAnswer:
+        """Another priority or moment, while it waits."""
+        return self._call(
+            "PATCH",
+            f"/api/v1/scheduler/pool/{path_part(entry_id)}",
+            PoolAnswer,
+            body={"priority": priority, "not_before": not_before},
+        )
+
+    def withdraw_pool_entry(self, entry_id: int) -> PoolAnswer:
+        """It will not go out, unless it is added again."""
+        return self._call("POST", f"/api/v1/scheduler/pool/{path_part(entry_id)}/withdraw", PoolAnswer)
+
     def list_findings(self) -> list[FindingAnswer]:
         """What a person should look at first, worst first: late fires, failing tasks, dead nodes …"""
         return self._call("GET", "/api/v1/scheduler/attention", list[FindingAnswer])
@@ -446,6 +509,185 @@ class Operations(ABC):
         """
         return self._call(
             "GET", "/api/v1/scheduler/doctor/schedules", ScheduleReport, query={"days": days, "language": language}
+        )
+
+    def list_alerts(
+        self,
+        *,
+        state: Openness = Openness.OPEN,
+        rule_id: int | None = None,
+        task_id: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        language: Literal["en", "zh"] = "en",
+    ) -> AlertPage:
+        """Alerts, newest first; by default those that are open."""
+        return self._call(
+            "GET",
+            "/api/v1/scheduler/alerts",
+            AlertPage,
+            query={
+                "state": state,
+                "rule_id": rule_id,
+                "task_id": task_id,
+                "cursor": cursor,
+                "limit": limit,
+                "language": language,
+            },
+        )
+
+    def get_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """One alert. Its deliveries are executions of `alert_delivery`."""
+        return self._call(
+            "GET", f"/api/v1/scheduler/alerts/{path_part(alert_id)}", AlertAnswer, query={"language": language}
+        )
+
+    def acknowledge_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """Somebody knows: no reminders from now on; its end is told all the same."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/alerts/{path_part(alert_id)}/acknowledge",
+            AlertAnswer,
+            query={"language": language},
+        )
+
+    def list_alert_rules(self) -> list[AlertRuleAnswer]:
+        """All rules, by name."""
+        return self._call("GET", "/api/v1/scheduler/alert-rules", list[AlertRuleAnswer])
+
+    def create_alert_rule(
+        self,
+        name: str,
+        condition: Failed | Late | Slow | NoSuccess | Parked,
+        *,
+        task_id: int | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset = UNSET,
+        channel_ids: list[int] | Unset = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertRuleAnswer:
+        """Store a rule. It is checked within seconds, by one of the nodes."""
+        return self._call(
+            "POST",
+            "/api/v1/scheduler/alert-rules",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    def get_alert_rule(self, rule_id: int) -> AlertRuleAnswer:
+        """One rule."""
+        return self._call("GET", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", AlertRuleAnswer)
+
+    def update_alert_rule(
+        self,
+        rule_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        task_id: int | Unset | None = UNSET,
+        condition: Failed | Late | Slow | NoSuccess | Parked | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset | None = UNSET,
+        channel_ids: list[int] | Unset | None = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset | None = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertRuleAnswer:
+        """Change the fields that are sent. A rule that is paused (`is_active: false`) closes its alerts."""
+        return self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    def delete_alert_rule(self, rule_id: int) -> None:
+        """Delete the rule and close its alerts, which stay in the list."""
+        self._call("DELETE", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", NoneType)
+
+    def silence_alert_rule(self, rule_id: int, until: datetime | None) -> AlertRuleAnswer:
+        """Hold the rule's notices: alerts open and end, and what is still open afterwards is told then."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}/silence",
+            AlertRuleAnswer,
+            body={"until": until},
+        )
+
+    def list_alert_channels(self) -> list[AlertChannelAnswer]:
+        """All channels, by name, without their URLs."""
+        return self._call("GET", "/api/v1/scheduler/alert-channels", list[AlertChannelAnswer])
+
+    def create_alert_channel(
+        self,
+        name: str,
+        url: str,
+        *,
+        language: Literal["en", "zh"] | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertChannelAnswer:
+        """Store a receiver by its apprise URL, which is never shown again."""
+        return self._call(
+            "POST",
+            "/api/v1/scheduler/alert-channels",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    def get_alert_channel(self, channel_id: int) -> AlertChannelAnswer:
+        """One channel, without its URL."""
+        return self._call("GET", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", AlertChannelAnswer)
+
+    def update_alert_channel(
+        self,
+        channel_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        url: str | Unset | None = UNSET,
+        language: Literal["en", "zh"] | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertChannelAnswer:
+        """Change the fields that are sent. A masked URL stays what it is."""
+        return self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    def delete_alert_channel(self, channel_id: int) -> None:
+        """Delete it; rules that used it go on without."""
+        self._call("DELETE", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", NoneType)
+
+    def test_alert_channel(self, channel_id: int) -> ExecutionAnswer:
+        """Send a test message; the execution says whether it was taken."""
+        return self._call(
+            "POST", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}/test", ExecutionAnswer
         )
 
     def list_executors(self) -> list[ExecutorAnswer]:
@@ -869,6 +1111,63 @@ class AsyncOperations(ABC):
             body={"name": name, "payload": payload},
         )
 
+    async def get_workflow(self, execution_id: int) -> WorkflowGraph:
+        """How far each step is; 404 where the execution is no workflow."""
+        return await self._call(
+            "GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}/workflow", WorkflowGraph
+        )
+
+    async def list_approvals(self, *, cursor: str | None = None, limit: int = 50) -> QuestionPage:
+        """Approvals that nobody has decided yet, oldest first."""
+        return await self._call(
+            "GET", "/api/v1/scheduler/approvals", QuestionPage, query={"cursor": cursor, "limit": limit}
+        )
+
+    async def decide_approval(
+        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+    ) -> ExecutionAnswer:
+        """Once; the execution goes on, and its result says who decided, when and what."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/decision",
+            ExecutionAnswer,
+            body={"approved": approved, "comment": comment},
+        )
+
+    async def make_approval_link(
+        self, execution_id: int, *, name: str | Unset | None = UNSET, lifetime_seconds: float | Unset = UNSET
+    ) -> LinkAnswer:
+        """Whoever has the link can decide this approval, once, without a token. Send it to nobody else."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/approvals/{path_part(execution_id)}/links",
+            LinkAnswer,
+            body={"name": name, "lifetime_seconds": lifetime_seconds},
+        )
+
+    async def list_pool(
+        self, *, state: Sequence[PoolState] | None = None, cursor: str | None = None, limit: int = 50
+    ) -> PoolPage:
+        """Entries, newest first."""
+        return await self._call(
+            "GET", "/api/v1/scheduler/pool", PoolPage, query={"state": state, "cursor": cursor, "limit": limit}
+        )
+
+    async def change_pool_entry(
+        self, entry_id: int, *, priority: int | Unset | None = UNSET, not_before: datetime | Unset | None = UNSET
+    ) -> PoolAnswer:
+        """Another priority or moment, while it waits."""
+        return await self._call(
+            "PATCH",
+            f"/api/v1/scheduler/pool/{path_part(entry_id)}",
+            PoolAnswer,
+            body={"priority": priority, "not_before": not_before},
+        )
+
+    async def withdraw_pool_entry(self, entry_id: int) -> PoolAnswer:
+        """It will not go out, unless it is added again."""
+        return await self._call("POST", f"/api/v1/scheduler/pool/{path_part(entry_id)}/withdraw", PoolAnswer)
+
     async def list_findings(self) -> list[FindingAnswer]:
         """What a person should look at first, worst first: late fires, failing tasks, dead nodes …"""
         return await self._call("GET", "/api/v1/scheduler/attention", list[FindingAnswer])
@@ -906,6 +1205,187 @@ class AsyncOperations(ABC):
         """
         return await self._call(
             "GET", "/api/v1/scheduler/doctor/schedules", ScheduleReport, query={"days": days, "language": language}
+        )
+
+    async def list_alerts(
+        self,
+        *,
+        state: Openness = Openness.OPEN,
+        rule_id: int | None = None,
+        task_id: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        language: Literal["en", "zh"] = "en",
+    ) -> AlertPage:
+        """Alerts, newest first; by default those that are open."""
+        return await self._call(
+            "GET",
+            "/api/v1/scheduler/alerts",
+            AlertPage,
+            query={
+                "state": state,
+                "rule_id": rule_id,
+                "task_id": task_id,
+                "cursor": cursor,
+                "limit": limit,
+                "language": language,
+            },
+        )
+
+    async def get_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """One alert. Its deliveries are executions of `alert_delivery`."""
+        return await self._call(
+            "GET", f"/api/v1/scheduler/alerts/{path_part(alert_id)}", AlertAnswer, query={"language": language}
+        )
+
+    async def acknowledge_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """Somebody knows: no reminders from now on; its end is told all the same."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/alerts/{path_part(alert_id)}/acknowledge",
+            AlertAnswer,
+            query={"language": language},
+        )
+
+    async def list_alert_rules(self) -> list[AlertRuleAnswer]:
+        """All rules, by name."""
+        return await self._call("GET", "/api/v1/scheduler/alert-rules", list[AlertRuleAnswer])
+
+    async def create_alert_rule(
+        self,
+        name: str,
+        condition: Failed | Late | Slow | NoSuccess | Parked,
+        *,
+        task_id: int | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset = UNSET,
+        channel_ids: list[int] | Unset = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertRuleAnswer:
+        """Store a rule. It is checked within seconds, by one of the nodes."""
+        return await self._call(
+            "POST",
+            "/api/v1/scheduler/alert-rules",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    async def get_alert_rule(self, rule_id: int) -> AlertRuleAnswer:
+        """One rule."""
+        return await self._call("GET", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", AlertRuleAnswer)
+
+    async def update_alert_rule(
+        self,
+        rule_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        task_id: int | Unset | None = UNSET,
+        condition: Failed | Late | Slow | NoSuccess | Parked | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset | None = UNSET,
+        channel_ids: list[int] | Unset | None = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset | None = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertRuleAnswer:
+        """Change the fields that are sent. A rule that is paused (`is_active: false`) closes its alerts."""
+        return await self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    async def delete_alert_rule(self, rule_id: int) -> None:
+        """Delete the rule and close its alerts, which stay in the list."""
+        await self._call("DELETE", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", NoneType)
+
+    async def silence_alert_rule(self, rule_id: int, until: datetime | None) -> AlertRuleAnswer:
+        """Hold the rule's notices: alerts open and end, and what is still open afterwards is told then."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}/silence",
+            AlertRuleAnswer,
+            body={"until": until},
+        )
+
+    async def list_alert_channels(self) -> list[AlertChannelAnswer]:
+        """All channels, by name, without their URLs."""
+        return await self._call("GET", "/api/v1/scheduler/alert-channels", list[AlertChannelAnswer])
+
+    async def create_alert_channel(
+        self,
+        name: str,
+        url: str,
+        *,
+        language: Literal["en", "zh"] | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertChannelAnswer:
+        """Store a receiver by its apprise URL, which is never shown again."""
+        return await self._call(
+            "POST",
+            "/api/v1/scheduler/alert-channels",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    async def get_alert_channel(self, channel_id: int) -> AlertChannelAnswer:
+        """One channel, without its URL."""
+        return await self._call(
+            "GET", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", AlertChannelAnswer
+        )
+
+    async def update_alert_channel(
+        self,
+        channel_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        url: str | Unset | None = UNSET,
+        language: Literal["en", "zh"] | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertChannelAnswer:
+        """Change the fields that are sent. A masked URL stays what it is."""
+        return await self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    async def delete_alert_channel(self, channel_id: int) -> None:
+        """Delete it; rules that used it go on without."""
+        await self._call("DELETE", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", NoneType)
+
+    async def test_alert_channel(self, channel_id: int) -> ExecutionAnswer:
+        """Send a test message; the execution says whether it was taken."""
+        return await self._call(
+            "POST", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}/test", ExecutionAnswer
         )
 
     async def list_executors(self) -> list[ExecutorAnswer]:

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from mcp.types import Tool, ToolAnnotations
 
-from app.api import executions, insight, status, tasks
+from app.api import alerts, doctor, executions, insight, status, tasks
 from app.mcp.operation import Operation
 
 INSTRUCTIONS = """\
@@ -70,6 +70,8 @@ def offered_tools() -> Mapping[str, OfferedTool]:
     """All tools by name, reading ones first."""
     found = [
         _tool(insight.list_findings, quotes=True),
+        _tool(alerts.list_alerts, quotes=True),
+        _tool(doctor.examine_schedules),
         _tool(status.get_status),
         _tool(status.list_executors),
         _tool(status.list_nodes),
@@ -89,6 +91,7 @@ def offered_tools() -> Mapping[str, OfferedTool]:
         _tool(executions.cancel_execution, quotes=True, destroys=True),
         _tool(executions.retry_execution, quotes=True, reaches_out=True),
         _tool(executions.signal_execution, quotes=True, reaches_out=True),
+        _tool(alerts.acknowledge_alert, quotes=True),
         _tool(tasks.create_task, quotes=True),
         _tool(tasks.update_task, quotes=True, destroys=True),
         _tool(tasks.pause_task, quotes=True),
@@ -105,7 +108,14 @@ def _tool(
 
 
 def _route_of(endpoint: Callable[..., Any]) -> APIRoute:
-    routers: tuple[APIRouter, ...] = (tasks.router, executions.router, insight.router, status.router)
+    routers: tuple[APIRouter, ...] = (
+        tasks.router,
+        executions.router,
+        insight.router,
+        alerts.router,
+        doctor.router,
+        status.router,
+    )
     for router in routers:
         for route in router.routes:
             if isinstance(route, APIRoute) and route.endpoint is endpoint:

@@ -1,5 +1,6 @@
 """All tables: importing this package completes `Base.metadata`."""
 
+from app.models.alerting import Alert, AlertChannel, AlertRule
 from app.models.api_token import ApiToken
 from app.models.content import Account, Content, Publication
 from app.models.content_pool import PoolEntry
@@ -13,6 +14,9 @@ from app.models.task_execution import TaskExecution
 
 __all__ = [
     "Account",
+    "Alert",
+    "AlertChannel",
+    "AlertRule",
     "ApiToken",
     "Content",
     "ExecutionLog",

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, select
 
+from app.models.alerting import Alert
 from app.models.node import Node
 from app.scheduler.executions import attempts, executions, logs
 from app.scheduler.steps import signals, steps
@@ -18,7 +19,7 @@ def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int
     lines.
 
     Returns how many; what is not over is never touched. A child goes after its parent, whose steps refer to it, is
-    gone. Stopped nodes go after the same time.
+    gone. Stopped nodes and alerts that are over go after the same time.
     """
     before = now - timedelta(days=keep_days)
     parent = executions.alias("parent")
@@ -39,4 +40,5 @@ def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int
         connection.execute(delete(signals).where(signals.c.execution_id.in_(ids)))
         connection.execute(delete(executions).where(executions.c.id.in_(ids)))
     connection.execute(delete(Node).where(Node.stopped_at < before))
+    connection.execute(delete(Alert).where(Alert.resolved_at < before))
     return len(ids)

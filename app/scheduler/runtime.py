@@ -28,6 +28,10 @@ from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.alerting.checking import Look, look_at_due, settle
+from app.scheduler.alerting.observing import DELIVERY
+from app.scheduler.alerting.store import AlertStore
+from app.scheduler.alerting.verdicts import Notice
 from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
 from app.scheduler.attention import Kind as FindingKind
 from app.scheduler.children import RecordChild
@@ -57,6 +61,7 @@ from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
 from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
+from app.scheduler.telemetry import UNMEASURED, UNTRACED, Meter, Origin, Tracer
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
@@ -64,9 +69,11 @@ FIRE_BATCH = 1_000
 LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+ALERT_SECONDS = 5.0
 WAIT_POLL_SECONDS = 0.5
 _CLOCK_JOB = "contenthub-clock"
 _PRUNE_JOB = "contenthub-retention"
+_ALERT_JOB = "contenthub-alerts"
 
 
 class Live(Protocol):
@@ -78,6 +85,10 @@ class Live(Protocol):
     @property
     def loop_held(self) -> Held | None:
         """When and by whom the application's loop was held last."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long this node may still start and finish attempts without another heartbeat."""
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         """Drain, make everything durable, leave."""
@@ -106,7 +117,9 @@ class _Live:
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
             spawn=runtime.spawn,
             carry=runtime.carry,
+            tracer=runtime.tracer,
         )
+        self._meter = runtime.meter
         self.engine: ExecutionEngine = make_engine(
             settings,
             NodeParts(
@@ -139,10 +152,14 @@ class _Live:
     def loop_held(self) -> Held | None:
         return self.guard.held
 
+    @property
+    def lease_seconds(self) -> float:
+        return self.lease.remaining_seconds
+
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
         self.heartbeat.start(self.engine.lease_lapsed, on_lost)
-        self.guard = LoopGuard(loop, self.runner.executor_of)
+        self.guard = LoopGuard(loop, self.runner.executor_of, self._meter)
         self.guard.start()
         self.engine.start(loop)
 
@@ -187,6 +204,8 @@ class Runtime:
         self.role = role
         self.events = EventBus()
         self.journal = journal or Journal(journal_engine(self.engine, self.settings), before=lock_rows)
+        self.tracer: Tracer = UNTRACED
+        self.meter: Meter = UNMEASURED
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
@@ -194,6 +213,7 @@ class Runtime:
         self._courier = courier_of(self.settings)
         self.carry = self._courier.carry
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
+        self.alerts = AlertStore(sessions, self.clock, self._wake_alerts)
         self._declared: dict[str, TaskDefinition] = {}
         self._asked: list[int] = []
         self._scheduler: AsyncIOScheduler | None = None
@@ -241,6 +261,11 @@ class Runtime:
         """Let a one-off command claim these executions; other roles claim whatever waits."""
         if self.role == "cli":
             self._asked.extend(execution_ids)
+
+    def observe(self, *, tracer: Tracer, meter: Meter) -> None:
+        """Tell both what happens from the next start on."""
+        self.tracer, self.meter = tracer, meter
+        self.journal.meter = meter
 
     # ------------------------------------------------------------ start and stop
 
@@ -349,6 +374,15 @@ class Runtime:
             replace_existing=True,
             misfire_grace_time=None,
         )
+        self.scheduler.add_job(
+            self.check_alerts,
+            "interval",
+            seconds=ALERT_SECONDS,
+            id=_ALERT_JOB,
+            replace_existing=True,
+            misfire_grace_time=None,
+            coalesce=True,
+        )
         if not self.scheduler.running:
             self.scheduler.start()
         self._schedule_tick(self.clock.now())
@@ -423,8 +457,9 @@ class Runtime:
     def _fire_batch(self, live: Live, connection: Connection) -> tuple[Fired, datetime | None]:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
-        fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
-        self._carry(connection, fired)
+        with self.tracer.fire() as origin:
+            fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of, origin=origin)
+            self._carry(connection, fired)
         return fired, next_fire_at(connection)
 
     def _carry(self, connection: Connection, fired: Fired) -> None:
@@ -450,12 +485,59 @@ class Runtime:
                 )
             )
 
+    # ------------------------------------------------------------ alerts
+
+    async def check_alerts(self) -> None:
+        """Check the alert rules that are due and that no other node checks first. What fails is tried again."""
+        live = self._live if self.is_running else None
+        try:
+            looks = await asyncio.to_thread(self._look_at_alerts)
+            if looks and live is not None:
+                await self.journal.step(partial(self._settle_alerts, live, looks), live.engine.offer)
+        except (SchedulerError, SQLAlchemyError) as error:
+            logger.error("告警检查本轮失败，稍后重试: {}", error)
+        except Exception as error:  # noqa: BLE001 - the next turn comes all the same
+            logger.opt(exception=error).error("告警检查本轮出错，稍后重试: {}", describe_error(error))
+
+    def _look_at_alerts(self) -> list[Look]:
+        with self.sessions() as session:
+            return look_at_due(session, self.clock.now())
+
+    def _settle_alerts(self, live: Live, looks: list[Look], connection: Connection) -> list[Execution]:
+        return settle(
+            connection,
+            looks,
+            now=self.clock.now(),
+            owner_of=live.engine.owner_of,
+            carry=self._courier.carry,
+        )
+
+    def _wake_alerts(self) -> None:
+        """A rule has changed. It is due, and the next look is seconds away."""
+
+    async def test_channel(self, channel_id: int, *, trigger: str = "code", by: str | None = None) -> Execution:
+        """Send a test message to a channel, as an execution whose outcome says whether it arrived.
+
+        Raises:
+            NotFound; ExecutorNotFound: the backend has no `alert_delivery`.
+        """
+        channel = await asyncio.to_thread(self.alerts.channel, channel_id)
+        params = {"notice": Notice.TEST.value, "channel_id": channel.id}
+        return await self.enqueue(DELIVERY, params, db=None, max_attempts=1, trigger=trigger, triggered_by=by)
+
     # ------------------------------------------------------------ requests
 
     async def enqueue(
         self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
     ) -> Execution:
         values = self._checked_values(task_type, params, request)
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            execution = await self._record(values, db)
+            origin.recorded([execution])
+            return execution
+
+    async def _record(self, values: dict[str, Any], db: Session | AsyncSession | None) -> Execution:
         live = self._live if self.is_running else None
         if db is not None:
             return await insert_into(db, values, self._courier.carry, self._wake_engine)
@@ -490,7 +572,7 @@ class Runtime:
         self.service.check(task.task_type, task.params if params is None else params)
         live = self._live if self.is_running else None
 
-        def fire(connection: Connection) -> Fired:
+        def fire(origin: Origin, connection: Connection) -> Fired:
             fired = fire_now(
                 connection,
                 task_id,
@@ -499,6 +581,7 @@ class Runtime:
                 trigger=trigger,
                 triggered_by=triggered_by,
                 owner_of=live.engine.owner_of if live is not None else lambda _: None,
+                origin=origin,
             )
             self._carry(connection, fired)
             return fired
@@ -507,7 +590,8 @@ class Runtime:
             self.ask_for([execution.id for execution in fired.executions])
             self._launch(live, fired)
 
-        return (await self.journal.step(fire, stored)).executions[0]
+        with self.tracer.enqueue(task.task_type) as origin:
+            return (await self.journal.step(partial(fire, origin), stored)).executions[0]
 
     async def spawn(
         self, parent: Fence, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
@@ -530,8 +614,13 @@ class Runtime:
                 self.ask_for([recorded.execution.id])
                 live.engine.offer([recorded.execution])
 
-        recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
-        return recorded.execution if recorded is not None else None
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
+            if recorded is None:
+                return None
+            origin.recorded([recorded.execution])
+            return recorded.execution
 
     async def signal(
         self,
@@ -688,6 +777,11 @@ class Runtime:
         """What runs and waits in this process; empty while it is not running."""
         live = self._live
         return live.engine.status() if live is not None else {}
+
+    @property
+    def lease_seconds(self) -> float | None:
+        """For how long this process's node is sure of its lease; None: it does not run."""
+        return self._live.lease_seconds if self._live is not None else None
 
     def status(self) -> dict[str, Any]:
         """How this process and its database stand."""

@@ -75,6 +75,14 @@ async def test_the_readmes_test_passes(scheduler_sandbox: Sandbox) -> None:
     assert scheduler_sandbox.runs(), "the snippet has run something"
 
 
+async def test_the_readmes_traced_executor_runs(sqlite_url: str) -> None:
+    names: dict[str, Any] = {}
+    exec(snippet(WRITE), names)
+    exec(snippet("start_as_current_span"), names)
+    async with running(sqlite_url, names["ReviewExecutor"]()) as (service, _):
+        assert (await service.wait((await service.enqueue("review")).id, 10)).message == "reviewed"
+
+
 async def test_the_readmes_client_asks_a_server(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     exec(snippet(WRITE), names)

@@ -255,9 +255,8 @@ def _prepare(url: str, environment: dict[str, str], broken: str | None) -> Engin
 
 
 def _drop_the_unique_fire(engine: Engine) -> None:
-    assert engine.dialect.name == "postgresql", "SQLite cannot drop a constraint"
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE task_executions DROP CONSTRAINT uq_task_executions_fire"))
+        connection.execute(text("DROP INDEX uq_task_executions_fire"))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ ENDLESS = f'["{sys.executable}", "-c", "import time; time.sleep(600)"]'
 TASKS = f"""
 - {{name: once, task_type: content_generation, params: {PARAMS}}}
 - {{name: fails, task_type: content_generation, params: {NOBODY}, retry: {{max_attempts: 1}}}}
+- {{name: hasty, task_type: content_generation, params: {PARAMS}}}
 - {{name: later, task_type: content_generation, params: {PARAMS}}}
 - {{name: due, task_type: content_generation, params: {PARAMS}, schedule: {{type: interval, seconds: 1}}}}
 - {{name: endless, task_type: content_generation, params: {COMMAND}}}
@@ -259,3 +260,12 @@ def test_a_signal_is_sent_from_the_command_line_and_shown_with_steps_and_childre
     assert "no JSON" in contenthub("execution", "signal", str(parent), "word", "--payload", "{", code=2).err
     contenthub("execution", "cancel", str(parent))
     assert "takes no signal" in contenthub("execution", "signal", str(parent), "word", code=1).err
+
+
+def test_a_run_that_ends_while_it_is_given_up_is_told_as_it_ended(contenthub: ContentHub) -> None:
+    """Too late to be cancelled: then it has succeeded, and saying anything else would be a lie."""
+    with contenthub.started("task", "run", "hasty", "--timeout", "0") as command:
+        _, err = command.communicate(timeout=60)
+    (state,) = states(contenthub, "hasty")
+    assert (command.returncode == 0) == (state == "success"), (state, err)
+    assert ("it was cancelled" in err) == (state == "cancelled"), (state, err)
