@@ -428,7 +428,7 @@ class Operations(ABC):
         )
 
     def decide_approval(
-        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+        self, execution_id: int, *, approved: bool, comment: str | Unset = UNSET
     ) -> ExecutionAnswer:
         """Once; the execution goes on, and its result says who decided, when and what."""
         return self._call(
@@ -1124,7 +1124,7 @@ class AsyncOperations(ABC):
         )
 
     async def decide_approval(
-        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+        self, execution_id: int, *, approved: bool, comment: str | Unset = UNSET
     ) -> ExecutionAnswer:
         """Once; the execution goes on, and its result says who decided, when and what."""
         return await self._call(
