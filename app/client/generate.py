@@ -44,6 +44,11 @@ class Argument:
     default: str | None
     """None: it has to be given."""
 
+    @property
+    def is_positional(self) -> bool:
+        """It has to be given, and says what it is without its name, which `True` does not."""
+        return self.default is None and self.annotation != "bool"
+
     def declared(self) -> str:
         return f"{self.name}: {self.annotation}" + (f" = {self.default}" if self.default is not None else "")
 
@@ -96,11 +101,10 @@ class _Writer:
         arguments = list(self._arguments(operation))
         if len({argument.name for argument in arguments}) < len(arguments):
             raise ValueError(f"{name}: two of its parameters and fields have the same name; rename one in the API")
-        # A bare True in a call says nothing: like all that may be left out, it is given by its name.
-        positional = [a for a in arguments if a.default is None and a.annotation != "bool"]
-        named = [a for a in arguments if a not in positional]
+        positional = [argument for argument in arguments if argument.is_positional]
+        named = [argument for argument in arguments if not argument.is_positional]
         declared = ["self", *(a.declared() for a in positional), *(["*"] if named else [])]
-        declared += [a.declared() for a in named]
+        declared += [argument.declared() for argument in named]
         answer = self._answer(operation)
         yield f"    {prefix}def {name}({', '.join(declared)}) -> {answer}:"
         yield textwrap.indent(_docstring(operation), " " * 8)

@@ -1,7 +1,7 @@
 """Which operations of the API an agent may call, and what it must know of each.
 
-A tool is one line here. Signing in, tokens, settings and streams are for people and programs; deciding an approval
-is for people.
+A tool is one line here. Signing in, tokens, settings and streams are for people and programs. So are decisions: an
+approval asks for a person's judgement of what programs and agents have made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from mcp.types import Tool, ToolAnnotations
 
-from app.api import alerts, approvals, doctor, executions, insight, status, tasks
+from app.api import alerts, approvals, doctor, executions, insight, pool, status, tasks, workflows
 from app.mcp.operation import Operation
 
 INSTRUCTIONS = """\
@@ -89,6 +89,9 @@ def offered_tools() -> Mapping[str, OfferedTool]:
         _tool(executions.list_executions, quotes=True),
         _tool(executions.get_execution, quotes=True),
         _tool(executions.get_logs, quotes=True),
+        _tool(workflows.get_workflow, quotes=True),
+        _tool(approvals.list_approvals, quotes=True),
+        _tool(pool.list_pool, quotes=True),
         _tool(tasks.run_task, quotes=True, reaches_out=True),
         _tool(executions.enqueue_execution, quotes=True, reaches_out=True),
         _tool(executions.cancel_execution, quotes=True, destroys=True),
