@@ -42,7 +42,7 @@ def list_executions(
     parent_id: Annotated[int | None, Query(ge=1, lt=2**63, description="Only children of this one.")] = None,
     task_type: Annotated[SearchText | None, Query(description="Of this executor type.")] = None,
     trigger: Annotated[
-        SearchText | None, Query(description="What asked for it: schedule, catch_up, manual, api, code.")
+        SearchText | None, Query(description="What asked for it: schedule, catch_up, manual, api, code, parent.")
     ] = None,
     since: Annotated[Moment | None, Query(description="Recorded at or after; with its offset.")] = None,
     until: Annotated[Moment | None, Query(description="Recorded before; with its offset.")] = None,

@@ -34,6 +34,12 @@ _HIDDEN_WRITE = re.compile(
 transaction for it. It would be committed at once, and stay when what it belongs to is rolled back."""
 
 
+BY_KEY = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")}
+"""PostgreSQL's settings for a session whose statements all look rows up by a key or walk an index. It keeps plans
+of prepared statements: one that was made while the tables were small would go through all of them for a minute,
+until autovacuum has counted them again."""
+
+
 class Base(DeclarativeBase):
     """Declarative base. Constraint names are fixed, so that migrations can name them."""
 
@@ -156,6 +162,14 @@ def begin_write(connection: Connection) -> None:
         raise RuntimeError("a connection without its driver cannot take the write lock")
     if not driver.in_transaction:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def plan_by_key(connection: Connection) -> None:
+    """Give the session of `connection` the settings `BY_KEY`, where the database has them."""
+    if connection.dialect.name == "postgresql":
+        for name, value in BY_KEY.items():
+            connection.exec_driver_sql(f"SET SESSION {name} = {value}")
+        connection.commit()  # a rollback would take them back
 
 
 SessionLocal: sessionmaker[Session] = sessionmaker(make_engine(get_settings()), expire_on_commit=False)

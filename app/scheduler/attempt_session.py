@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 class _Unused(Session):
     """A Session that has not been used: the first look at it makes it what the sessionmaker makes."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> Any:
         _set_up(self)
         return getattr(self, name)
 
@@ -36,7 +36,7 @@ def open_session(sessions: sessionmaker[Session]) -> Session:
     """A Session for one attempt. Once closed, it can never be used again: a task or thread that the executor
     left behind could otherwise open another transaction with it, and on SQLite hold the write lock for ever."""
     session = _Unused.__new__(_Unused)
-    session.__dict__["_sessions"] = sessions
+    _attributes(session)["_sessions"] = sessions
     return session
 
 
@@ -72,7 +72,7 @@ def has_writes(session: Session) -> bool:
     On SQLite the driver knows: its transaction opens with the first write. PostgreSQL gives a transaction its
     number then; a lock of a row counts as a write.
     """
-    if not session.in_transaction():
+    if not is_touched(session) or not session.in_transaction():
         return False
     session.flush()
     connection = session.connection()
@@ -83,9 +83,15 @@ def has_writes(session: Session) -> bool:
 
 
 def _set_up(session: Session) -> None:
-    sessions: sessionmaker[Session] = session.__dict__.pop("_sessions")
+    sessions: sessionmaker[Session] = _attributes(session).pop("_sessions")
     _become(session, sessions.class_)
     session.__init__(**{**sessions.kw, "close_resets_only": False})  # type: ignore[misc]  # as its maker does
+
+
+def _attributes(session: Session) -> dict[str, Any]:
+    """Its `__dict__`, without using it."""
+    found: dict[str, Any] = object.__getattribute__(session, "__dict__")
+    return found
 
 
 def _become(session: Session, kind: type[Session]) -> None:

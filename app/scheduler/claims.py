@@ -6,7 +6,7 @@ also starts the attempts, and claims are one after the other: no two nodes can t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from app.models.task_execution import (
     WAITING_STATES,
     Execution,
     ExecutionState,
+    beside_id,
     is_running,
     is_suspended,
     state_in,
@@ -96,6 +97,19 @@ def _next_priority(connection: Connection, below: int | None) -> int | None:
     if below is not None:
         query = query.where(executions.c.priority < below)
     return connection.execute(query).scalar()
+
+
+def unlimited(now: ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Whether an execution, found by its id, may start at `now` whatever else runs: no two nodes can fight over
+    more than its row, so it may be claimed without the lock."""
+    return and_(
+        executions.c.owner.is_(None),
+        state_in(beside_id(executions.c.state), WAITING_STATES),
+        executions.c.run_at <= now,
+        executions.c.concurrency_key.is_(None),
+        executions.c.exclusive.is_(False),
+        executions.c.cancel_requested_at.is_(None),
+    )
 
 
 def waiting() -> Select[Any]:
@@ -184,42 +198,19 @@ class ClaimNamed:
         if is_buried(connection, node):
             return [None] * len(writes)
         wanted = {write.execution_id for write in writes}
-        claimed = {execution.id: execution for execution in _claim_plain(connection, wanted, node, now)}
-        left = wanted - claimed.keys()
-        if left:
-            called_off = waiting().where(executions.c.id.in_(left), executions.c.cancel_requested_at.is_not(None))
-            rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
-            _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
-            lock_claims(connection)
-            now = clock.now()
-            query = ready(now).where(executions.c.id.in_(left)).order_by(executions.c.run_at, executions.c.id)
-            rows = connection.execute(query.with_for_update(of=executions, skip_locked=True))
-            held_up = _within_limits(connection, [Execution.from_row(row) for row in rows])
-            # Only now: who left the places they take has ended before.
-            started = _start_claimed(connection, held_up, node, clock.now())
-            claimed |= {execution.id: execution for execution in started}
+        called_off = waiting().where(executions.c.id.in_(wanted), executions.c.cancel_requested_at.is_not(None))
+        rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
+        _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
+        lock_claims(connection)
+        now = clock.now()
+        query = ready(now).where(executions.c.id.in_(wanted)).order_by(executions.c.run_at, executions.c.id)
+        rows = connection.execute(query.with_for_update(of=executions, skip_locked=True))
+        accepted = _within_limits(connection, [Execution.from_row(row) for row in rows])
+        # Only now: who left the places they take has ended before.
+        started = _start_claimed(connection, accepted, node, clock.now())
+        claimed = {execution.id: execution for execution in started}
         # Two jobs may name one execution: the first has it.
         return [claimed.pop(write.execution_id, None) for write in writes]
-
-
-def _claim_plain(connection: Connection, ids: Iterable[int], node: str, now: datetime) -> list[Execution]:
-    """Claim those of `ids` that no limit holds up; no two nodes can fight over more than a row."""
-    rows = connection.execute(
-        update(executions)
-        .where(
-            executions.c.id.in_(ids),
-            _claimable(),
-            executions.c.run_at <= now,
-            executions.c.concurrency_key.is_(None),
-            executions.c.exclusive.is_(False),
-            executions.c.cancel_requested_at.is_(None),
-        )
-        .values(state=ExecutionState.RUNNING.value, attempt=executions.c.attempt + 1, owner=node, started_at=now)
-        .returning(*executions.c)
-    )
-    claimed = [Execution.from_row(row) for row in rows]
-    insert_starts(connection, claimed, node, now)
-    return claimed
 
 
 def _end_unwanted(connection: Connection, unwanted: list[Execution], now: datetime) -> None:

@@ -39,10 +39,12 @@ from app.models.task_execution import (
     EXECUTION_FIELDS,
     EXECUTION_STATES,
     FINAL_STATES,
+    HAS_KEY,
     WAITING_STATES,
     Execution,
     ExecutionState,
     TaskExecution,
+    beside_id,
     is_not_success,
     is_running,
     state_in,
@@ -186,7 +188,9 @@ def once(dialect_name: str, values: dict[str, Any]) -> Executable:
     """INSERT that does nothing where the idempotency key is taken; returns the new id, if any."""
     dialect = sqlite if dialect_name == "sqlite" else postgresql
     statement: sqlite.Insert | postgresql.Insert = dialect.insert(executions).values(values)
-    return statement.on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(executions.c.id)
+    return statement.on_conflict_do_nothing(
+        index_elements=["idempotency_key"], index_where=text(HAS_KEY)
+    ).returning(executions.c.id)
 
 
 def under_key(values: dict[str, Any]) -> Select[Any]:
@@ -292,7 +296,7 @@ def _waiting(given: Parameters) -> ColumnElement[bool]:
         executions.c.id == given["x_id"],
         executions.c.owner == given["x_owner"],
         executions.c.attempt == given["x_attempt"] - literal_column("1"),
-        state_in(executions.c.state, sources(Move.START)),
+        state_in(beside_id(executions.c.state), sources(Move.START)),
     )
 
 
@@ -302,7 +306,7 @@ def _under_way(given: Parameters) -> ColumnElement[bool]:
         executions.c.id == given["x_id"],
         executions.c.owner == given["x_owner"],
         executions.c.attempt == given["x_attempt"],
-        is_running(executions.c.state),
+        is_running(beside_id(executions.c.state)),
     )
 
 
@@ -696,13 +700,25 @@ def cancel_requests(connection: Connection, node: str) -> list[int]:
     """The executions of `node` that somebody wants ended."""
     return list(
         connection.scalars(
-            select(executions.c.id).where(
-                executions.c.owner == node,
-                state_in(executions.c.state, ACTIVE_STATES),
-                executions.c.cancel_requested_at.is_not(None),
-            )
+            select(executions.c.id).where(_is_held(node), executions.c.cancel_requested_at.is_not(None))
         )
     )
+
+
+def held_by(connection: Connection, node: str) -> list[tuple[int, int]]:
+    """The executions that `node` holds, each with its latest attempt."""
+    query = select(executions.c.id, executions.c.attempt)
+    return [(row.id, row.attempt) for row in connection.execute(query.where(_is_held(node)))]
+
+
+def still_held(connection: Connection, node: str, execution_ids: Sequence[int]) -> list[Execution]:
+    """Those of `execution_ids` that `node` holds."""
+    query = select(executions).where(_is_held(node), executions.c.id.in_(execution_ids))
+    return [Execution.from_row(row) for row in connection.execute(query)]
+
+
+def _is_held(node: str) -> ColumnElement[bool]:
+    return and_(executions.c.owner == node, state_in(executions.c.state, ACTIVE_STATES))
 
 
 def parked(connection: Connection, reason: str, limit: int = 500) -> list[Execution]:

@@ -14,14 +14,14 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Table, func, select, update
+from sqlalchemy import Connection, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import InvalidRequest, NotFound
 from app.db.bulk import BulkUpdate
 from app.models.scheduled_task import ScheduledTask
-from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState, state_in
+from app.models.task_execution import ACTIVE_STATES, IS_FIRE, Execution, ExecutionState, state_in
 from app.scheduler.arming import first_fire, trigger_of
 from app.scheduler.executions import allocate_ids, execution_of, executions, insert_executions
 from app.scheduler.family import call_off_descendants
@@ -257,7 +257,9 @@ def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[di
             insert_executions(connection, rows)
     except IntegrityError:
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        once = dialect.insert(executions).on_conflict_do_nothing(index_elements=["task_id", "scheduled_for"])
+        once = dialect.insert(executions).on_conflict_do_nothing(
+            index_elements=["task_id", "scheduled_for"], index_where=text(IS_FIRE)
+        )
         inserted = []
         for row in rows:
             row["id"] = next(iter(allocate_ids(connection, 1)))

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.errors import SchedulerUnavailable
-from app.db.database import begin_write
+from app.db.database import begin_write, plan_by_key
 from app.scheduler.telemetry import UNMEASURED, Meter
 
 T_co = TypeVar("T_co", covariant=True)
@@ -91,6 +91,8 @@ class Journal:
         self._signal = threading.Condition()
         self._is_asleep = False
         self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        """Of the writer's thread, kept from group to group."""
         self._closing = False
         self.groups_committed = 0
         self.writes_committed = 0
@@ -197,6 +199,7 @@ class Journal:
 
     def _ends(self) -> bool:
         """Give the writer's place up, unless something has come in meanwhile."""
+        self._let_go()
         with self._signal:
             self._thread = None
             if self._waiting:
@@ -216,39 +219,68 @@ class Journal:
         return [*kept, *fresh]
 
     def _store(self, group: list[_Entry]) -> None:
-        with self.engine.connect() as connection:
-            begin_write(connection)
+        """Apply and commit a group. A connection that was lost while it lay idle is replaced at once."""
+        was_kept = self._connection is not None
+        try:
             try:
-                self._before(connection, [entry.write for entry in group])
-                for entries in _in_order(group):
-                    _apply_together(connection, entries)
-            except Exception as error:
-                if _is_deadlock(error):
-                    connection.rollback()
-                    self._store_apart(group)
-                    return
-                if _is_outage(error):
+                self._apply(self._connected(), group)
+            except DBAPIError as error:
+                if not (was_kept and error.connection_invalidated) or any(entry.is_stored for entry in group):
                     raise
-                # Savepoints around everything would cost more than this rare second try.
-                logger.debug("{} writes are stored one by one, because together: {}", len(group), error)
-                connection.rollback()
-                begin_write(connection)
-                for entries in _in_order(group):
-                    for entry in entries:
-                        _apply_alone(connection, entry)
-            connection.commit()
+                self._let_go()
+                self._apply(self._connected(), group)
+            self._connected().commit()
+        except BaseException:
+            self._let_go()
+            raise
 
-    def _store_apart(self, group: list[_Entry]) -> None:
+    def _apply(self, connection: Connection, group: list[_Entry]) -> None:
+        """Apply a group; what is left is the commit."""
+        begin_write(connection)
+        try:
+            self._before(connection, [entry.write for entry in group])
+            for entries in _in_order(group):
+                _apply_together(connection, entries)
+        except Exception as error:
+            if _is_deadlock(error):
+                connection.rollback()
+                self._store_apart(connection, group)
+                return
+            if _is_outage(error):
+                raise
+            # Savepoints around everything would cost more than this rare second try.
+            logger.debug("{} writes are stored one by one, because together: {}", len(group), error)
+            connection.rollback()
+            begin_write(connection)
+            self._before(connection, [entry.write for entry in group])
+            for entries in _in_order(group):
+                for entry in entries:
+                    _apply_alone(connection, entry)
+
+    def _store_apart(self, connection: Connection, group: list[_Entry]) -> None:
         """Each write in a transaction of its own: two processes, whose groups waited for each other's rows, cannot
         meet again."""
         logger.debug("{} writes are stored apart: another process wanted the same rows", len(group))
         for entry in [entry for entries in _in_order(group) for entry in entries]:
-            with self.engine.connect() as connection:
-                begin_write(connection)
-                self._before(connection, [entry.write])
-                _apply_alone(connection, entry)
-                connection.commit()
+            begin_write(connection)
+            self._before(connection, [entry.write])
+            _apply_alone(connection, entry)
+            connection.commit()
             entry.is_stored = True
+
+    def _connected(self) -> Connection:
+        """The writer's connection, opened if there is none."""
+        if self._connection is None:
+            self._connection = self.engine.connect()
+            plan_by_key(self._connection)
+        return self._connection
+
+    def _let_go(self) -> None:
+        """Close the connection: its session has settings that nobody else should find in the pool."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
 
     def _outage(self, group: list[_Entry], error: Exception, *, closing: bool) -> list[_Entry]:
         """The database did not take the group: what must land is kept for later, the rest is refused."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
-from tests.integration.command_line import ContentHub
+from tests.integration.command_line import ContentHub, until
 
 
 @pytest.fixture
@@ -63,3 +64,20 @@ def test_serve_refuses_a_site_where_no_folder_can_be(contenthub: ContentHub) -> 
     refused = contenthub("serve", "--port", "0", code=1, PUBLISH_DIRECTORY="file/site")
     assert "PUBLISH_DIRECTORY: file/site cannot be made: " in refused.err
     assert "Traceback" not in refused.err
+
+
+def test_the_demo_refuses_a_folder_that_cannot_be_made(contenthub: ContentHub) -> None:
+    refused = contenthub("demo", "--data-dir", "file/demo", "--port", "0", code=1)
+    assert "data-dir: file/demo cannot be made: " in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_the_demo_runs_whatever_the_deployment_is_set_to(contenthub: ContentHub) -> None:
+    """It is for whoever looks at this for the first time, perhaps beside the settings of a real deployment."""
+    settings = {"SCHEDULER_ENGINE": "pgqueuer", "SCHEDULER_ROLE": "api", "GENERATOR": "openai", "HOST": "0.0.0.0"}
+    with contenthub.started("demo", "--data-dir", "demo", "--port", "0", **settings) as demo:
+        page = contenthub.folder / "demo" / "site" / "content-1.html"
+        until(lambda: page.exists() or demo.poll() is not None)
+        demo.send_signal(signal.SIGTERM)
+        _, err = demo.communicate(timeout=60)
+    assert page.exists(), err

@@ -52,6 +52,7 @@ class Look:
     kind: str
     severity: str
     check_seconds: float
+    looked_at: datetime
     manners: Manners
     breaches: dict[str, Breach] | None
     """None: the rule cannot be read; its alerts stay as they are."""
@@ -83,7 +84,7 @@ def _look(session: Session, rule: AlertRule, now: datetime) -> Look:
     except (InvalidRequest, ValueError) as error:  # plain SQL has written numbers or times that are none
         logger.error("告警规则 {} ({}) 无法解析，已跳过: {}", rule.id, rule.name, describe_error(error))
         breaches = None
-    return Look(rule.id, rule.name, rule.kind, rule.severity, rule.check_seconds, manners, breaches)
+    return Look(rule.id, rule.name, rule.kind, rule.severity, rule.check_seconds, now, manners, breaches)
 
 
 def manners_of(rule: AlertRule) -> Manners:
@@ -133,13 +134,25 @@ def settle(
 
 
 def _claim(connection: Connection, look: Look, now: datetime) -> bool:
-    """Take the check that is due; False: another node has it."""
-    claimed = connection.execute(
+    """Take the check that is due; False: another node has it, or the rule is not the one that was looked at."""
+    due = (
+        select(rules.c.id)
+        .where(
+            rules.c.id == look.rule_id,
+            rules.c.is_active,
+            rules.c.next_check_at <= now,
+            rules.c.updated_at <= look.looked_at,
+        )
+        .with_for_update(skip_locked=True)  # never wait: the journal's other writes would wait, too
+    )
+    if connection.scalar(due) is None:
+        return False
+    connection.execute(
         update(rules)
-        .where(rules.c.id == look.rule_id, rules.c.is_active, rules.c.next_check_at <= now)
+        .where(rules.c.id == look.rule_id)
         .values(next_check_at=now + timedelta(seconds=look.check_seconds))
     )
-    return claimed.rowcount == 1
+    return True
 
 
 def _receivers(connection: Connection, rule_id: int) -> list[int]:

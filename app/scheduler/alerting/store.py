@@ -140,7 +140,7 @@ class AlertStore:
         now = self._clock.now()
         with self._sessions() as session:
             begin_write(session.connection())
-            rule = _require(session, AlertRule, "rule", rule_id)
+            rule = _require(session, AlertRule, "rule", rule_id, lock=True)
             stored = stored_values(rule, _channels_of(session, [rule_id])[rule_id])
             wanted = _parse(RuleDefinition, {**stored, **changes})
             _refuse_unknown(session, wanted, only=changes)
@@ -165,9 +165,9 @@ class AlertStore:
         """
         with self._sessions() as session:
             begin_write(session.connection())
-            rule = _require(session, AlertRule, "rule", rule_id)
+            rule = _require(session, AlertRule, "rule", rule_id, lock=True)
             rule.silenced_until = until.astimezone(UTC) if until is not None else None
-            rule.next_check_at = self._clock.now()
+            rule.next_check_at = rule.updated_at = self._clock.now()
             session.commit()
         self._on_change()
         return rule
@@ -176,7 +176,7 @@ class AlertStore:
         """Delete a rule and close its alerts; they stay in the list. Raises NotFound."""
         with self._sessions() as session:
             begin_write(session.connection())
-            rule = _require(session, AlertRule, "rule", rule_id)
+            rule = _require(session, AlertRule, "rule", rule_id, lock=True)
             _close(session, rule_id, "rule_deleted", self._clock.now())
             session.delete(rule)
             session.commit()
@@ -250,8 +250,9 @@ Row = TypeVar("Row", AlertChannel, AlertRule, Alert)
 Named = TypeVar("Named", AlertChannel, AlertRule)
 
 
-def _require(session: Session, model: type[Row], kind: str, key: int) -> Row:
-    found = session.get(model, key)
+def _require(session: Session, model: type[Row], kind: str, key: int, *, lock: bool = False) -> Row:
+    """`lock`: no check of a rule comes in between, and the rule is locked before its alerts, as a check does."""
+    found = session.get(model, key, with_for_update=lock)
     if found is None:
         raise NotFound(kind, key)
     return found
