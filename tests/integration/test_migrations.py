@@ -39,6 +39,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "opened_at": NOON,
     },
     "api_tokens": {"name": "ops", "role": "viewer", "token_hash": "0" * 64},
+    "content_pool": {"content_id": 1},
     "contents": {"account_id": 1, "title": "a title", "body": "a body"},
     "execution_logs": {
         "execution_id": 1,
@@ -61,6 +62,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "publications": {"content_id": 1, "target": "directory"},
     "scheduled_tasks": {"name": "a task", "task_type": "work"},
+    "signing_keys": {"name": "links", "key": "k"},
     "task_attempts": {"execution_id": 1, "number": 1, "node": "n", "status": "success", "started_at": NOON},
     "task_changes": {
         "task_id": 1,
