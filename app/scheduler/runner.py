@@ -514,6 +514,8 @@ class Runner:
         durable, execution, now = running.durable, running.attempt.execution, self.clock.now()
         assert durable is not None and durable.suspension is not None  # noqa: S101, PT018 - or it had not ended so
         suspension = durable.suspension
+        state = moved(ExecutionState.RUNNING, Move.SUSPEND)
+        running.span.decided(state, SUSPENDED, None, None)
         return FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
@@ -523,7 +525,7 @@ class Runner:
             finished_at=now,
             duration_seconds=self.clock.monotonic() - running.started,
             status=TaskStatus.SUCCESS,
-            state=moved(ExecutionState.RUNNING, Move.SUSPEND),
+            state=state,
             reason=SUSPENDED,
             message=suspension.sentence,
             error=None,

@@ -79,8 +79,8 @@ async def test_the_readmes_traced_executor_runs(sqlite_url: str) -> None:
     names: dict[str, Any] = {}
     exec(snippet(WRITE), names)
     exec(snippet("start_as_current_span"), names)
-    async with running(sqlite_url, names["ReviewExecutor"]()) as (service, _):
-        assert (await service.wait((await service.enqueue("review")).id, 10)).message == "reviewed"
+    async with running(sqlite_url, names["ProofreadExecutor"]()) as (service, _):
+        assert (await service.wait((await service.enqueue("proofread")).id, 10)).message == "proofread"
 
 
 async def test_the_readmes_client_asks_a_server(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
