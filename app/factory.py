@@ -17,11 +17,17 @@ from app.core.errors import InvalidRequest
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
 from app.executors.alert_delivery import AlertDeliveryExecutor
+from app.executors.approval import ApprovalExecutor
 from app.executors.content_generation import ContentGenerationExecutor
+from app.executors.content_pool import AddToPoolExecutor, PublishDueExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
+from app.executors.quality_check import QualityCheckExecutor
+from app.executors.workflow import WorkflowExecutor
 from app.models.content import ensure_default_account
 from app.observability.logs import configure_logs
+from app.observability.requests import REQUEST_SPANS
+from app.observability.telemetry import observe
 from app.scheduler.runtime import Runtime, build_service, package_version, runtime_of
 from app.services.scheduler_service import SchedulerService, scheduler_service
 
@@ -32,6 +38,11 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
     service.register_executor(AlertDeliveryExecutor())
+    service.register_executor(QualityCheckExecutor())
+    service.register_executor(AddToPoolExecutor())
+    service.register_executor(PublishDueExecutor())
+    service.register_executor(WorkflowExecutor(service))
+    service.register_executor(ApprovalExecutor(service))
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:
@@ -87,14 +98,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     if settings is None:
         settings = get_settings()
-        configure_logs(settings.log_level, settings.log_format)
-        configure(settings)
         service = scheduler_service
+        configure_logs(settings.log_level, settings.log_format, lambda: runtime_of(service).tracer.ids())
+        configure(settings)
         service.attach(Runtime(service, settings=settings, sessions=SessionLocal, role=settings.scheduler_role))
         register_executors(service, settings)
     else:
         service = create_service(settings, role=settings.scheduler_role)
     runtime = runtime_of(service)
+    telemetry = observe(runtime)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -107,14 +119,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     yield
         finally:
             await service.drain()
+            await asyncio.to_thread(telemetry.close)
             await asyncio.to_thread(runtime.close)
 
-    app = FastAPI(title="ContentHub Scheduler", version=package_version(), lifespan=lifespan)
+    app = FastAPI(
+        title="ContentHub Scheduler",
+        version=package_version(),
+        lifespan=lifespan,
+        telemetry=REQUEST_SPANS,
+    )
     app.state.settings = settings
     app.state.service = service
     app.state.runtime = runtime
     install_api(app)
-    install_metrics(app)
+    install_metrics(app, telemetry)
     app.state.agents = _install_agents(app) if settings.mcp_enabled else nullcontext
     install_dashboard(app)
     # Not checked here: the folder is made at boot, by `prepare_database`.

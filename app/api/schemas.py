@@ -126,6 +126,9 @@ class ExecutionAnswer(_Answer):
     progress_message: str | None
     parent_id: int | None = Field(description="The execution that spawned it.")
     child_key: str | None = Field(description="What its parent calls it.")
+    trace_id: str | None = Field(
+        description="Under this id a tracing backend shows what asked for the execution, and its attempts."
+    )
 
 
 class AttemptAnswer(_Answer):

@@ -13,7 +13,23 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import alert, db, demo, doctor, execution, mcp, node, output, schedule, serve, task, token, worker
+from app.cli import (
+    alert,
+    approval,
+    db,
+    demo,
+    doctor,
+    execution,
+    mcp,
+    node,
+    output,
+    pool,
+    schedule,
+    serve,
+    task,
+    token,
+    worker,
+)
 from app.core.errors import SchedulerError
 
 
@@ -64,6 +80,8 @@ app.command()(demo.demo)
 app.command()(mcp.mcp)
 app.add_typer(task.app, name="task")
 app.add_typer(execution.app, name="execution")
+app.add_typer(approval.app, name="approval")
+app.add_typer(pool.app, name="pool")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(node.app, name="node")
 app.add_typer(alert.app, name="alert")

@@ -33,6 +33,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `contenthub worker`, which has no API, answers Prometheus, without asking who asks; None: nowhere."""
     allow_anonymous_loopback: bool = True
     """While no API token exists, answer requests from this machine without one."""
 
@@ -94,6 +97,12 @@ class Settings(BaseSettings):
     publish_webhook_url: str | None = None
     publish_webhook_secret: SecretStr | None = None
     """HMAC-SHA256 key of the `X-ContentHub-Signature` header."""
+
+    public_base_url: str = "http://127.0.0.1:8000"
+    """Where people reach this server, for the links by which they decide approvals."""
+    approval_secret: SecretStr | None = None
+    """Part of the key that signs those links, the same in every process: with it, who can read the database cannot
+    make links."""
 
     http_allow_private: bool = False
     """Let addresses in params be loopback, link-local or private. Addresses in settings always may."""

@@ -157,6 +157,9 @@ class TaskExecution(Base):
     children_awaited: Mapped[int | None] = mapped_column(Integer)
     """Of a suspended execution: how many more of its children must end before it is due."""
 
+    trace_context: Mapped[str | None] = mapped_column(String(55))
+    """W3C `traceparent` of what asked for it: its attempts continue that trace, on whichever node."""
+
     __table_args__ = (
         CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
         Index(
@@ -286,6 +289,7 @@ class Execution(NamedTuple):
     parent_id: int | None = None
     child_key: str | None = None
     children_awaited: int | None = None
+    trace_context: str | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Execution:
@@ -295,6 +299,12 @@ class Execution(NamedTuple):
     @property
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace it is part of, as tracing backends show it; None: nobody traced what asked for it."""
+        parts = (self.trace_context or "").split("-")
+        return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None
 
 
 EXECUTION_FIELDS = Execution._fields

@@ -32,11 +32,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loguru import logger
 
 from app.core.errors import InvalidRequest
-from app.models.task_execution import Execution
-from app.services.scheduler_service import TaskExecutionResult
+from app.scheduler.telemetry import UNTRACED, Tracer
 
 if TYPE_CHECKING:
+    # Not at run time: the command line imports this module, and must not open the database before it has read its
+    # own options into the settings.
     from loguru import Message, Record
+
+    from app.models.task_execution import Execution
+    from app.services.scheduler_service import TaskExecutionResult
 
 _SCHEDULER_MODULE = "app.services.scheduler_service"
 
@@ -98,6 +102,7 @@ class CurrentExecution:
     open_durable: Callable[[], Durable] | None = None
     """Makes the durable half at its first use; most executions never do."""
     _durable: Durable | None = None
+    tracer: Tracer = UNTRACED
     _lines: deque[LogLine] = field(default_factory=deque)
     _line_count: int = 0
 

@@ -30,7 +30,7 @@ from app.models.execution_step import StepKind
 from app.models.task_execution import Execution
 from app.scheduler.attempt_session import has_writes, roll_back
 from app.scheduler.children import children_of
-from app.scheduler.context import ExecutionSuspended
+from app.scheduler.context import ExecutionSuspended, current_execution
 from app.scheduler.executions import StartAttempt, hold
 from app.scheduler.journal import Journal
 from app.scheduler.outcome import outcome_of
@@ -153,7 +153,8 @@ class DurableAttempt:
             if row.finished_at is None:
                 self._steps_running += 1
                 try:
-                    row = await self._perform(row, fn, args, kwargs, retries)
+                    with current_execution().tracer.step(name):
+                        row = await self._perform(row, fn, args, kwargs, retries)
                 finally:
                     self._steps_running -= 1
         return row.result

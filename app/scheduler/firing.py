@@ -33,6 +33,7 @@ from app.scheduler.policies import (
     overlap_verdict,
     plan_fires,
 )
+from app.scheduler.telemetry import UNTRACED, Origin
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
 from app.services.scheduler_service import describe_error
 
@@ -82,7 +83,9 @@ class Fired:
     """Executions that overlap policy `cancel_running` wants ended, and their children."""
 
 
-def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf) -> Fired:
+def fire_due(
+    connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf, origin: Origin = UNTRACED
+) -> Fired:
     """Fire up to `limit` due tasks, the longest due first. One transaction, the caller's."""
     found = connection.execute(
         select(*(tasks.c[name] for name in _FIRE_COLUMNS))
@@ -110,10 +113,13 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
             advances.append(_shelve(task, now, error))
         else:
             advances.append(_advance(task, next_fire, now))
+    if rows and (trace_context := origin.trace_context()) is not None:
+        rows = [row | {"trace_context": trace_context} for row in rows]
     recorded = _insert_fires(connection, rows)
     _ADVANCE.execute(connection, advances)
     _request_ends(connection, fired.cancel, now)
     fired.executions = [execution_of(row) for row in recorded]
+    origin.recorded(fired.executions)
     return fired
 
 
@@ -240,6 +246,7 @@ def _row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: s
         "concurrency_limit": task.concurrency_limit,
         "exclusive": False,
         "idempotency_key": None,
+        "trace_context": None,
     }
 
 
@@ -345,6 +352,7 @@ def fire_now(
     trigger: str,
     triggered_by: str | None,
     owner_of: OwnerOf,
+    origin: Origin = UNTRACED,
 ) -> Fired:
     """Fire a stored task by hand: it enters where a scheduled fire enters, under the same overlap policy.
 
@@ -358,7 +366,10 @@ def fire_now(
         raise NotFound("task", task_id)
     active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
     verdict = _overlap(task.overlap_policy, len(active.get(task_id, [])))
-    row = _row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
+    row = _row(task, now, scheduled_for=None, trigger=trigger) | {
+        "triggered_by": triggered_by,
+        "trace_context": origin.trace_context(),
+    }
     if params is not None:
         row["params"] = params
     fired = Fired(tasks=1)
@@ -371,4 +382,5 @@ def fire_now(
     insert_executions(connection, [row])
     _request_ends(connection, fired.cancel, now)
     fired.executions = [execution_of(row)]
+    origin.recorded(fired.executions)
     return fired

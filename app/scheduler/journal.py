@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from loguru import logger
@@ -22,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.errors import SchedulerUnavailable
 from app.db.database import begin_write, plan_by_key
+from app.scheduler.telemetry import UNMEASURED, Meter
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -94,6 +96,7 @@ class Journal:
         self._closing = False
         self.groups_committed = 0
         self.writes_committed = 0
+        self.meter: Meter = UNMEASURED
 
     # ------------------------------------------------------------ hand in
 
@@ -178,6 +181,7 @@ class Journal:
                 if self._ends():
                     return
                 continue
+            began = perf_counter()
             try:
                 self._store(group)
             except (SQLAlchemyError, OSError) as error:
@@ -190,6 +194,7 @@ class Journal:
             kept, pause = [], _FIRST_PAUSE_SECONDS
             self.groups_committed += 1
             self.writes_committed += len(group)
+            self.meter.group_committed(len(group), perf_counter() - began)
             _answer(group)
 
     def _ends(self) -> bool:

@@ -95,6 +95,7 @@ def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
         "concurrency_limit": (wanted.concurrency_limit or 1) if wanted.concurrency_key is not None else None,
         "exclusive": False,
         "idempotency_key": wanted.idempotency_key,
+        "trace_context": None,
     }
 
 

@@ -26,6 +26,7 @@ from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
 from app.scheduler.policies import RetryPolicy, retry_delay
 from app.scheduler.states import Move, moved
+from app.scheduler.telemetry import UNTRACED, AttemptSpan, Tracer
 from app.services.scheduler_service import (
     Refusal,
     SchedulerService,
@@ -87,6 +88,7 @@ class Running:
     """A step has stored its start before the journal came to it."""
     recording: bool = False
     """Its end is being recorded: from here on nothing stops it, and a late start has nothing to say."""
+    span: AttemptSpan = UNTRACED
 
 
 class Verdict(NamedTuple):
@@ -161,6 +163,7 @@ class Runner:
     spawn: Spawn
     carry: Carry
     running: dict[int, Running] = field(default_factory=dict)
+    tracer: Tracer = UNTRACED
 
     async def run(self, attempt: Attempt) -> None:
         """Run one attempt to its recorded end. Its fate is in the database, never in an exception."""
@@ -180,6 +183,7 @@ class Runner:
             self._record(running, stopped_result(HANDED_BACK, None), HANDED_BACK, RetryPolicy())
             raise
         finally:
+            running.span.close()
             if self.running.get(attempt.execution_id) is running:
                 del self.running[attempt.execution_id]
             self.on_ended(attempt.execution_id)
@@ -226,6 +230,7 @@ class Runner:
                 stop,
             )
             self._record(running, stopped_result(stop, self._limit(running)), stop, RetryPolicy())
+            running.span.close()
             given_up.append(running)
         return given_up
 
@@ -289,6 +294,7 @@ class Runner:
             node=attempt.owner,
             line_limit=self.line_limit,
             now=self.clock.now,
+            tracer=self.tracer,
         )
         enter_execution(context)
         task = asyncio.current_task()
@@ -304,6 +310,7 @@ class Runner:
             started_at,
             started,
             started + limit if limit is not None else None,
+            span=self.tracer.attempt(execution, attempt.number, attempt.owner),
         )
         if not attempt.recorded:
             start = StartAttempt(execution.id, attempt.number, attempt.owner, started_at)
@@ -473,8 +480,10 @@ class Runner:
         if running.abandoned and verdict.state is ExecutionState.RETRYING:
             verdict = verdict._replace(state=ExecutionState.FAILED)
         traceback = result.metadata.get("traceback")
+        stack = traceback if isinstance(traceback, str) else None
         stored = result.to_dict()
         stored["metadata"].pop("traceback", None)
+        running.span.decided(verdict.state, verdict.reason, result.error, stack)
         return FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
@@ -491,7 +500,7 @@ class Runner:
             result=stored,
             failures=verdict.failures,
             run_at=verdict.run_at,
-            traceback=traceback if isinstance(traceback, str) else None,
+            traceback=stack,
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),

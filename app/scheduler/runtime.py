@@ -61,6 +61,7 @@ from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
 from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
+from app.scheduler.telemetry import UNMEASURED, UNTRACED, Meter, Origin, Tracer
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
@@ -84,6 +85,10 @@ class Live(Protocol):
     @property
     def loop_held(self) -> Held | None:
         """When and by whom the application's loop was held last."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long this node may still start and finish attempts without another heartbeat."""
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         """Drain, make everything durable, leave."""
@@ -112,7 +117,9 @@ class _Live:
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
             spawn=runtime.spawn,
             carry=runtime.carry,
+            tracer=runtime.tracer,
         )
+        self._meter = runtime.meter
         self.engine: ExecutionEngine = make_engine(
             settings,
             NodeParts(
@@ -145,10 +152,14 @@ class _Live:
     def loop_held(self) -> Held | None:
         return self.guard.held
 
+    @property
+    def lease_seconds(self) -> float:
+        return self.lease.remaining_seconds
+
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
         self.heartbeat.start(self.engine.lease_lapsed, on_lost)
-        self.guard = LoopGuard(loop, self.runner.executor_of)
+        self.guard = LoopGuard(loop, self.runner.executor_of, self._meter)
         self.guard.start()
         self.engine.start(loop)
 
@@ -193,6 +204,8 @@ class Runtime:
         self.role = role
         self.events = EventBus()
         self.journal = journal or Journal(journal_engine(self.engine, self.settings), before=lock_rows)
+        self.tracer: Tracer = UNTRACED
+        self.meter: Meter = UNMEASURED
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
@@ -248,6 +261,11 @@ class Runtime:
         """Let a one-off command claim these executions; other roles claim whatever waits."""
         if self.role == "cli":
             self._asked.extend(execution_ids)
+
+    def observe(self, *, tracer: Tracer, meter: Meter) -> None:
+        """Tell both what happens from the next start on."""
+        self.tracer, self.meter = tracer, meter
+        self.journal.meter = meter
 
     # ------------------------------------------------------------ start and stop
 
@@ -439,8 +457,9 @@ class Runtime:
     def _fire_batch(self, live: Live, connection: Connection) -> tuple[Fired, datetime | None]:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
-        fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
-        self._carry(connection, fired)
+        with self.tracer.fire() as origin:
+            fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of, origin=origin)
+            self._carry(connection, fired)
         return fired, next_fire_at(connection)
 
     def _carry(self, connection: Connection, fired: Fired) -> None:
@@ -512,6 +531,13 @@ class Runtime:
         self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
     ) -> Execution:
         values = self._checked_values(task_type, params, request)
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            execution = await self._record(values, db)
+            origin.recorded([execution])
+            return execution
+
+    async def _record(self, values: dict[str, Any], db: Session | AsyncSession | None) -> Execution:
         live = self._live if self.is_running else None
         if db is not None:
             return await insert_into(db, values, self._courier.carry, self._wake_engine)
@@ -546,7 +572,7 @@ class Runtime:
         self.service.check(task.task_type, task.params if params is None else params)
         live = self._live if self.is_running else None
 
-        def fire(connection: Connection) -> Fired:
+        def fire(origin: Origin, connection: Connection) -> Fired:
             fired = fire_now(
                 connection,
                 task_id,
@@ -555,6 +581,7 @@ class Runtime:
                 trigger=trigger,
                 triggered_by=triggered_by,
                 owner_of=live.engine.owner_of if live is not None else lambda _: None,
+                origin=origin,
             )
             self._carry(connection, fired)
             return fired
@@ -563,7 +590,8 @@ class Runtime:
             self.ask_for([execution.id for execution in fired.executions])
             self._launch(live, fired)
 
-        return (await self.journal.step(fire, stored)).executions[0]
+        with self.tracer.enqueue(task.task_type) as origin:
+            return (await self.journal.step(partial(fire, origin), stored)).executions[0]
 
     async def spawn(
         self, parent: Fence, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
@@ -586,8 +614,13 @@ class Runtime:
                 self.ask_for([recorded.execution.id])
                 live.engine.offer([recorded.execution])
 
-        recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
-        return recorded.execution if recorded is not None else None
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
+            if recorded is None:
+                return None
+            origin.recorded([recorded.execution])
+            return recorded.execution
 
     async def signal(
         self,
@@ -597,12 +630,22 @@ class Runtime:
         *,
         db: Session | AsyncSession | None,
         signalled_by: str | None,
+        guard: Callable[[Connection], object] | None = None,
     ) -> Signal:
+        """`guard` is called first, in the same transaction, and raises where the signal must not be sent."""
         name, payload = checked_signal(name, payload)
         now = self.clock.now()
         write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
+
+        def guarded(connection: Connection) -> Signal | SchedulerError:
+            if guard is not None:
+                guard(connection)
+            return write.apply(connection)
+
         if db is not None:
-            sent = await within(db, write.apply, now, self._wake_engine)
+            sent = await within(db, guarded, now, self._wake_engine)
+        elif guard is not None:
+            sent = await self.journal.step(guarded, lambda _: self._wake_engine(now))
         else:
             sent = await self.journal.commit(write, lambda _: self._wake_engine(now))
         if isinstance(sent, SchedulerError):
@@ -634,6 +677,7 @@ class Runtime:
 
     async def retry(self, execution_id: int) -> Execution:
         def put_back(connection: Connection) -> list[Execution]:
+            self._refuse_retry(read_execution(execution_id, connection, lock=True))
             reopened = reopen(connection, execution_id, self.clock.now())
             self._courier.carry(connection, reopened)
             return reopened
@@ -642,6 +686,12 @@ class Runtime:
         self.ask_for([execution.id for execution in reopened])
         self._wake_engine(reopened[0].run_at)
         return reopened[0]
+
+    def _refuse_retry(self, execution: Execution) -> None:
+        executor = self.service.get_executor(execution.task_type)
+        refusal = executor.refuse_retry(execution.result) if executor is not None else None
+        if refusal is not None:
+            raise Conflict(f"execution {execution.id} cannot be retried: {refusal}")
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
@@ -727,6 +777,11 @@ class Runtime:
         """What runs and waits in this process; empty while it is not running."""
         live = self._live
         return live.engine.status() if live is not None else {}
+
+    @property
+    def lease_seconds(self) -> float | None:
+        """For how long this process's node is sure of its lease; None: it does not run."""
+        return self._live.lease_seconds if self._live is not None else None
 
     def status(self) -> dict[str, Any]:
         """How this process and its database stand."""

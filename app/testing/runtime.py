@@ -57,7 +57,9 @@ class SandboxNode:
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
             spawn=runtime.spawn,
             carry=runtime.carry,
+            tracer=runtime.tracer,
         )
+        self.lease_seconds = math.inf
         self.loop_held: Held | None = None
         """Nothing holds a loop whose time is virtual."""
         self.engine: ExecutionEngine = InlineEngine(

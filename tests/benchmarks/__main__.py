@@ -247,6 +247,7 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
             ),
         )
     )
+    found.append(_telemetry(jobs))
     found += [
         _scaling(database, jobs, one_instant=2_000 if quick else 10_000) for database in ("sqlite", "postgres")
     ]
@@ -286,6 +287,29 @@ def _scaling(database: str, jobs: int, one_instant: int) -> Benchmark:
             ),
         ),
         (more(done), more(fired)),
+    )
+
+
+def _telemetry(jobs: int) -> Benchmark:
+    """Executions that somebody hears of beside executions that nobody does."""
+    nobody, metered, traced = "nobody hears", "metered (Prometheus)", "metered and traced (OTLP)"
+    unsampled = "metered and traced, none sampled"
+
+    def share(name: str) -> Ratio:
+        return Ratio(f"{name} ÷ nobody", lambda f: f[name]["rate"] / f[nobody]["rate"])
+
+    return Benchmark(
+        "telemetry",
+        tuple(
+            Probe(name, "ours", "observed_throughput", (f"jobs={jobs}", f"by={by}"))
+            for name, by in (
+                (nobody, "nobody"),
+                (metered, "prometheus"),
+                (unsampled, "otlp_unsampled"),
+                (traced, "otlp"),
+            )
+        ),
+        tuple(share(name) for name in (metered, unsampled, traced)),
     )
 
 

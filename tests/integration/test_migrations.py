@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "opened_at": NOON,
     },
     "api_tokens": {"name": "ops", "role": "viewer", "token_hash": "0" * 64},
+    "content_pool": {"content_id": 1},
     "contents": {"account_id": 1, "title": "a title", "body": "a body"},
     "execution_logs": {
         "execution_id": 1,
@@ -60,6 +62,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "publications": {"content_id": 1, "target": "directory"},
     "scheduled_tasks": {"name": "a task", "task_type": "work"},
+    "signing_keys": {"name": "links", "key": "k"},
     "task_attempts": {"execution_id": 1, "number": 1, "node": "n", "status": "success", "started_at": NOON},
     "task_changes": {
         "task_id": 1,
@@ -140,7 +143,8 @@ def definitions(engine: Engine) -> dict[str, Any]:
     with engine.connect() as connection:
         rows = connection.execute(text(queries[engine.dialect.name])).all()
     return {
-        name: sorted(line.strip(" ,\t") for line in sql.replace('"', "").splitlines())
+        # SQLite writes a column that was added into the line of the one before it.
+        name: sorted(line.strip(" ,\t") for line in re.split(r"\n|, (?=[a-z_]+ [A-Z])", sql.replace('"', "")))
         for name, sql in rows
         if "alembic_version" not in name and name != "sqlite_sequence"
     }
