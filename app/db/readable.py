@@ -19,8 +19,8 @@ def refuse_unreadable(table: Table) -> None:
     Moments on SQLite must have the one form that sorts as time does: `YYYY-MM-DD HH:MM:SS[.ffffff]`, UTC.
     """
     for dialect, conditions in (("sqlite", _on_sqlite(table)), ("postgresql", _on_postgresql(table))):
-        check = CheckConstraint(" AND ".join(conditions), name="readable").ddl_if(dialect=dialect)
-        table.append_constraint(check)
+        if condition := " AND ".join(conditions):
+            table.append_constraint(CheckConstraint(condition, name="readable").ddl_if(dialect=dialect))
 
 
 def _on_sqlite(table: Table) -> Iterator[str]:

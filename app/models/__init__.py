@@ -2,6 +2,7 @@
 
 from app.models.api_token import ApiToken
 from app.models.content import Account, Content, Publication
+from app.models.flow import CircuitState, RateBucket, RequestKey
 from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
@@ -11,10 +12,13 @@ from app.models.task_execution import TaskExecution
 __all__ = [
     "Account",
     "ApiToken",
+    "CircuitState",
     "Content",
     "ExecutionLog",
     "Node",
     "Publication",
+    "RateBucket",
+    "RequestKey",
     "ScheduledTask",
     "TaskAttempt",
     "TaskChange",

@@ -73,6 +73,7 @@ def is_not_success(column: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 _WAITING = f"state IN ({_sql_list(WAITING_STATES)})"
+_PUT_OFF = f"waits_for IS NOT NULL AND owner IS NULL AND {_WAITING}"
 _NOT_SUCCESS = "state <> 'success'"
 _ACTIVE = f"state IN ({_sql_list(ACTIVE_STATES)})"
 
@@ -131,6 +132,14 @@ class TaskExecution(Base):
     progress: Mapped[float | None] = mapped_column(Float)
     progress_message: Mapped[str | None] = mapped_column(SafeText)
 
+    rate_limit: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """A `RateRule` of its own, from its task or its request; that of its executor is looked up when it is
+    claimed."""
+    waits_for: Mapped[str | None] = mapped_column(String(300))
+    """The bucket or circuit that has put it off (`reason` says which kind), until `run_at`; NULL: none."""
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it was due before a bucket or circuit put it off: how long it has waited counts from here."""
+
     __table_args__ = (
         CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
         UniqueConstraint("task_id", "scheduled_for", name="uq_task_executions_fire"),
@@ -180,6 +189,19 @@ class TaskExecution(Base):
             "scheduled_for",
             sqlite_where=text("fire_count > 1"),
             postgresql_where=text("fire_count > 1"),
+        ),
+        Index(
+            "ix_task_executions_put_off",
+            "run_at",
+            sqlite_where=text(_PUT_OFF),
+            postgresql_where=text(_PUT_OFF),
+        ),
+        Index(
+            "ix_task_executions_waits_for",
+            "waits_for",
+            "run_at",
+            sqlite_where=text(_PUT_OFF),
+            postgresql_where=text(_PUT_OFF),
         ),
         Index(
             "ix_task_executions_finished",
@@ -235,6 +257,9 @@ class Execution(NamedTuple):
     duration_seconds: float | None = None
     progress: float | None = None
     progress_message: str | None = None
+    rate_limit: dict[str, Any] | None = None
+    waits_for: str | None = None
+    due_at: datetime | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Execution:

@@ -59,6 +59,8 @@ _SERVER_SIDE = {"attempt", "failures", "rescues", "cancel_requested_at", "starte
     "duration_seconds",
     "progress",
     "progress_message",
+    "waits_for",
+    "due_at",
 }
 _INSERT = BulkInsert(executions, [name for name in EXECUTION_FIELDS if name not in _SERVER_SIDE])
 _INSERT_ATTEMPTS = BulkInsert(attempts, [column.name for column in attempts.columns])
@@ -610,6 +612,8 @@ def reopen(connection: Connection, execution_id: int, now: datetime) -> Executio
             rescues=0,
             progress=None,
             progress_message=None,
+            waits_for=None,
+            due_at=None,
         )
     )
     return read_execution(execution_id, connection)

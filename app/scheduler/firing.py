@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
@@ -31,6 +32,7 @@ from app.scheduler.policies import (
     overlap_verdict,
     plan_fires,
 )
+from app.scheduler.rates import RateLimit, rule_of
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
 from app.services.scheduler_service import describe_error
 
@@ -63,6 +65,7 @@ _FIRE_COLUMNS = (
     "concurrency_key",
     "concurrency_limit",
     "next_run_at",
+    "rate_limit",
 )
 
 
@@ -230,7 +233,19 @@ def _row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: s
         "concurrency_limit": task.concurrency_limit,
         "exclusive": False,
         "idempotency_key": None,
+        "rate_limit": _rate_rule(task, task.params),
     }
+
+
+def _rate_rule(task: Any, params: dict[str, Any]) -> dict[str, Any] | None:
+    """The task's own limit with the bucket that its params make, as the execution keeps it."""
+    if task.rate_limit is None:
+        return None
+    try:
+        limit = RateLimit(**task.rate_limit)
+    except (TypeError, ValidationError) as error:
+        raise InvalidRequest.of("rate_limit", f"cannot be read: {error}") from None
+    return rule_of(limit, f"task:{task.id}", params).as_dict()
 
 
 def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -340,7 +355,7 @@ def fire_now(
     verdict: OverlapVerdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active.get(task_id, [])))
     row = _row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
     if params is not None:
-        row["params"] = params
+        row |= {"params": params, "rate_limit": _rate_rule(task, params)}
     fired = Fired(tasks=1)
     if verdict.run:
         row["exclusive"] = verdict.exclusive

@@ -24,6 +24,7 @@ from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.definitions import ShortText, field_errors
 from app.scheduler.executions import Carry, Recorded, execution_of, once, under_key
 from app.scheduler.policies import RetryPolicy
+from app.scheduler.rates import RateLimit, rule_of
 from app.scheduler.schedules import Moment
 
 _DUE = "contenthub_due"
@@ -45,6 +46,9 @@ class ExecutionRequest(BaseModel):
     timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, allow_inf_nan=False, strict=True)
     concurrency_key: ShortText | None = None
     concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
+    rate_limit: RateLimit | None = None
+    rate_limit_key: ShortText | None = None
+    """The bucket, shared by all that name it; None: one for each executor type."""
     trigger: Annotated[str, StringConstraints(min_length=1, max_length=20)] = "code"
     triggered_by: Annotated[str, StringConstraints(max_length=200)] | None = None
 
@@ -52,7 +56,15 @@ class ExecutionRequest(BaseModel):
     def _consistent(self) -> ExecutionRequest:
         if self.concurrency_limit is not None and self.concurrency_key is None:
             raise ValueError("concurrency_limit needs a concurrency_key")
+        if self.rate_limit_key is not None and self.rate_limit is None:
+            raise ValueError("rate_limit_key needs a rate_limit")
         return self
+
+    def rate_rule(self) -> dict[str, Any] | None:
+        """Its own limit with the bucket it draws on, as the execution keeps it."""
+        if self.rate_limit is None:
+            return None
+        return rule_of(self.rate_limit, f"request:{self.rate_limit_key or self.task_type}", self.params).as_dict()
 
 
 def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
@@ -93,6 +105,7 @@ def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
         "concurrency_limit": (wanted.concurrency_limit or 1) if wanted.concurrency_key is not None else None,
         "exclusive": False,
         "idempotency_key": wanted.idempotency_key,
+        "rate_limit": wanted.rate_rule(),
     }
 
 

@@ -113,6 +113,7 @@ class _Live:
                 concurrency=settings.scheduler_concurrency,
                 loop_concurrency=settings.scheduler_loop_concurrency,
                 max_rescues=settings.scheduler_max_rescues,
+                priority_step_seconds=settings.scheduler_priority_step_seconds,
             ),
             role=runtime.role,
             claims=runtime.claimable_here,

@@ -29,6 +29,8 @@ from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, Inv
 from app.core.jsonable import safe_text, to_plain_json
 from app.core.redaction import declare_secrets, redact
 from app.models.task_execution import Execution
+from app.scheduler.breaker import CircuitBreaker
+from app.scheduler.rates import RateLimit
 
 Lane = Literal["thread", "loop"]
 
@@ -113,14 +115,17 @@ class TaskExecutor(ABC):
 
     Optional class attributes: `params_model` (params are validated against it, and its JSON Schema is
     published), `lane` ("thread": each attempt on a worker thread with an event loop of its own, so that
-    blocking calls harm nobody; "loop": on the application's loop, for executors that only await), and defaults
-    for `timeout_seconds` and `max_attempts` where a task sets none.
+    blocking calls harm nobody; "loop": on the application's loop, for executors that only await), defaults
+    for `timeout_seconds` and `max_attempts` where a task sets none, `rate_limit` (how many attempts may start, on
+    all nodes together) and `circuit_breaker` (when to stop starting them for a while).
     """
 
     params_model: ClassVar[type[BaseModel] | None] = None
     lane: ClassVar[Lane] = "thread"
     timeout_seconds: ClassVar[float | None] = None
     max_attempts: ClassVar[int] = 1
+    rate_limit: ClassVar[RateLimit | None] = None
+    circuit_breaker: ClassVar[CircuitBreaker | None] = None
 
     @property
     @abstractmethod
@@ -216,6 +221,10 @@ class SchedulerService:
             )
         if executor.lane not in get_args(Lane):
             raise InvalidRequest.of("lane", f"lane must be 'thread' or 'loop', not {executor.lane!r}")
+        for name, kind in (("rate_limit", RateLimit), ("circuit_breaker", CircuitBreaker)):
+            value: object = getattr(executor, name)
+            if value is not None and not isinstance(value, kind):
+                raise InvalidRequest.of(name, f"{name} must be a {kind.__name__} or None, not {value!r}")
         if task_type in self._executors:
             logger.warning("执行器 {} 已注册，将被 {} 替换", task_type, type(executor).__name__)
         if executor.params_model is not None:

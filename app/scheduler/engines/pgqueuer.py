@@ -38,6 +38,7 @@ from app.scheduler.engines import pgqueuer_jobs as jobs
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
 from app.scheduler.executions import read_execution
+from app.scheduler.gate import flow_rules
 from app.scheduler.runner import CANCELLED, Attempt
 from app.services.scheduler_service import describe_error
 
@@ -353,7 +354,7 @@ class PgQueuerEngine:
         """Claim it and put it on a lane; the future is done when its end is recorded. None: not for us."""
         node = self._node
         try:
-            execution = await node.journal.commit(ClaimNamed(execution_id, node.node_id, node.clock))
+            execution = await node.journal.commit(self._claim_of(execution_id))
         except SchedulerUnavailable as error:
             raise RetryRequested(timedelta(seconds=1), str(error)) from error
         if execution is None:
@@ -362,6 +363,9 @@ class PgQueuerEngine:
         settling = self._settling[execution_id] = asyncio.get_running_loop().create_future()
         self._pool.put([Attempt(execution, execution.attempt, node.node_id, recorded=True)])
         return execution, settling
+
+    def _claim_of(self, execution_id: int) -> ClaimNamed:
+        return ClaimNamed(execution_id, self._node.node_id, self._node.clock, flow_rules(self._node.service))
 
     async def _put_off(self, execution_id: int) -> None:
         """It did not start. If it is about to be due (by our clock, which is not the database's), come back then.
