@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from app.api import administration, executions, insight, live, session, status, tasks
+from app.api import administration, executions, flow, insight, live, session, status, tasks
 from app.api.body_limit import BodyLimit
 from app.api.problems import FieldProblem, Problem, install_problems
 from app.api.schemas import ChangesAnswer
@@ -25,6 +25,7 @@ def install_api(app: FastAPI) -> None:
     for router in (
         tasks.router,
         executions.router,
+        flow.router,
         insight.router,
         status.router,
         live.router,

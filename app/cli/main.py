@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import db, demo, doctor, execution, node, output, schedule, serve, task, token, worker
+from app.cli import db, demo, doctor, execution, flow, node, output, schedule, serve, task, token, worker
 from app.core.errors import SchedulerError
 
 
@@ -65,6 +65,7 @@ app.command()(doctor.doctor)
 app.add_typer(task.app, name="task")
 app.add_typer(execution.app, name="execution")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(flow.app, name="flow")
 app.add_typer(node.app, name="node")
 app.add_typer(token.app, name="token")
 app.add_typer(db.app, name="db")

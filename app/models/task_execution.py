@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 from sqlalchemy import (
     CheckConstraint,
@@ -262,13 +262,28 @@ class Execution(NamedTuple):
     due_at: datetime | None = None
 
     @classmethod
-    def from_row(cls, row: Row[Any]) -> Execution:
+    def from_row(cls, row: Row[Any]) -> Self:
         """From a row of `select(TaskExecution.__table__)`."""
         return cls._make(row)._replace(state=_STATES[row.state])
 
     @property
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether `enqueue()` found it instead of recording it: an earlier request stands for this one."""
+        return False
+
+
+class RepeatedExecution(Execution):
+    """The answer to a request that an earlier one stands for (idempotency key, debounce, throttle, once)."""
+
+    __slots__ = ()
+
+    @property
+    def is_repeat(self) -> bool:
+        return True
 
 
 EXECUTION_FIELDS = Execution._fields

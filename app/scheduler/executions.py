@@ -39,6 +39,7 @@ from app.models.task_execution import (
     WAITING_STATES,
     Execution,
     ExecutionState,
+    RepeatedExecution,
     TaskExecution,
     is_not_success,
     is_running,
@@ -140,7 +141,7 @@ def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
     inserted = connection.execute(once(connection.dialect.name, values)).scalar()
     if inserted is not None:
         return Recorded(execution_of(values | {"id": inserted}), is_new=True)
-    return Recorded(Execution.from_row(connection.execute(under_key(values)).one()), is_new=False)
+    return Recorded(RepeatedExecution.from_row(connection.execute(under_key(values)).one()), is_new=False)
 
 
 def is_buried(connection: Connection, node: str) -> bool:

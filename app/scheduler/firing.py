@@ -34,6 +34,7 @@ from app.scheduler.policies import (
 )
 from app.scheduler.rates import RateLimit, rule_of
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
+from app.scheduler.windows import ClosedPolicy, hours_of
 from app.services.scheduler_service import describe_error
 
 tasks = cast("Table", ScheduledTask.__table__)
@@ -66,6 +67,9 @@ _FIRE_COLUMNS = (
     "concurrency_limit",
     "next_run_at",
     "rate_limit",
+    "run_window",
+    "calendar",
+    "closed_policy",
 )
 
 
@@ -106,7 +110,7 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
             advances.append(_shelve(task, now, error))
         else:
             advances.append(_advance(task, next_fire, now))
-    recorded = _insert_fires(connection, rows)
+    recorded = insert_fires(connection, rows)
     _ADVANCE.execute(connection, advances)
     _request_ends(connection, fired.cancel, now)
     fired.executions = [execution_of(row) for row in recorded]
@@ -183,21 +187,28 @@ def _rows_of(
     if plan.skipped is not None:
         skipped = plan.skipped
         rows.append(
-            _row(task, now, scheduled_for=skipped.last, trigger="schedule")
+            ledger_row(task, now, scheduled_for=skipped.last, trigger="schedule")
             | _skip(skipped.reason, now)
             | {"first_fire_at": skipped.first, "fire_count": skipped.count}
         )
     verdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active))
-    if verdict.cancel and plan.run:
+    open_at = {fire: _open_at(task, fire, now) for fire in plan.run}
+    if verdict.cancel and any(open_at.values()):
         cancel += active
     for position, fire in enumerate(plan.run):
-        row = _row(task, now, scheduled_for=fire, trigger="catch_up" if plan.catch_up else "schedule")
+        row = ledger_row(task, now, scheduled_for=fire, trigger="catch_up" if plan.catch_up else "schedule")
+        opens = open_at[fire]
+        if opens is None:
+            rows.append(row | _skip("calendar", now))
+            continue
         # Several fires made up at once go one after the other; they do not overlap-skip each other. The first one
         # too waits its turn: a node would start it from memory beside the second, claimed by another.
         if verdict.run or (position and not active):
             row["exclusive"] = verdict.exclusive or (len(plan.run) > 1 and task.overlap_policy != "allow")
             if task.jitter_seconds:
                 row["run_at"] = max(now, fire + jitter_of(task.id, fire, task.jitter_seconds))
+            if opens > row["run_at"]:
+                row |= {"run_at": opens, "reason": "deferred"}
             row["owner"] = owner_of(row)
         else:
             row |= _skip("overlap", now)
@@ -205,11 +216,24 @@ def _rows_of(
     return rows
 
 
+def _open_at(task: Row[Any], fire: datetime, now: datetime) -> datetime | None:
+    """When a fire may run as far as its task's window and calendar are concerned; None: it is skipped.
+
+    A fire that could not be recorded in time is judged by the time at which it would run.
+    """
+    hours = hours_of(task.run_window, task.calendar, task.timezone)
+    moment = fire if (now - fire).total_seconds() <= task.misfire_grace_seconds else now
+    if hours is None or hours.is_open(moment):
+        return moment
+    return hours.next_open(moment) if task.closed_policy == ClosedPolicy.DEFER else None
+
+
 def _skip(reason: str, now: datetime) -> dict[str, Any]:
     return {"state": ExecutionState.SKIPPED.value, "reason": reason, "finished_at": now}
 
 
-def _row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: str) -> dict[str, Any]:
+def ledger_row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: str) -> dict[str, Any]:
+    """An execution of a task as a row, due now and nobody's."""
     return {
         "task_id": task.id,
         "task_name": task.name,
@@ -248,7 +272,7 @@ def _rate_rule(task: Any, params: dict[str, Any]) -> dict[str, Any] | None:
     return rule_of(limit, f"task:{task.id}", params).as_dict()
 
 
-def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Insert ledger rows; a fire that is in the ledger already (its task was set back by hand) is left out."""
     try:
         with connection.begin_nested():
@@ -319,8 +343,8 @@ def skip_due(connection: Connection, task_id: int, *, now: datetime, reason: str
     if trigger is None:
         return
     due = fires_between(trigger, task.next_run_at, now, limit=1)
-    row = _row(task, now, scheduled_for=due.latest, trigger="schedule") | _skip(reason, now)
-    _insert_fires(connection, [row | {"first_fire_at": task.next_run_at, "fire_count": due.count}])
+    row = ledger_row(task, now, scheduled_for=due.latest, trigger="schedule") | _skip(reason, now)
+    insert_fires(connection, [row | {"first_fire_at": task.next_run_at, "fire_count": due.count}])
 
 
 def next_fire_at(connection: Connection) -> datetime | None:
@@ -329,6 +353,12 @@ def next_fire_at(connection: Connection) -> datetime | None:
         select(func.min(tasks.c.next_run_at)).where(tasks.c.is_active, tasks.c.next_run_at.is_not(None))
     ).scalar()
     return earliest
+
+
+def read_task(connection: Connection, task_id: int, *, lock: bool) -> Row[Any] | None:
+    """What firing needs to know of a task; `lock` keeps it so until the transaction ends."""
+    query = select(*(tasks.c[name] for name in _FIRE_COLUMNS)).where(tasks.c.id == task_id)
+    return connection.execute(query.with_for_update() if lock else query).first()
 
 
 def fire_now(
@@ -346,14 +376,12 @@ def fire_now(
     Raises:
         NotFound: no such task.
     """
-    task = connection.execute(
-        select(*(tasks.c[name] for name in _FIRE_COLUMNS)).where(tasks.c.id == task_id).with_for_update()
-    ).first()
+    task = read_task(connection, task_id, lock=True)
     if task is None:
         raise NotFound("task", task_id)
     active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
     verdict: OverlapVerdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active.get(task_id, [])))
-    row = _row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
+    row = ledger_row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
     if params is not None:
         row |= {"params": params, "rate_limit": _rate_rule(task, params)}
     fired = Fired(tasks=1)
