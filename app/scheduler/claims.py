@@ -86,8 +86,9 @@ def claim(
         _end_unwanted(connection, unwanted, now)
         candidates = [execution for execution in found if execution.cancel_requested_at is None]
         accepted = _within_limits(connection, candidates, gate, room)
-        taken += _start_claimed(connection, accepted, node, clock.now() if clock is not None else now)
-        put_off = gate.settle()
+        started_at = clock.now() if clock is not None else now
+        taken += _start_claimed(connection, accepted, node, started_at)
+        put_off = gate.settle(started_at)
         is_all = len(found) < wanted and len(accepted) + len(unwanted) == len(found)
         if is_all or not (accepted or unwanted or put_off):
             break
@@ -232,9 +233,10 @@ class ClaimNamed:
             gate = Gate(connection, rules, now)
             candidates = [Execution.from_row(row) for row in rows]
             held_up = _within_limits(connection, candidates, gate, len(candidates))
-            gate.settle()
             # Only now: who left the places they take has ended before.
-            started = _start_claimed(connection, held_up, node, clock.now())
+            started_at = clock.now()
+            started = _start_claimed(connection, held_up, node, started_at)
+            gate.settle(started_at)
             claimed |= {execution.id: execution for execution in started}
         # Two jobs may name one execution: the first has it.
         return [claimed.pop(write.execution_id, None) for write in writes]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from loguru import logger
@@ -92,6 +92,7 @@ class Gate:
         self._buckets: dict[str, Bucket] = {}
         self._circuits: dict[str, Circuit] = {}
         self._drawn_on: dict[str, RateRule] = {}
+        self._taken: Counter[str] = Counter()
         self._changed_circuits: set[str] = set()
         self._ahead: Counter[str] = Counter()
         self._put_off: list[dict[str, Any]] = []
@@ -131,14 +132,21 @@ class Gate:
             taken[rule.bucket] = bucket
             self._drawn_on[rule.bucket] = rule
         self._buckets |= taken
+        self._taken.update(taken.keys())
         if circuit is not None and circuit != self._circuits[execution.task_type]:
             self._circuits[execution.task_type] = circuit
             self._changed_circuits.add(execution.task_type)
         return execution._replace(reason=PROBE) if verdict is Verdict.PROBE else execution
 
-    def settle(self) -> int:
-        """Store what has been decided; returns how many were put off since the last time."""
+    def settle(self, started_at: datetime) -> int:
+        """Store what has been decided, now that what was let through starts at `started_at`; returns how many were
+        put off since the last time."""
         count = len(self._put_off)
+        for name, tokens in self._taken.items():
+            # The tokens were there when it looked, but it is from the start on that the next one is counted.
+            bucket, interval = self._buckets[name], self._drawn_on[name].limit.interval
+            self._buckets[name] = replace(bucket, tat=max(bucket.tat, started_at + tokens * interval))
+        self._shift(started_at - self._now)
         if self._drawn_on:
             changed = {name: (rule, self._buckets[name]) for name, rule in self._drawn_on.items()}
             write_buckets(self._connection, changed, self._now)
@@ -146,9 +154,21 @@ class Gate:
             write_circuit(self._connection, task_type, self._circuits[task_type])
         _PUT_OFF.execute(self._connection, self._put_off)
         self._drawn_on.clear()
+        self._taken.clear()
         self._changed_circuits.clear()
         self._put_off.clear()
         return count
+
+    def _shift(self, late: timedelta) -> None:
+        """Those who wait for what has just been taken wait as much longer as the start came late."""
+        waiting = {row["x_waits_for"] for row in self._put_off} & self._taken.keys()
+        for row in self._put_off:
+            if row["x_waits_for"] in waiting:
+                row["x_run_at"] += late
+        for name in waiting:
+            bucket = self._buckets[name]
+            if bucket.line_end is not None:
+                self._buckets[name] = replace(bucket, line_end=bucket.line_end + late)
 
     def _rules_of(self, execution: Execution) -> list[RateRule]:
         """The limits it is under: its executor's, and its own."""
