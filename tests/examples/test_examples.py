@@ -38,7 +38,7 @@ def snippets() -> list[str]:
 
 
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, register, use, _ = snippets()
+    write, register, use, measure, _ = snippets()
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
@@ -52,6 +52,8 @@ async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.Mon
             result = await names["use"]()
             session.commit()
         assert result.message == "Hello, Ada"
+        exec("async def measure():\n    " + measure.replace("\n", "\n    "), names)
+        await names["measure"]()
         assert isinstance(service, SchedulerService)
 
 

@@ -56,6 +56,8 @@ _AHEAD = 4
 _BRIEF_SECONDS = 0.2
 _PATIENCE_SECONDS = 1.0
 """A job that has found no free lane for this long goes back, for another node to take."""
+_AGEING_SECONDS = 5.0
+"""How often, at most, jobs that have waited long are given a higher priority."""
 _SWEEP_SHARE = 20
 """A sweep for missing jobs rests this many times as long as it took: a long queue must not be swept all day."""
 
@@ -150,6 +152,7 @@ class PgQueuerEngine:
         self._pool = AttemptPool(node)
         self._ticker = Ticker(self.run_once, node.clock)
         self._next_sweep = 0.0
+        self._next_ageing = 0.0
         self._open = False
         self._thread: threading.Thread | None = None
         # Below: of PgQueuer's own loop.
@@ -232,7 +235,7 @@ class PgQueuerEngine:
     # ------------------------------------------------------------ the ticker's thread
 
     def run_once(self) -> None:
-        """One turn of the ticker: see to executions that may start and have no job."""
+        """One turn of the ticker: see to executions that may start and have no job, or an old one."""
         if not self._open:
             return
         if self._pool.keep_house():
@@ -244,6 +247,10 @@ class PgQueuerEngine:
             )
             ended = time.monotonic()
             self._next_sweep = ended + _SWEEP_SHARE * (ended - started)
+        step = self._node.priority_step_seconds
+        if step > 0 and started >= self._next_ageing:
+            self._node.journal.step_blocking(lambda connection: jobs.age(connection, self._node.clock.now(), step))
+            self._next_ageing = started + max(step, _AGEING_SECONDS)
 
     # ------------------------------------------------------------ PgQueuer's thread
 
