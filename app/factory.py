@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from importlib.util import find_spec
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -12,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from app.api.application import install_api
 from app.api.metrics import install_metrics
 from app.core.config import Settings, get_settings
+from app.core.errors import InvalidRequest
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
 from app.executors.content_generation import ContentGenerationExecutor
@@ -49,6 +51,17 @@ def prepare_database(runtime: Runtime) -> None:
         session.commit()
 
 
+def _install_agents(app: FastAPI) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Add `/mcp`; it serves within the context that is returned."""
+    if find_spec("mcp") is None:
+        raise InvalidRequest.of(
+            "MCP_ENABLED", "it needs the extra; install contenthub-scheduler[mcp], or unset it"
+        )
+    from app.mcp.http import install_mcp  # an extra
+
+    return install_mcp(app).running
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application: API, published site, and the scheduler for as long as the application lives.
 
@@ -73,7 +86,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             service.start()
         try:
             with app.state.live.closed_by_signals():
-                yield
+                async with app.state.agents():
+                    yield
         finally:
             await service.drain()
             await asyncio.to_thread(runtime.close)
@@ -84,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.runtime = runtime
     install_api(app)
     install_metrics(app)
+    app.state.agents = _install_agents(app) if settings.mcp_enabled else nullcontext
     install_dashboard(app)
     # Not checked here: the folder is made at boot, by `prepare_database`.
     app.mount("/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site")

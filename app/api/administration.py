@@ -58,7 +58,7 @@ def make_token(request: TokenRequest, runtime: RuntimeOf, _caller: Admin) -> New
     return NewToken(name=request.name.strip(), role=request.role, token=token)
 
 
-@router.delete("/tokens/{name}", status_code=204, summary="Revoke a token", responses=documented(404))
+@router.delete("/tokens/{name:path}", status_code=204, summary="Revoke a token", responses=documented(404))
 def end_token(
     name: Annotated[str, Path(max_length=100, pattern=r"^[^\x00]+$")], runtime: RuntimeOf, _caller: Admin
 ) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Annotated
+
+from fastapi import Query
 
 from app.core.errors import InvalidRequest
 
 _VERSION = "1:"
+
+Cursor = Annotated[
+    str | None, Query(max_length=100, description="`next_cursor` of the page before; without it: the first page.")
+]
+Limit = Annotated[int, Query(ge=1, le=500, description="How many at most.")]
 
 
 def encode(key: int) -> str:

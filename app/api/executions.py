@@ -38,14 +38,16 @@ def list_executions(
     runtime: RuntimeOf,
     _caller: Viewer,
     state: Annotated[list[ExecutionState] | None, Query(description="Any of these states.")] = None,
-    task_id: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    task_type: Annotated[SearchText | None, Query()] = None,
-    trigger: Annotated[SearchText | None, Query()] = None,
+    task_id: Annotated[int | None, Query(ge=1, lt=2**63, description="Of this task.")] = None,
+    task_type: Annotated[SearchText | None, Query(description="Of this executor type.")] = None,
+    trigger: Annotated[
+        SearchText | None, Query(description="What asked for it: schedule, catch_up, manual, api, code.")
+    ] = None,
     since: Annotated[Moment | None, Query(description="Recorded at or after; with its offset.")] = None,
     until: Annotated[Moment | None, Query(description="Recorded before; with its offset.")] = None,
     search: Annotated[SearchText | None, Query(description="Part of task name, message or error.")] = None,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: cursors.Cursor = None,
+    limit: cursors.Limit = 50,
 ) -> ExecutionPage:
     """Executions, newest first. A page of a search may hold fewer than `limit` and yet not be the last: go on
     while there is a `next_cursor`."""
@@ -120,7 +122,7 @@ def get_logs(
     runtime: RuntimeOf,
     _caller: Viewer,
     after: Annotated[int, Query(ge=0, lt=2**63, description="`after` of the answer before.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 500,
+    limit: cursors.Limit = 500,
 ) -> LogPage:
     """The kept log lines, oldest first; ask again with `after` to follow them."""
     runtime.history.get(execution_id)

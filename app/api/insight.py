@@ -23,6 +23,8 @@ from app.scheduler.statistics import Period
 
 router = APIRouter(tags=["insight"])
 
+InPeriod = Annotated[Period, Query(description="How far back, from now.")]
+
 
 @router.get("/attention", summary="What needs attention?", responses=documented())
 def list_findings(runtime: RuntimeOf, _caller: Viewer) -> list[FindingAnswer]:
@@ -34,9 +36,9 @@ def list_findings(runtime: RuntimeOf, _caller: Viewer) -> list[FindingAnswer]:
 def get_statistics(
     runtime: RuntimeOf,
     _caller: Viewer,
-    period: Period = Period.DAY,
-    task_id: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    task_type: Annotated[SearchText | None, Query()] = None,
+    period: InPeriod = Period.DAY,
+    task_id: Annotated[int | None, Query(ge=1, lt=2**63, description="Of this task.")] = None,
+    task_type: Annotated[SearchText | None, Query(description="Of this executor type.")] = None,
 ) -> StatisticsAnswer:
     """Executions that ended in the last hour, day or week, by state and step, with durations."""
     found = runtime.statistics.series(period, runtime.clock.now(), task_id=task_id, task_type=task_type)
@@ -51,7 +53,7 @@ def get_statistics(
 
 @router.get("/statistics/executors", summary="How did each executor do?", responses=documented())
 def get_executor_statistics(
-    runtime: RuntimeOf, _caller: Viewer, period: Period = Period.DAY
+    runtime: RuntimeOf, _caller: Viewer, period: InPeriod = Period.DAY
 ) -> list[ExecutorStatistics]:
     """What ended in the period, by executor type."""
     found = runtime.statistics.by_type(period, runtime.clock.now())
@@ -63,7 +65,9 @@ def get_executor_statistics(
 
 @router.get("/fires", summary="What fires next?", responses=documented())
 def list_fires(
-    runtime: RuntimeOf, _caller: Viewer, limit: Annotated[int, Query(ge=1, le=200)] = 20
+    runtime: RuntimeOf,
+    _caller: Viewer,
+    limit: Annotated[int, Query(ge=1, le=200, description="How many fires.")] = 20,
 ) -> list[FireAnswer]:
     """The next fires of all active tasks, in order."""
     return [FireAnswer.model_validate(fire) for fire in runtime.upcoming.fires(limit)]
@@ -73,7 +77,7 @@ def list_fires(
 def get_calendar(
     runtime: RuntimeOf,
     _caller: Viewer,
-    hours: Annotated[int, Query(ge=1, le=168)] = 168,
+    hours: Annotated[int, Query(ge=1, le=168, description="How far ahead.")] = 168,
     limit: Annotated[int, Query(ge=1, le=500, description="How many tasks.")] = 200,
 ) -> CalendarAnswer:
     """The fires of each hour to come, by task; the first hour is the one that runs now."""

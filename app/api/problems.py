@@ -27,6 +27,8 @@ from app.core.errors import (
 from app.scheduler.definitions import field_path, plain_message
 
 PROBLEM_JSON = "application/problem+json"
+DATABASE_FAULTS = (OperationalError, InterfaceError, PoolTimeout)
+"""Only what trying again may mend: a statement that the database refuses is an error of ours, and a 500."""
 
 
 class FieldProblem(BaseModel):
@@ -133,13 +135,12 @@ def install_problems(app: FastAPI) -> None:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         return problem(request, error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
 
-    # Only what trying again may mend: a statement that the database refuses is an error of ours, and a 500.
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(InterfaceError)
-    @app.exception_handler(PoolTimeout)
     async def _database(request: Request, error: Exception) -> JSONResponse:
         logger.error("数据库错误: {}", error)
         return of_error(request, SchedulerUnavailable("the database did not answer; try again later"))
+
+    for fault in DATABASE_FAULTS:
+        app.add_exception_handler(fault, _database)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, _error: Exception) -> JSONResponse:

@@ -201,20 +201,29 @@ class EnqueueRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        use_attribute_docstrings=True,
         json_schema_extra={
             "examples": [{"task_type": "content_generation", "params": {"account_id": 1, "topic": "人工智能"}}]
         },
     )
 
     task_type: str = Field(min_length=1, max_length=100)
+    """The executor to run; `GET …/executors` lists them, with the schema of their params."""
     params: Params = {}
+    """What the executor takes."""
     run_at: Moment | None = Field(default=None, description="Not before this moment; with its offset.")
     priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
+    """Higher goes first."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=200)
+    """A repeated request with the same key returns the first one's execution."""
     max_attempts: int | None = Field(default=None, ge=1, le=100, strict=True)
+    """How often to try; by default what the executor declares."""
     timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, strict=True, allow_inf_nan=False)
+    """Time limit of an attempt; by default what the executor declares."""
     concurrency_key: str | None = Field(default=None, min_length=1, max_length=200)
+    """Executions with the same key share a limit."""
     concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
+    """How many with that key may run at the same time; 1 where only the key is given."""
     rate_limit: RateLimit | None = Field(default=None, description="Beside that of the executor.")
     rate_limit_key: str | None = Field(
         default=None, min_length=1, max_length=200, description="Who names the same key shares the rate limit."

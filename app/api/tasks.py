@@ -58,7 +58,8 @@ _EXAMPLE = {
 }
 
 _CHANGES: dict[str, Any] = {
-    name: (field.rebuild_annotation() | None, None) for name, field in TaskDefinition.model_fields.items()
+    name: (Annotated[field.rebuild_annotation() | None, Field(description=field.description)], None)
+    for name, field in TaskDefinition.model_fields.items()
 }
 TaskChanges: type[BaseModel] = create_model(
     "TaskChanges",
@@ -106,13 +107,13 @@ def _matching(if_match: str | None) -> Iterator[int | None]:
 def list_tasks(
     runtime: RuntimeOf,
     _caller: Viewer,
-    task_type: Annotated[SearchText | None, Query()] = None,
-    is_active: Annotated[bool | None, Query()] = None,
+    task_type: Annotated[SearchText | None, Query(description="Of this executor type.")] = None,
+    is_active: Annotated[bool | None, Query(description="Not paused.")] = None,
     last_state: Annotated[ExecutionState | None, Query(description="How the last run ended.")] = None,
     search: Annotated[SearchText | None, Query(description="Part of the name.")] = None,
-    order: TaskOrder = TaskOrder.ID,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    order: Annotated[TaskOrder, Query(description="What comes first.")] = TaskOrder.ID,
+    cursor: cursors.Cursor = None,
+    limit: cursors.Limit = 50,
 ) -> TaskPage:
     """Tasks; by id: in the order they were made."""
     found = runtime.tasks.page(
@@ -258,8 +259,8 @@ def list_changes(
     task_id: TaskId,
     runtime: RuntimeOf,
     _caller: Viewer,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: cursors.Cursor = None,
+    limit: cursors.Limit = 50,
 ) -> TaskChangePage:
     """Who changed the task, when, and what it was before; newest first. A deleted task's history remains."""
     found = runtime.tasks.changes(task_id, before_id=cursors.decode(cursor), limit=limit + 1)

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 import typer
 
 from app.cli import output
+from app.cli.doctor_schedules import schedules
 from app.cli.session import database_faults, load_settings
 from app.core.clock import SystemClock
 from app.core.config import Settings
@@ -43,8 +44,15 @@ class Finding:
     remedy: str | None = None
 
 
-def doctor(as_json: output.JsonFlag = False) -> None:
+app = typer.Typer(help="Is everything here that the scheduler needs, and will the schedules hurt?")
+app.command()(schedules)
+
+
+@app.callback(invoke_without_command=True)
+def doctor(context: typer.Context, as_json: output.JsonFlag = False) -> None:
     """Check settings, database, clock, time zones, executors and permissions; exit code 1 if anything fails."""
+    if context.invoked_subcommand is not None:
+        return
     configure_logging("ERROR")
     findings = []
     for finding in examine():

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import db, demo, doctor, execution, flow, node, output, schedule, serve, task, token, worker
+from app.cli import db, demo, doctor, execution, flow, mcp, node, output, schedule, serve, task, token, worker
 from app.core.errors import SchedulerError
 
 
@@ -61,12 +61,13 @@ def _main(
 app.command()(serve.serve)
 app.command()(worker.worker)
 app.command()(demo.demo)
-app.command()(doctor.doctor)
+app.command()(mcp.mcp)
 app.add_typer(task.app, name="task")
 app.add_typer(execution.app, name="execution")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(flow.app, name="flow")
 app.add_typer(node.app, name="node")
+app.add_typer(doctor.app, name="doctor")
 app.add_typer(token.app, name="token")
 app.add_typer(db.app, name="db")
 

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     allow_anonymous_loopback: bool = True
     """While no API token exists, answer requests from this machine without one."""
 
+    mcp_enabled: bool = False
+    """Offer the API's operations to agents at `/mcp`, behind the same tokens (extra `[mcp]`)."""
+
     session_hours: float = Field(default=12, gt=0, le=24 * 365)
     """How long a browser stays signed in."""
     session_secret: SecretStr | None = None

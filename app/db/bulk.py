@@ -10,7 +10,8 @@ works on them while Python goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -41,20 +42,32 @@ Parameters = Mapping[str, ColumnElement[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A statement for one dialect, and how a row becomes its parameters."""
+    """A statement for one dialect, and how rows become its parameters."""
 
     sql: str
     names: tuple[str, ...]
     values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    """The row's values, in the order of `names`."""
+    """A row's values, in the order of `names`."""
     processors: Sequence[tuple[int, Callable[[Any], Any]]]
     """Which of them the column's type converts."""
+    repeated: dict[int, str] = field(default_factory=dict)
 
-    def values(self, row: Mapping[str, Any]) -> list[Any]:
-        found = list(self.values_of(row))
+    def of_rows(self, count: int) -> str:
+        """SQLite's statement for `count` rows: the one for a single row with its `(?, …)` repeated."""
+        statement = self.repeated.get(count)
+        if statement is None:
+            one = _one_row(len(self.names))
+            statement = self.repeated[count] = self.sql.replace(one, ", ".join([one] * count), 1)
+        return statement
+
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
+        """The values of all rows, converted, by column: a column without values, as most are, costs nothing."""
+        columns: list[Sequence[Any]] = list(zip(*map(self.values_of, rows), strict=True))
         for position, process in self.processors:
-            found[position] = process(found[position])
-        return found
+            values = columns[position]
+            if values.count(None) != len(values):
+                columns[position] = list(map(process, values))
+        return columns
 
 
 class _Bulk:
@@ -77,14 +90,16 @@ class _Bulk:
         prepared = self._prepared.get(dialect.name)
         if prepared is None:
             prepared = self._prepared[dialect.name] = self._prepare(dialect)
+        columns = prepared.columns(rows)
         if dialect.name != "sqlite":
-            columns = zip(*(prepared.values(row) for row in rows), strict=True)
             arrays = {name: list(values) for name, values in zip(prepared.names, columns, strict=True)}
             return connection.exec_driver_sql(prepared.sql, arrays).rowcount
-        matched = 0
-        for chunk in _chunks(rows):
-            parameters = tuple([value for row in chunk for value in prepared.values(row)])
-            matched += connection.exec_driver_sql(_of_rows(prepared, len(chunk)), parameters).rowcount
+        parameters = tuple(chain.from_iterable(zip(*columns, strict=True)))
+        width, start, matched = len(columns), 0, 0
+        for count in _chunks(len(rows)):
+            end = start + count * width
+            matched += connection.exec_driver_sql(prepared.of_rows(count), parameters[start:end]).rowcount
+            start = end
         return matched
 
     def _prepare(self, dialect: Dialect) -> _Prepared:
@@ -148,19 +163,13 @@ class BulkUpdate(_Bulk):
         return self._statement(dict(given.c.items())).compile(dialect=dialect)
 
 
-def _of_rows(prepared: _Prepared, count: int) -> str:
-    """SQLite's statement for `count` rows: the one for a single row with its `(?, …)` repeated."""
-    one = _one_row(len(prepared.names))
-    return prepared.sql.replace(one, ", ".join([one] * count), 1)
-
-
 def _one_row(width: int) -> str:
     return f"({', '.join('?' * width)})"
 
 
-def _chunks(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
-    start = 0
+def _chunks(rows: int) -> Iterator[int]:
+    """How many rows each statement takes."""
     for size in _CHUNKS:
-        while len(rows) - start >= size:
-            yield rows[start : start + size]
-            start += size
+        while rows >= size:
+            yield size
+            rows -= size

@@ -264,7 +264,7 @@ class Execution(NamedTuple):
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
         """From a row of `select(TaskExecution.__table__)`."""
-        return cls._make(row)._replace(state=_STATES[row.state])
+        return cls._make(row)._replace(state=EXECUTION_STATES[row.state])
 
     @property
     def is_final(self) -> bool:
@@ -287,4 +287,4 @@ class RepeatedExecution(Execution):
 
 
 EXECUTION_FIELDS = Execution._fields
-_STATES = {state.value: state for state in ExecutionState}
+EXECUTION_STATES = {state.value: state for state in ExecutionState}

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +23,7 @@ from app.core.jsonable import to_plain_json
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
 from app.scheduler.rates import RateLimit
-from app.scheduler.schedules import DstPolicy, Schedule, from_columns, to_columns
+from app.scheduler.schedules import DstPolicy, Moment, Schedule, from_columns, to_columns
 from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow
 
 _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
@@ -54,30 +53,47 @@ ShortText = Annotated[
 class TaskDefinition(BaseModel):
     """A task as it is asked for. Times are in seconds, moments carry their zone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: ShortText
+    """Unique among the tasks."""
     description: str = Field(default="", max_length=2000)
+    """For people."""
     task_type: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_PRINTABLE)]
+    """The executor that runs it."""
     params: Params = {}
+    """What the executor takes."""
     schedule: Annotated[Schedule | None, BeforeValidator(_cron_shorthand)] = None
     """`{"type": "cron", "expression": "0 9 * * 1-5"}` (or just the expression),
     `{"type": "interval", "seconds": 300}`, `{"type": "at", "at": "2030-01-01T09:00:00+08:00"}`, or none."""
     timezone: ZoneName = "UTC"
+    """IANA zone of the schedule."""
     dst_policy: DstPolicy = DstPolicy.CRON
-    start_at: AwareDatetime | None = None
-    end_at: AwareDatetime | None = None
+    """Where the clocks change: `cron`, as Debian's cron does it, or `skip` what does not exist."""
+    start_at: Moment | None = None
+    """No fire before."""
+    end_at: Moment | None = None
+    """No fire after."""
     jitter_seconds: float = Field(default=0, ge=0, le=86_400, allow_inf_nan=False, strict=True)
     """Each run starts up to this much later than its fire, by a draw that is the same on every node."""
     is_active: bool = Field(default=True, strict=True)
+    """False: paused."""
     priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
+    """Higher goes first."""
     timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, allow_inf_nan=False, strict=True)
+    """Time limit of an attempt; by default what the executor declares."""
     retry: RetryPolicy | None = None
+    """When and how often a failed execution is tried again; by default what the executor declares."""
     misfire_policy: MisfirePolicy = MisfirePolicy.LATEST
+    """What becomes of fires that came due while no node ran: `latest` runs one, `all` runs each, `skip` none."""
     misfire_grace_seconds: float = Field(default=60, ge=0, le=_UNLIMITED_DAYS, allow_inf_nan=False, strict=True)
+    """A fire that is later than this counts as missed."""
     overlap_policy: OverlapPolicy = OverlapPolicy.SKIP
+    """What a fire does while an earlier run is not over: `skip`, `queue`, `allow` or `cancel_running`."""
     concurrency_key: ShortText | None = None
+    """Executions with the same key share a limit, whatever task they are of."""
     concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
+    """How many with that key may run at the same time; 1 where only the key is given."""
     rate_limit: RateLimit | None = None
     """Of this task alone, beside that of its executor."""
     run_window: RunWindow | None = None

@@ -36,6 +36,7 @@ from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
     ACTIVE_STATES,
     EXECUTION_FIELDS,
+    EXECUTION_STATES,
     WAITING_STATES,
     Execution,
     ExecutionState,
@@ -156,10 +157,12 @@ def is_buried(connection: Connection, node: str) -> bool:
 
 def _disown_buried(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Rows about to be inserted for a dead node are for anyone to claim."""
-    buried = {owner: is_buried(connection, owner) for owner in {row["owner"] for row in rows} if owner is not None}
-    for row in rows:
-        if buried.get(row["owner"]):
-            row["owner"] = None
+    owners = {row["owner"] for row in rows} - {None}
+    buried = {owner for owner in owners if is_buried(connection, owner)}
+    if buried:
+        for row in rows:
+            if row["owner"] in buried:
+                row["owner"] = None
 
 
 def once(dialect_name: str, values: dict[str, Any]) -> Executable:
@@ -176,7 +179,13 @@ def under_key(values: dict[str, Any]) -> Select[Any]:
 
 def execution_of(values: dict[str, Any]) -> Execution:
     """The recorded execution, from the values it was inserted with."""
-    return Execution(**{**values, "state": ExecutionState(values["state"])})
+    found = list(map(values.get, EXECUTION_FIELDS, _UNSAID))
+    found[_STATE] = EXECUTION_STATES[values["state"]]
+    return Execution._make(found)
+
+
+_UNSAID = [Execution._field_defaults.get(name) for name in EXECUTION_FIELDS]
+_STATE = EXECUTION_FIELDS.index("state")
 
 
 # -------------------------------------------------------------------- attempts

@@ -6,6 +6,7 @@ together or not at all, and (task, scheduled fire time) is unique. Every due fir
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -73,6 +74,10 @@ _FIRE_COLUMNS = (
 )
 
 
+_DueTask = namedtuple("_DueTask", _FIRE_COLUMNS)  # type: ignore[misc]  # noqa: PYI024 - the fields are above
+"""A row with those columns. A fire reads thirty of its fields, which a `Row` looks up by name each time."""
+
+
 @dataclass(slots=True)
 class Fired:
     """What one fire transaction did."""
@@ -85,13 +90,14 @@ class Fired:
 
 def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf) -> Fired:
     """Fire up to `limit` due tasks, the longest due first. One transaction, the caller's."""
-    due = connection.execute(
+    found = connection.execute(
         select(*(tasks.c[name] for name in _FIRE_COLUMNS))
         .where(tasks.c.is_active, tasks.c.next_run_at.is_not(None), tasks.c.next_run_at <= now)
         .order_by(tasks.c.next_run_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
-    ).all()
+    )
+    due: list[Any] = list(map(_DueTask._make, found))
     if not due:
         return Fired()
     active = _active_executions(connection, [task.id for task in due if task.overlap_policy != "allow"])
@@ -132,14 +138,12 @@ _ADVANCE = BulkUpdate(
 )
 
 
-def _advance(
-    task: Row[Any], next_fire: datetime | None, now: datetime, error: str | None = None
-) -> dict[str, Any]:
+def _advance(task: Any, next_fire: datetime | None, now: datetime, error: str | None = None) -> dict[str, Any]:
     exhausted = now if next_fire is None and error is None else None
     return {"x_id": task.id, "x_next": next_fire, "x_exhausted": exhausted, "x_error": error}
 
 
-def _shelve(task: Row[Any], now: datetime, error: Exception) -> dict[str, Any]:
+def _shelve(task: Any, now: datetime, error: Exception) -> dict[str, Any]:
     """Set a task aside, with the reason in its `schedule_error`, until somebody mends it."""
     reason = str(error) if isinstance(error, InvalidRequest) else describe_error(error)
     logger.error("任务 {} 的调度无法解析，已搁置: {}", task.id, reason)
@@ -176,7 +180,7 @@ def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[
 
 
 def _rows_of(
-    task: Row[Any],
+    task: Any,
     plan: FirePlan,
     active: list[int],
     now: datetime,
@@ -191,7 +195,7 @@ def _rows_of(
             | _skip(skipped.reason, now)
             | {"first_fire_at": skipped.first, "fire_count": skipped.count}
         )
-    verdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active))
+    verdict = _overlap(task.overlap_policy, len(active))
     open_at = {fire: _open_at(task, fire, now) for fire in plan.run}
     if verdict.cancel and any(open_at.values()):
         cancel += active
@@ -216,16 +220,23 @@ def _rows_of(
     return rows
 
 
-def _open_at(task: Row[Any], fire: datetime, now: datetime) -> datetime | None:
+def _open_at(task: Any, fire: datetime, now: datetime) -> datetime | None:
     """When a fire may run as far as its task's window and calendar are concerned; None: it is skipped.
 
     A fire that could not be recorded in time is judged by the time at which it would run.
     """
     hours = hours_of(task.run_window, task.calendar, task.timezone)
+    if hours is None:
+        return fire
     moment = fire if (now - fire).total_seconds() <= task.misfire_grace_seconds else now
-    if hours is None or hours.is_open(moment):
+    if hours.is_open(moment):
         return moment
     return hours.next_open(moment) if task.closed_policy == ClosedPolicy.DEFER else None
+
+
+@lru_cache(maxsize=1024)
+def _overlap(policy: str, active: int) -> OverlapVerdict:
+    return overlap_verdict(OverlapPolicy(policy), active)
 
 
 def _skip(reason: str, now: datetime) -> dict[str, Any]:
@@ -380,7 +391,7 @@ def fire_now(
     if task is None:
         raise NotFound("task", task_id)
     active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
-    verdict: OverlapVerdict = overlap_verdict(OverlapPolicy(task.overlap_policy), len(active.get(task_id, [])))
+    verdict = _overlap(task.overlap_policy, len(active.get(task_id, [])))
     row = ledger_row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
     if params is not None:
         row |= {"params": params, "rate_limit": _rate_rule(task, params)}

@@ -72,10 +72,11 @@ class Journal:
     """Groups writes, commits them, answers. The writer thread starts with the first write."""
 
     def __init__(self, engine: Engine, *, max_group: int = MAX_GROUP) -> None:
-        self._engine = engine
+        self.engine = engine
         self._max_group = max_group
         self._waiting: deque[_Entry] = deque()
         self._signal = threading.Condition()
+        self._is_asleep = False
         self._thread: threading.Thread | None = None
         self._closing = False
         self.groups_committed = 0
@@ -139,12 +140,18 @@ class Journal:
             self._closing = False
 
     def _put(self, entry: _Entry) -> None:
+        # Without the lock: the writer says that it will sleep before it looks at the queue for the last time.
+        self._waiting.append(entry)
+        if self._thread is None or self._is_asleep:
+            self._wake()
+
+    def _wake(self) -> None:
         with self._signal:
-            self._waiting.append(entry)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="contenthub-journal", daemon=True)
                 self._thread.start()
-            elif len(self._waiting) == 1:
+            else:
+                self._is_asleep = False
                 self._signal.notify()
 
     # ------------------------------------------------------------ the writer's thread
@@ -155,10 +162,9 @@ class Journal:
         while True:
             group = self._next_group(kept)
             if not group:
-                with self._signal:
-                    if self._thread is threading.current_thread():
-                        self._thread = None
-                return
+                if self._ends():
+                    return
+                continue
             try:
                 self._store(group)
             except (SQLAlchemyError, OSError) as error:
@@ -171,16 +177,28 @@ class Journal:
             self.writes_committed += len(group)
             _answer(group)
 
+    def _ends(self) -> bool:
+        """Give the writer's place up, unless something has come in meanwhile."""
+        with self._signal:
+            self._thread = None
+            if self._waiting:
+                self._thread = threading.current_thread()
+            return self._thread is None
+
     def _next_group(self, kept: list[_Entry]) -> list[_Entry]:
         with self._signal:
-            while not self._waiting and not kept and not self._closing:
+            while True:
+                self._is_asleep = True
+                if self._waiting or kept or self._closing:
+                    break
                 self._signal.wait()
+            self._is_asleep = False
             room = max(self._max_group - len(kept), 0)
             fresh = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         return [*kept, *fresh]
 
     def _store(self, group: list[_Entry]) -> None:
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             begin_write(connection)
             try:
                 for entries in _in_order(group):

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +23,10 @@ from loguru import logger
 
 _STRAY_SECONDS = 1.0
 """How long what an attempt left running may take to end once it is cancelled."""
+_PATIENCE_SECONDS = 0.001
+_BRISK = 4
+"""Attempts begun in that time by threads that are at work: where it is this many, another thread would only fight
+them for the interpreter; where it is fewer, they wait for something, and others can work meanwhile."""
 
 
 class Prioritised(Protocol):
@@ -85,6 +91,9 @@ class ThreadLane(Generic[I]):
         self._ready = threading.Condition()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
+        self._is_watched = False
+        self._begun = 0
+        self._last_begun = float("-inf")
         self._stopping = False
 
     @property
@@ -105,10 +114,7 @@ class ThreadLane(Generic[I]):
         with self._ready:
             for item in items:
                 self._line.put(item, now)
-            wanted = min(len(self._line) - self._idle, self._size - len(self._threads))
-            self._ready.notify(min(len(items), self._idle))
-            for _ in range(wanted):
-                self._start_thread()
+            self._summon()
 
     def drop(self, execution_id: int) -> I | None:
         """Take an item back that has not started."""
@@ -125,8 +131,7 @@ class ThreadLane(Generic[I]):
         with self._ready:
             if thread in self._threads:
                 self._threads.remove(thread)
-                if len(self._line) > self._idle and not self._stopping:
-                    self._start_thread()
+                self._summon()
 
     def stop(self) -> None:
         """Let idle threads end, and busy ones after their attempt; does not wait."""
@@ -142,36 +147,130 @@ class ThreadLane(Generic[I]):
 
     def _work(self) -> None:
         try:
-            asyncio.run(self._serve(threading.current_thread()))
+            with asyncio.Runner() as runner:
+                _LaneThread(runner.get_loop(), self._take, self._wait, self._run).run()
         finally:
             with self._ready:
                 self._threads.discard(threading.current_thread())
 
-    async def _serve(self, thread: threading.Thread) -> None:
-        made: WeakSet[asyncio.Task[Any]] = WeakSet()
-        asyncio.get_running_loop().set_task_factory(partial(_make_task, made))
-        # Waiting for work blocks this loop on purpose: between two attempts it has nothing to do.
-        while (item := self._next(thread)) is not None:
-            try:
-                await asyncio.create_task(self._run(item))
-            except Exception as error:  # noqa: BLE001 - the lane outlives a fault of the runner
-                logger.opt(exception=error).error("attempt of execution {} broke its lane", item.execution_id)
-            await _end_strays(item.execution_id, made)
+    def _take(self) -> I | None:
+        """The next item, if one waits and the calling thread is still counted on."""
+        with self._ready:
+            item = self._line.get() if threading.current_thread() in self._threads else None
+            if item is not None:
+                self._begun += 1
+                self._last_begun = self._monotonic()
+            return item
 
-    def _next(self, thread: threading.Thread) -> I | None:
+    def _wait(self) -> bool:
+        """Block until an item waits for the calling thread; False: the thread shall end."""
+        thread = threading.current_thread()
         with self._ready:
             while thread in self._threads:
-                item = self._line.get()
-                if item is not None:
-                    return item
-                if self._stopping:
-                    return None
-                self._idle += 1
-                try:
-                    self._ready.wait()
-                finally:
-                    self._idle -= 1
-            return None
+                if self._line:
+                    if self._is_needed():
+                        if len(self._line) > 1:
+                            self._summon()
+                        return True
+                elif self._stopping:
+                    return False
+                else:
+                    self._sleep(None)
+            return False
+
+    def _is_needed(self) -> bool:
+        """Whether the items that wait need the calling thread. Looks on for a moment while others get on with
+        them: threads that run short attempts beside each other take turns with the interpreter, which costs."""
+        if self.busy == 1 or self._monotonic() - self._last_begun > _PATIENCE_SECONDS:
+            return True
+        if self._is_watched:
+            self._sleep(None)
+            return False
+        begun, self._is_watched = self._begun, True
+        self._sleep(_PATIENCE_SECONDS)
+        self._is_watched = False
+        return len(self._line) > 0 and self._begun - begun < _BRISK
+
+    def _summon(self) -> None:
+        """See to it that somebody looks at what waits."""
+        if not self._line or (self._is_watched and self.busy):
+            return
+        if self._idle:
+            self._ready.notify()
+        elif len(self._threads) < self._size and not self._stopping:
+            self._start_thread()
+
+    def _sleep(self, seconds: float | None) -> None:
+        self._idle += 1
+        try:
+            self._ready.wait(seconds)
+        finally:
+            self._idle -= 1
+
+
+class _LaneThread(Generic[I]):
+    """One worker thread: its event loop, and the attempts it runs there one after the other.
+
+    Each attempt is a task with a context of its own. Its first step is taken at once: an attempt that never
+    waits is over without a turn of the loop, which would cost more than the rest of a short attempt.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        take: Callable[[], I | None],
+        wait: Callable[[], bool],
+        run: Callable[[I], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._loop = loop
+        self._take = take
+        self._wait = wait
+        self._run = run
+        self._made: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def run(self) -> None:
+        self._loop.set_task_factory(partial(_make_task, self._made))
+        self._loop.call_soon(self._await_work)
+        self._loop.run_forever()
+
+    def _await_work(self) -> None:
+        # Blocks this loop on purpose: between two attempts it has nothing to do.
+        if self._wait():
+            self._serve()
+        else:
+            self._loop.stop()
+
+    def _serve(self) -> None:
+        """Run attempts until none waits, or until one awaits something."""
+        while (item := self._take()) is not None:
+            task = _start_now(self._loop, self._run(item))
+            if not task.done():
+                task.add_done_callback(partial(self._go_on, item.execution_id))
+                return
+            if self._made:
+                self._end(item.execution_id, task)
+                return
+            _tell_fault(item.execution_id, task)
+        # One turn of the loop before it blocks: for callbacks that an attempt has left, such as closing a socket.
+        self._loop.call_soon(self._await_work)
+
+    def _go_on(self, execution_id: int, task: asyncio.Task[None]) -> None:
+        if self._made:
+            self._end(execution_id, task)
+        else:
+            _tell_fault(execution_id, task)
+            self._serve()
+
+    def _end(self, execution_id: int, task: asyncio.Task[None]) -> None:
+        """End what the attempt has left running, then go on."""
+        _tell_fault(execution_id, task)
+        strays = [stray for stray in self._made if not stray.done()]
+        self._made.clear()
+        if not strays:
+            self._serve()
+            return
+        ending = asyncio.Task(_end_strays(execution_id, strays), loop=self._loop)
+        ending.add_done_callback(lambda _: self._serve())
 
 
 class LoopLane(Generic[I]):
@@ -236,6 +335,25 @@ class LoopLane(Generic[I]):
         self._fill()
 
 
+def _start_now(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task of the running `loop` that has taken its first step. To be called by a callback, not by a task."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    # A new task asks its loop for one call: its first step.
+    steps: list[Callable[[], object]] = []
+
+    def keep(step: Callable[[], object], *, context: Context) -> None:
+        steps.append(partial(context.run, step))
+
+    loop.call_soon = keep  # type: ignore[method-assign, assignment]  # for this one call
+    try:
+        task = asyncio.Task(coroutine, loop=loop)
+    finally:
+        del loop.call_soon
+    steps[0]()
+    return task
+
+
 def _make_task(
     made: WeakSet[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
 ) -> asyncio.Task[Any]:
@@ -245,12 +363,16 @@ def _make_task(
     return task
 
 
-async def _end_strays(execution_id: int, made: WeakSet[asyncio.Task[Any]]) -> None:
+def _tell_fault(execution_id: int, task: asyncio.Task[None]) -> None:
+    """The lane outlives a fault of the runner."""
+    if task.cancelled():
+        logger.error("attempt of execution {} was cancelled", execution_id)
+    elif (error := task.exception()) is not None:
+        logger.opt(exception=error).error("attempt of execution {} broke its lane", execution_id)
+
+
+async def _end_strays(execution_id: int, strays: list[asyncio.Task[Any]]) -> None:
     """Cancel what an attempt left running on the loop of its lane: the next attempt has that loop to itself."""
-    strays = [task for task in made if not task.done()]
-    made.clear()
-    if not strays:
-        return
     for stray in strays:
         logger.warning("执行 {} 结束后仍有未等待的任务，已取消: {}", execution_id, stray.get_name())
         stray.cancel()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice, pairwise
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -285,7 +286,8 @@ def _schedule_warnings(
             yield from _day_warnings(fields)
             yield from _step_warnings(fields)
             if fires:
-                yield from _clock_change_warnings(CronTrigger(schedule.expression, zone, dst_policy), window)
+                trigger = CronTrigger(schedule.expression, zone, dst_policy)
+                yield from (_clock_change_warning(hit, window) for hit in _clock_change_hits(trigger, window))
         case AtSchedule():
             yield from _at_warnings(schedule.at, window)
         case IntervalSchedule():
@@ -354,8 +356,29 @@ def _at_warnings(at: datetime, window: _Window) -> Iterator[Said]:
         )
 
 
-def _clock_change_warnings(trigger: CronTrigger, window: _Window) -> Iterator[Said]:
-    """The next missing and the next repeated time that change what the schedule does."""
+@dataclass(frozen=True, slots=True)
+class ClockChangeHit:
+    """A fire that falls where the clocks change: into hours that are missing, or into hours that happen twice."""
+
+    wall: datetime
+    """What the clock would show at the fire, without a zone."""
+    moment: datetime
+    """When the clocks change, in UTC."""
+    is_gap: bool
+    """True: the wall time does not exist; False: it happens twice."""
+    fires: Literal["skipped", "later", "once", "twice"]
+    """What becomes of it: in a gap `skipped` or `later`, in a fold `once` or `twice`."""
+
+
+def clock_change_hits(
+    trigger: CronTrigger, after: datetime, end_at: datetime | None = None
+) -> Iterator[ClockChangeHit]:
+    """The next missing and the next repeated time, after `after` and before `end_at`, that change what the
+    schedule does. Both moments are aware."""
+    yield from _clock_change_hits(trigger, _Window(zone_of(trigger.zone), after, end_at))
+
+
+def _clock_change_hits(trigger: CronTrigger, window: _Window) -> Iterator[ClockChangeHit]:
     by_elapsed_time = follows_elapsed_time(trigger)
     _, _, hour, *_ = cron_fields(trigger.expression)
     every_hour = len(CronSim(f"0 {hour} * * *", _ANY_DATE).hours) == 24
@@ -367,33 +390,33 @@ def _clock_change_warnings(trigger: CronTrigger, window: _Window) -> Iterator[Sa
         if hit is None:
             continue
         if after > before and gap_matters:
-            yield _gap_warning(hit, moment, trigger, window)
+            skipped = trigger.dst_policy is DstPolicy.SKIP or by_elapsed_time
+            yield ClockChangeHit(hit, moment, is_gap=True, fires="skipped" if skipped else "later")
             gap_matters = False
         elif after < before and fold_matters:
-            yield _fold_warning(hit, window, twice=by_elapsed_time)
+            yield ClockChangeHit(hit, moment, is_gap=False, fires="twice" if by_elapsed_time else "once")
             fold_matters = False
 
 
-def _gap_warning(hit: datetime, moment: datetime, trigger: CronTrigger, window: _Window) -> Said:
-    skipped = trigger.dst_policy is DstPolicy.SKIP or follows_elapsed_time(trigger)
-    instead = window.says(moment)
-    outcome = (
-        Said("is skipped", "被跳过") if skipped else Said(f"fires at {instead} instead", f"改在 {instead} 触发")
-    )
+def _clock_change_warning(hit: ClockChangeHit, window: _Window) -> Said:
+    instead = window.says(hit.moment)
+    outcome = {
+        "skipped": Said("is skipped", "被跳过"),
+        "later": Said(f"fires at {instead} instead", f"改在 {instead} 触发"),
+        "once": Said("only the first time", "只在第一次触发"),
+        "twice": Said("both times", "两次都触发"),
+    }[hit.fires]
+    if hit.is_gap:
+        return Said(
+            f"falls in a DST gap: {hit.wall:%Y-%m-%d %H:%M} does not exist in {window.zone} (clocks go forward)"
+            f" and {outcome.en}; {_CLOCK_REMEDY.en}",
+            f"落在夏令时缺口：{hit.wall:%Y-%m-%d %H:%M} 在 {window.zone} 不存在（时钟拨快），"
+            f"{outcome.zh}；{_CLOCK_REMEDY.zh}",
+        )
     return Said(
-        f"falls in a DST gap: {hit:%Y-%m-%d %H:%M} does not exist in {window.zone} (clocks go forward)"
-        f" and {outcome.en}; {_CLOCK_REMEDY.en}",
-        f"落在夏令时缺口：{hit:%Y-%m-%d %H:%M} 在 {window.zone} 不存在（时钟拨快），"
-        f"{outcome.zh}；{_CLOCK_REMEDY.zh}",
-    )
-
-
-def _fold_warning(hit: datetime, window: _Window, *, twice: bool) -> Said:
-    outcome = Said("both times", "两次都触发") if twice else Said("only the first time", "只在第一次触发")
-    return Said(
-        f"falls in a DST fold: {hit:%Y-%m-%d %H:%M} happens twice in {window.zone} (clocks go back)"
+        f"falls in a DST fold: {hit.wall:%Y-%m-%d %H:%M} happens twice in {window.zone} (clocks go back)"
         f" and fires {outcome.en}; {_CLOCK_REMEDY.en}",
-        f"落在夏令时重叠：{hit:%Y-%m-%d %H:%M} 在 {window.zone} 出现两次（时钟回拨），"
+        f"落在夏令时重叠：{hit.wall:%Y-%m-%d %H:%M} 在 {window.zone} 出现两次（时钟回拨），"
         f"{outcome.zh}；{_CLOCK_REMEDY.zh}",
     )
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock
 from app.core.errors import SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution, ExecutionState
+from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
 from app.scheduler.breaker import Phase
 from app.scheduler.circuits import ReportOutcome
 from app.scheduler.context import CurrentExecution, enter_execution
@@ -306,17 +307,15 @@ class Runner:
     async def _perform(self, running: Running) -> None:
         executor = self.service.get_executor(running.attempt.execution.task_type)
         policy = _policy_of(running.attempt.execution, executor)
-        # Closed for good at the end: a task or thread that the executor left behind could otherwise open another
-        # transaction with it, and on SQLite hold the write lock for ever.
-        session = self.sessions(close_resets_only=False)
+        session = open_session(self.sessions)
         try:
             result, stop = await self._result(running, session)
         except BaseException:
-            _discard(session)
+            discard(session)
             raise
         running.recording = True
         end = partial(self._end, running, session, result, stop, policy)
-        if executor is not None and executor.lane == "loop" and _is_touched(session):
+        if executor is not None and executor.lane == "loop" and is_touched(session):
             # A commit waits for the disk and for locks: never on the application's loop.
             await _to_its_end(asyncio.to_thread(end))
         else:
@@ -335,10 +334,10 @@ class Runner:
         try:
             if running.abandoned:
                 return
-            if result.success and _is_touched(session):
+            if result.success and is_touched(session):
                 unrecorded = self._commit_with(running, session, result, policy)
         finally:
-            _discard(session)
+            discard(session)
         if unrecorded is not None:
             self._record(running, unrecorded, stop, policy)
 
@@ -346,11 +345,13 @@ class Runner:
         """What the executor returned, or what stopped it."""
         execution = running.attempt.execution
         limit = self._limit(running)
+        work = self.service.execute_task(execution.task_id or 0, execution.task_type, execution.params, session)
         try:
-            async with asyncio.timeout(limit):
-                result = await self.service.execute_task(
-                    execution.task_id or 0, execution.task_type, execution.params, session
-                )
+            if limit is None:
+                result = await work
+            else:
+                async with asyncio.timeout(limit):
+                    result = await work
         except TimeoutError:
             return stopped_result(TIMED_OUT, limit), TIMED_OUT
         except asyncio.CancelledError as error:
@@ -373,7 +374,7 @@ class Runner:
         result: still to be recorded; a failure if the Session could not be committed.
         """
         try:
-            if not _has_writes(session):
+            if not has_writes(session):
                 session.rollback()
                 return result
             finish = self._finish_of(running, result, None, policy)
@@ -385,7 +386,7 @@ class Runner:
                 logger.warning("执行 {} 已被其他节点接管，其写入已回滚", finish.execution_id)
                 self.on_settled(finish.execution_id, None)
         except Exception as error:  # noqa: BLE001 - whatever the executor left in its Session
-            _roll_back(session)
+            roll_back(session)
             logger.opt(exception=error).error("执行 {} 的会话无法提交", running.attempt.execution_id)
             return TaskExecutionResult.failure_result(
                 message="执行器报告成功，但其数据库会话无法提交",
@@ -544,45 +545,6 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.shield(task)
     task.result()
-
-
-def _discard(session: Session) -> None:
-    """Roll back what is open and close the Session for good."""
-    if _is_touched(session):
-        _roll_back(session)
-        session.close()
-    else:
-        session.bind = None  # closing one that was never used costs a third of a short attempt; this does as well
-
-
-def _roll_back(session: Session) -> None:
-    """Roll back, also where that fails (a lost connection, a Session left half-way): then drop the connection."""
-    try:
-        session.rollback()
-    except Exception as error:  # noqa: BLE001 - the outcome is recorded elsewhere; this Session is thrown away
-        logger.warning("会话回滚失败，其连接已丢弃: {}", error)
-        session.invalidate()
-
-
-def _is_touched(session: Session) -> bool:
-    """Whether there is anything to commit, roll back or close. For a third of a short attempt's time, an untouched
-    Session would be closed in vain."""
-    return session.in_transaction() or bool(session.identity_map or session.new or session.deleted)
-
-
-def _has_writes(session: Session) -> bool:
-    """Whether committing `session` would change the database; what is pending is flushed to find out.
-
-    On SQLite the driver knows: its transaction opens with the first write. Elsewhere an open transaction counts.
-    """
-    if not session.in_transaction():
-        return False
-    session.flush()
-    connection = session.connection()
-    if connection.dialect.name != "sqlite":
-        return True
-    driver = connection.connection.driver_connection
-    return bool(driver is not None and driver.in_transaction)
 
 
 def _cancel_soon(running: Running) -> None:

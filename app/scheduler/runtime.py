@@ -24,7 +24,7 @@ from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import Conflict, InvalidRequest, NotFound, SchedulerError, SchedulerUnavailable
 from app.core.redaction import refuse_masks, restore
-from app.db.database import SessionLocal
+from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
@@ -39,6 +39,7 @@ from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.description import Language
+from app.scheduler.doctor.schedules import Report, ScheduleDoctor
 from app.scheduler.engines.choice import courier_of, make_engine, prepare
 from app.scheduler.engines.pool import NodeParts
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
@@ -65,8 +66,8 @@ from app.scheduler.tasks import TaskStore
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
-FIRE_BATCH = 500
-LAUNCH_BATCHES = 40
+FIRE_BATCH = 1_000
+LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 WAIT_POLL_SECONDS = 0.5
@@ -190,10 +191,11 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = journal or Journal(self.engine)
+        self.journal = journal or Journal(journal_engine(self.engine, self.settings))
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
+        self._doctor = ScheduleDoctor(sessions)
         self._courier = courier_of(self.settings)
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
         self._declared: dict[str, TaskDefinition] = {}
@@ -308,6 +310,7 @@ class Runtime:
     def close(self) -> None:
         """Make durable what was handed in and let go of the database; a later use opens it again. Blocks."""
         self.journal.close()
+        self.journal.engine.dispose()
         self.engine.dispose()
 
     async def drain(self, timeout: float | None) -> None:
@@ -677,6 +680,20 @@ class Runtime:
             example = Example("executor", name, name)
             found.append(Finding(FindingKind.LOOP_HELD, Severity.WARNING, 1, (example,)))
         return found
+
+    def examine_schedules(self, days: int) -> Report:
+        """What the coming days of all active tasks will hurt. Blocks, for seconds where there are thousands.
+
+        Raises:
+            InvalidRequest: `days` is out of range.
+        """
+        runners = sum(node.role in ("all", "worker") for node in self.history.nodes())
+        return self._doctor.examine(
+            self.clock.now(),
+            days=days,
+            known_types=self.service.executors().keys(),
+            lanes=max(1, runners) * self.settings.scheduler_concurrency,
+        )
 
     def definition(self, values: Mapping[str, Any]) -> TaskDefinition:
         """A task definition from plain values, in the scheduler's zone where they name none.

@@ -7,6 +7,7 @@ interpolated inside a bucket of it, as Prometheus' `histogram_quantile` does.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -61,6 +62,15 @@ class Durations:
                 return float(lower + (BOUNDS[bucket] - lower) * (rank - below) / count)
             below += count
         return float(BOUNDS[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How long the runs of a task took."""
+
+    runs: int
+    mean_seconds: float
+    durations: Durations
 
 
 @dataclass(slots=True)
@@ -137,6 +147,34 @@ class Statistics:
             for task_type, state, bucket, count in session.execute(query):
                 _add(found[task_type], state, bucket, count)
         return dict(found)
+
+    def by_task(
+        self, period: Period, now: datetime, *, task_ids: Collection[int] | None = None
+    ) -> dict[int, Measured]:
+        """How long what ended in the period up to `now` took, by stored task; of all tasks, or of `task_ids`."""
+        query = select(
+            executions.c.task_id, _bucket().label("bucket"), func.count(), func.sum(executions.c.duration_seconds)
+        ).where(
+            executions.c.finished_at >= now - period.length,
+            executions.c.finished_at.is_not(None),
+            executions.c.task_id.is_not(None),
+            executions.c.duration_seconds.is_not(None),
+            executions.c.state.in_([state.value for state in _RAN]),
+        )
+        if task_ids is not None:
+            query = query.where(executions.c.task_id.in_(task_ids))
+        counts: dict[int, Durations] = defaultdict(Durations)
+        totals: Counter[int] = Counter()
+        seconds: dict[int, float] = defaultdict(float)
+        with self._sessions() as session:
+            for task_id, bucket, count, total in session.execute(query.group_by(executions.c.task_id, "bucket")):
+                counts[task_id].counts[bucket] += count
+                totals[task_id] += count
+                seconds[task_id] += total
+        return {
+            task_id: Measured(totals[task_id], seconds[task_id] / totals[task_id], durations)
+            for task_id, durations in counts.items()
+        }
 
 
 def _add(summary: Summary, state: str, bucket: int, count: int) -> None:

@@ -37,6 +37,8 @@ from app.scheduler.repeats import Repeats
 
 Lane = Literal["thread", "loop"]
 
+_lazy_logger = logger.opt(lazy=True)
+
 
 class TaskStatus(str, Enum):  # noqa: UP042 - as the seed has it
     """Status of one attempt. There is no fourth: the life of a request is `ExecutionState`."""
@@ -299,7 +301,7 @@ class SchedulerService:
         """
         started = perf_counter()
         logger.info("开始执行任务 {} (类型: {})", task_id, task_type)
-        logger.opt(lazy=True).debug("任务参数: {}", lambda: redact(task_params))
+        _lazy_logger.debug("任务参数: {}", lambda: redact(task_params))
         try:
             executor = self.check(task_type, task_params)
             result: TaskExecutionResult = _checked(await executor.execute(task_id, task_params, db), executor)

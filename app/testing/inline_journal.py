@@ -24,7 +24,6 @@ class InlineJournal(Journal):
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(engine)
-        self._database = engine
         self._loop = loop
         self._deferred: set[asyncio.Task[None]] = set()
 
@@ -73,7 +72,7 @@ class InlineJournal(Journal):
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _store_now(self, write: Write[T]) -> T:
-        with self._database.connect() as connection:
+        with self.engine.connect() as connection:
             begin_write(connection)
             (outcome,) = type(write).apply_all(connection, [write])
             connection.commit()

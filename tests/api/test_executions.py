@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi import FastAPI
@@ -146,6 +147,19 @@ def test_with_tokens_nobody_is_anonymous_and_a_revoked_one_is_worth_nothing(
         revoke_token(session, "viewer")
         session.commit()
     assert client.get(f"{API}/tasks", headers=headers).status_code == 401
+
+
+def test_a_token_is_revoked_whatever_its_name(
+    client: TestClient, application: FastAPI, tokens: dict[str, str]
+) -> None:
+    headers = {"authorization": f"Bearer {tokens['admin']}"}
+    for name in ("team/reader", "a b", "100%", "读者", "?#"):
+        assert (
+            client.post(f"{API}/tokens", json={"name": name, "role": "viewer"}, headers=headers).status_code == 201
+        )
+        revoked = client.delete(f"{API}/tokens/{quote(name, safe='')}", headers=headers)
+        assert revoked.status_code == 204, name
+    assert client.delete(f"{API}/tokens/nobody", headers=headers).status_code == 404
 
 
 def test_tokens_are_hashed_at_rest(application: FastAPI, tokens: dict[str, str], tmp_path: Any) -> None:

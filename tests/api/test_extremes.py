@@ -62,6 +62,9 @@ def test_moments_beyond_the_calendar_are_refused_by_name(client: TestClient, mom
         "until": client.get(f"{API}/executions", params={"until": moment}),
         "at": client.get(f"{API}/tasks/{task['id']}/explain", params={"at": moment}),
     }
+    for bound in ("start_at", "end_at"):
+        body = json.dumps({"name": "x", "task_type": "work", bound: moment})
+        answers[bound] = send(client, "POST", "/tasks", body)
     for field, answer in answers.items():
         assert answer.status_code == 422, answer.text
         assert fields(answer) == {field}

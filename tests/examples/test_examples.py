@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
+from app.core.config import Settings
+from app.factory import create_app
+from app.models.api_token import create_token
 from app.services import scheduler_service_examples as examples
 from app.services.scheduler_service import SchedulerService
 from app.testing.sandbox import Sandbox
-from tests.support import running
+from tests.support import Recorder, fail_with, running, until
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -32,19 +37,24 @@ async def test_every_example_runs(tmp_path: Path) -> None:
     assert outcomes["example_ad_hoc_job"] == ["ran"]
 
 
-def snippets() -> list[str]:
-    """The Python of README.md, in its order."""
-    return re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def snippet(words: str) -> str:
+    """The Python of README.md that has these words in it."""
+    found = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (wanted,) = (one for one in found if words in one)
+    return str(wanted)
+
+
+WRITE = "class GreetingExecutor"
 
 
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, register, use, measure, _ = snippets()
+    use = snippet('"greet", "greeting"')
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
             names: dict[str, Any] = {"session": session}
-            exec(write, names)
-            exec(register, names)
+            exec(snippet(WRITE), names)
+            exec(snippet("def register_executors"), names)
             names["register_executors"]()
             service.start()
             body = "async def use():\n    " + use.replace("\n", "\n    ") + "\n    return result\n"
@@ -52,15 +62,39 @@ async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.Mon
             result = await names["use"]()
             session.commit()
         assert result.message == "Hello, Ada"
+        measure = snippet("class LetterExecutor")
         exec("async def measure():\n    " + measure.replace("\n", "\n    "), names)
         await names["measure"]()
         assert isinstance(service, SchedulerService)
 
 
 async def test_the_readmes_test_passes(scheduler_sandbox: Sandbox) -> None:
-    write, *_, test = snippets()
     names: dict[str, Any] = {}
-    exec(write, names)
-    exec(test, names)
+    exec(snippet(WRITE), names)
+    exec(snippet("scheduler_sandbox"), names)
     await names["test_the_team_is_greeted_every_weekday"](scheduler_sandbox)
     assert scheduler_sandbox.runs(), "the snippet has run something"
+
+
+async def test_the_readmes_client_asks_a_server(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(snippet(WRITE), names)
+    application = create_app(Settings(database_url=sqlite_url))
+    application.state.service.register_executor(names["GreetingExecutor"]())
+    application.state.service.register_executor(Recorder("broken", fail_with(ValueError("坏"))))
+    with application.state.runtime.sessions() as session:
+        token = create_token(session, "script", "operator")
+        session.commit()
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    failed = await application.state.service.enqueue("broken")
+    await application.state.service.wait(failed.id, timeout=30)
+    use = snippet("SchedulerClient").replace("http://127.0.0.1:8000", url).replace("ch_…", token)
+    await asyncio.to_thread(exec, use, names)
+    server.should_exit = True
+    await serving
+    assert names["done"].message == "Hello, Ada"
+    assert names["failed"].id == failed.id
+    assert capsys.readouterr().out == "task 7 does not exist\n"

@@ -1,0 +1,220 @@
+"""The schedule doctor: plays the coming days of all active tasks and says what will hurt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.errors import InvalidRequest
+from app.models.scheduled_task import ScheduledTask
+from app.scheduler.arming import trigger_of
+from app.scheduler.attention import Severity
+from app.scheduler.description import Said
+from app.scheduler.doctor.clock_changes import clock_change_findings
+from app.scheduler.doctor.findings import Finding, Kind, TaskRef, counted
+from app.scheduler.doctor.herds import herd_findings
+from app.scheduler.doctor.load import key_findings, lanes_findings, overlap_findings
+from app.scheduler.doctor.timetable import Timetable, Watched, tasks_on
+from app.scheduler.statistics import Period, Statistics
+from app.scheduler.triggers import ScheduleTrigger
+
+MAX_DAYS = 366
+MAX_TASKS = 100_000
+"""Tasks that are looked at, the oldest first."""
+FRESH_SECONDS = 60
+"""So old a report may answer the same question again: a dashboard asks often, and the work takes seconds."""
+_CHUNK = 1000
+
+tasks = ScheduledTask.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the schedules of a span come to."""
+
+    since: datetime
+    until: datetime
+    task_count: int
+    """Active tasks that were looked at."""
+    fire_count: int
+    """Fires in the span; an estimate where `notes` says so."""
+    findings: tuple[Finding, ...]
+    """Worst first."""
+    notes: tuple[Said, ...]
+    """Where the look was bounded, and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Patients:
+    """The active tasks, read."""
+
+    timed: list[tuple[ScheduleTrigger, Watched]]
+    count: int
+    broken: list[TaskRef]
+    """Their schedule cannot be read."""
+    homeless: dict[str, list[TaskRef]]
+    """By executor type: nobody is registered for it."""
+    over: frozenset[int]
+    """Tasks whose schedule has ended, and that have fired."""
+
+
+class ScheduleDoctor:
+    """Reads the active tasks and their measured durations; writes nothing. Blocks for seconds where there are
+    thousands of schedules: not for an event loop."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._sessions = sessions
+        self._lock = threading.Lock()
+        self._last: tuple[tuple[object, ...], Report] | None = None
+
+    def examine(self, now: datetime, *, days: int, known_types: Collection[str], lanes: int) -> Report:
+        """What the `days` after `now` bring. `lanes`: attempts that all nodes together can run at a time.
+
+        Raises:
+            InvalidRequest: `days` is out of range.
+        """
+        if not 1 <= days <= MAX_DAYS:
+            raise InvalidRequest.of("days", f"days is from 1 to {MAX_DAYS}")
+        question = (days, frozenset(known_types), lanes)
+        with self._lock:  # of several who ask at once, one works
+            if self._last is not None:
+                asked, report = self._last
+                if asked == question and abs(now - report.since) < timedelta(seconds=FRESH_SECONDS):
+                    return report
+            report = self._examine(now, now + timedelta(days=days), known_types, lanes)
+            self._last = (question, report)
+            return report
+
+    def _examine(self, now: datetime, until: datetime, known_types: Collection[str], lanes: int) -> Report:
+        with self._sessions() as session:
+            patients = _read(session, known_types)
+        timetable = Timetable.of(patients.timed, now, until)
+        measured = Statistics(self._sessions).by_task(Period.WEEK, now)
+        durations = {task_id: known.durations.quantile(0.95) or 0.0 for task_id, known in measured.items()}
+        found = [
+            *_broken(patients),
+            *_homeless(patients),
+            *_silent(timetable, patients),
+            *overlap_findings(timetable, measured),
+            *key_findings(timetable, measured),
+            *lanes_findings(timetable, measured, lanes),
+            *herd_findings(timetable, lanes=lanes, durations=durations),
+            *clock_change_findings(timetable),
+        ]
+        order = list(Severity)
+        return Report(
+            since=now,
+            until=until,
+            task_count=patients.count,
+            fire_count=timetable.fire_count,
+            findings=tuple(sorted(found, key=lambda finding: order.index(finding.severity))),
+            notes=tuple(_notes(timetable, patients)),
+        )
+
+
+def _read(session: Session, known_types: Collection[str]) -> _Patients:
+    columns = (*(tasks.c[name] for name in _COLUMNS),)
+    query = select(*columns).where(tasks.c.is_active).order_by(tasks.c.id).limit(MAX_TASKS)
+    found = _Patients([], 0, [], {}, frozenset())
+    count, over = 0, set()
+    for row in session.execute(query.execution_options(yield_per=_CHUNK)):
+        count += 1
+        ref = TaskRef(row.id, row.name)
+        if row.task_type not in known_types:
+            found.homeless.setdefault(row.task_type, []).append(ref)
+        if row.exhausted_at is not None and row.last_run_at is not None:
+            over.add(row.id)
+        try:
+            trigger = trigger_of(row)
+        except InvalidRequest:
+            found.broken.append(ref)
+        else:
+            if trigger is not None:
+                found.timed.append((trigger, _watched(row)))
+    return _Patients(found.timed, count, found.broken, found.homeless, frozenset(over))
+
+
+_COLUMNS = (
+    *("id", "name", "task_type", "jitter_seconds", "overlap_policy", "concurrency_key", "concurrency_limit"),
+    *("schedule_type", "schedule_expression", "timezone", "dst_policy", "start_at", "end_at", "created_at"),
+    *("exhausted_at", "last_run_at"),
+)
+
+
+def _watched(row: Row[tuple[object, ...]]) -> Watched:
+    return Watched(*(getattr(row, name) for name in Watched._fields))
+
+
+def _broken(patients: _Patients) -> Iterator[Finding]:
+    if patients.broken:
+        number = len(patients.broken)
+        yield Finding(
+            kind=Kind.UNREADABLE_SCHEDULE,
+            severity=Severity.ERROR,
+            tasks=tuple(patients.broken),
+            sentence=Said(
+                f"the schedule of {counted(number, 'task')} cannot be read: nothing fires",
+                f"{number} 个任务的计划无法解析：不会触发",
+            ),
+            remedy=Said(
+                "change the schedule; `contenthub task show NAME` says what is wrong with it",
+                "请修改计划；`contenthub task show NAME` 会说明哪里有误",
+            ),
+        )
+
+
+def _homeless(patients: _Patients) -> Iterator[Finding]:
+    for task_type, concerned in sorted(patients.homeless.items()):
+        yield Finding(
+            kind=Kind.UNKNOWN_EXECUTOR,
+            severity=Severity.ERROR,
+            tasks=tuple(concerned),
+            sentence=Said(
+                f"no executor is registered for {task_type!r}: what {counted(len(concerned), 'task')} of it fires"
+                f" is parked",
+                f"没有为 {task_type!r} 注册执行器：它的 {len(concerned)} 个任务触发之后会被搁置",
+            ),
+            remedy=Said(
+                "register it in app/factory.py, or change or pause the tasks",
+                "请在 app/factory.py 中注册，或修改、暂停这些任务",
+            ),
+        )
+
+
+def _silent(timetable: Timetable, patients: _Patients) -> Iterator[Finding]:
+    silent = [task for task in tasks_on(timetable.silent()) if task.id not in patients.over]
+    if silent:
+        yield Finding(
+            kind=Kind.NEVER_FIRES,
+            severity=Severity.WARNING,
+            tasks=tuple(TaskRef(task.id, task.name) for task in silent),
+            sentence=Said(
+                f"{counted(len(silent), 'active task')} will never fire: no date matches, or their time is over",
+                f"{len(silent)} 个启用的任务永远不会触发：没有符合的日期，或时间已过",
+            ),
+            remedy=Said(
+                "change the schedule or end_at, or pause or delete the tasks",
+                "请修改计划或 end_at，或暂停、删除这些任务",
+            ),
+        )
+
+
+def _notes(timetable: Timetable, patients: _Patients) -> Iterator[Said]:
+    cut = [rhythm for rhythm in timetable.rhythms if not rhythm.is_whole]
+    if cut:
+        shortest = min(rhythm.until for rhythm in cut).isoformat(timespec="seconds")
+        yield Said(
+            f"{counted(len(cut), 'schedule')} fire too often to be followed to the end: herds that only they make"
+            f" are looked for up to {shortest}, and their fires are an estimate",
+            f"{len(cut)} 个计划触发太频繁，无法跟到最后：只由它们造成的拥挤看到 {shortest} 为止，"
+            f"它们的触发次数是估计值",
+        )
+    if patients.count == MAX_TASKS:
+        yield Said(
+            f"only the {MAX_TASKS:,} oldest active tasks were looked at", f"只看了最早的 {MAX_TASKS} 个启用的任务"
+        )
