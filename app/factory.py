@@ -16,11 +16,14 @@ from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
+from app.executors.alert_delivery import AlertDeliveryExecutor
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
 from app.models.content import ensure_default_account
 from app.observability.logs import configure_logs
+from app.observability.requests import REQUEST_SPANS
+from app.observability.telemetry import observe
 from app.scheduler.runtime import Runtime, build_service, package_version, runtime_of
 from app.services.scheduler_service import SchedulerService, scheduler_service
 
@@ -30,6 +33,7 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(ContentGenerationExecutor(settings))
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
+    service.register_executor(AlertDeliveryExecutor())
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:
@@ -42,10 +46,25 @@ def create_service(settings: Settings, *, role: str = "all") -> SchedulerService
     return service
 
 
+def make_site_folder(settings: Settings) -> None:
+    """The folder that `publishing` writes to and `/site` shows.
+
+    Raises:
+        InvalidRequest: it cannot be made.
+    """
+    folder = settings.publish_directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest.of(
+            "PUBLISH_DIRECTORY", f"{folder} cannot be made: {error.strerror}; name another folder"
+        ) from error
+
+
 def prepare_database(runtime: Runtime) -> None:
     """Bring the schema to head, make sure the first account and the folder of the site exist. Blocks."""
     runtime.prepare_database()
-    runtime.settings.publish_directory.mkdir(parents=True, exist_ok=True)
+    make_site_folder(runtime.settings)
     with runtime.sessions() as session:
         ensure_default_account(session)
         session.commit()
@@ -70,14 +89,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     if settings is None:
         settings = get_settings()
-        configure_logs(settings.log_level, settings.log_format)
-        configure(settings)
         service = scheduler_service
+        configure_logs(settings.log_level, settings.log_format, lambda: runtime_of(service).tracer.ids())
+        configure(settings)
         service.attach(Runtime(service, settings=settings, sessions=SessionLocal, role=settings.scheduler_role))
         register_executors(service, settings)
     else:
         service = create_service(settings, role=settings.scheduler_role)
     runtime = runtime_of(service)
+    telemetry = observe(runtime)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -90,14 +110,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     yield
         finally:
             await service.drain()
+            await asyncio.to_thread(telemetry.close)
             await asyncio.to_thread(runtime.close)
 
-    app = FastAPI(title="ContentHub Scheduler", version=package_version(), lifespan=lifespan)
+    app = FastAPI(
+        title="ContentHub Scheduler",
+        version=package_version(),
+        lifespan=lifespan,
+        telemetry=REQUEST_SPANS,
+    )
     app.state.settings = settings
     app.state.service = service
     app.state.runtime = runtime
     install_api(app)
-    install_metrics(app)
+    install_metrics(app, telemetry)
     app.state.agents = _install_agents(app) if settings.mcp_enabled else nullcontext
     install_dashboard(app)
     # Not checked here: the folder is made at boot, by `prepare_database`.

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from app.api import administration, doctor, executions, flow, insight, live, session, status, tasks
+from app.api import administration, alerts, doctor, executions, flow, insight, live, session, status, tasks
 from app.api.body_limit import BodyLimit
 from app.api.problems import FieldProblem, Problem, install_problems
 from app.api.schemas import ChangesAnswer
@@ -30,6 +30,7 @@ def install_api(app: FastAPI) -> None:
         flow.router,
         insight.router,
         doctor.router,
+        alerts.router,
         status.router,
         live.router,
         session.router,

@@ -12,7 +12,7 @@ from app.api.auth import RuntimeOf, Viewer
 from app.api.problems import documented
 from app.scheduler.attention import Severity
 from app.scheduler.description import Language
-from app.scheduler.doctor.findings import Finding, Kind
+from app.scheduler.doctor.findings import Finding, ScheduleFindingKind
 from app.scheduler.doctor.schedules import MAX_DAYS, Report
 
 router = APIRouter(prefix="/doctor", tags=["insight"])
@@ -40,7 +40,7 @@ class ProposedJitter(BaseModel):
 class ScheduleFinding(BaseModel):
     """Something that will hurt."""
 
-    kind: Kind
+    kind: ScheduleFindingKind
     severity: Severity
     sentence: str = Field(
         examples=["120 tasks fire at the same moment, 30 times, first at 2030-01-08T09:00:00+00:00: …"]

@@ -21,7 +21,11 @@ from app.api.schemas import (
     ExecutionPage,
     LogAnswer,
     LogPage,
+    RelativeAnswer,
     SearchText,
+    SignalAnswer,
+    SignalBody,
+    StepAnswer,
 )
 from app.core.errors import InvalidRequest
 from app.models.task_execution import ExecutionState
@@ -39,9 +43,10 @@ def list_executions(
     _caller: Viewer,
     state: Annotated[list[ExecutionState] | None, Query(description="Any of these states.")] = None,
     task_id: Annotated[int | None, Query(ge=1, lt=2**63, description="Of this task.")] = None,
+    parent_id: Annotated[int | None, Query(ge=1, lt=2**63, description="Only children of this one.")] = None,
     task_type: Annotated[SearchText | None, Query(description="Of this executor type.")] = None,
     trigger: Annotated[
-        SearchText | None, Query(description="What asked for it: schedule, catch_up, manual, api, code.")
+        SearchText | None, Query(description="What asked for it: schedule, catch_up, manual, api, code, parent.")
     ] = None,
     since: Annotated[Moment | None, Query(description="Recorded at or after; with its offset.")] = None,
     until: Annotated[Moment | None, Query(description="Recorded before; with its offset.")] = None,
@@ -52,7 +57,8 @@ def list_executions(
     """Executions, newest first. A page of a search may hold fewer than `limit` and yet not be the last: go on
     while there is a `next_cursor`."""
     before_id = cursors.decode(cursor)
-    searches = task_id is None and any(item is not None for item in (task_type, trigger, since, until, search))
+    is_indexed = task_id is not None or parent_id is not None
+    searches = not is_indexed and any(item is not None for item in (task_type, trigger, since, until, search))
     horizon = runtime.history.horizon(before_id) if searches else 0
     found = runtime.history.page(
         before_id=before_id,
@@ -60,6 +66,7 @@ def list_executions(
         limit=limit + 1,
         states=state or (),
         task_id=task_id,
+        parent_id=parent_id,
         task_type=task_type,
         trigger=trigger,
         since=since,
@@ -110,10 +117,18 @@ async def enqueue_many(
 
 @router.get("/{execution_id}", summary="Show an execution", responses=documented(404))
 def get_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Viewer) -> ExecutionDetail:
-    """One execution with its attempts."""
-    execution = runtime.history.get(execution_id)
-    attempts = [AttemptAnswer.model_validate(attempt) for attempt in runtime.history.attempts(execution_id)]
-    return ExecutionDetail(**ExecutionAnswer.model_validate(execution).__dict__, attempts=attempts)
+    """One execution with its attempts, its steps and signals, its parent and its children."""
+    history = runtime.history
+    execution = history.get(execution_id)
+    parent = history.find(execution.parent_id) if execution.parent_id is not None else None
+    return ExecutionDetail(
+        **ExecutionAnswer.model_validate(execution).__dict__,
+        attempts=[AttemptAnswer.model_validate(attempt) for attempt in history.attempts(execution_id)],
+        steps=[StepAnswer.model_validate(step) for step in history.steps(execution_id)],
+        signals=[SignalAnswer.model_validate(signal) for signal in history.signals(execution_id)],
+        parent=RelativeAnswer.model_validate(parent) if parent is not None else None,
+        children=[RelativeAnswer.model_validate(child) for child in history.children(execution_id)],
+    )
 
 
 @router.get("/{execution_id}/logs", summary="Read an execution's log", responses=documented(404))
@@ -134,11 +149,27 @@ def get_logs(
 
 @router.post("/{execution_id}/cancel", summary="Cancel an execution", responses=documented(404, 409))
 async def cancel_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Operator) -> ExecutionAnswer:
-    """A waiting one is cancelled at once; a running one as soon as its code lets go."""
+    """A waiting one is cancelled at once; a running one as soon as its code lets go. Its children go with it."""
     return ExecutionAnswer.model_validate(await runtime.cancel(execution_id))
 
 
 @router.post("/{execution_id}/retry", summary="Retry an execution", responses=documented(404, 409))
 async def retry_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Operator) -> ExecutionAnswer:
-    """Run a failed, cancelled or parked execution again, as a further attempt."""
+    """Run a failed, cancelled or parked execution again, as a further attempt: from the step that failed."""
     return ExecutionAnswer.model_validate(await runtime.retry(execution_id))
+
+
+@router.post(
+    "/{execution_id}/signals", status_code=201, summary="Signal to an execution", responses=documented(404, 409)
+)
+async def signal_execution(
+    execution_id: ExecutionId,
+    request: Annotated[
+        SignalBody, Body(examples=[{"name": "approved", "payload": {"by": "ops", "comment": "looks good"}}])
+    ],
+    runtime: RuntimeOf,
+    caller: Operator,
+) -> SignalAnswer:
+    """What its code waits for, or will wait for: the signal is kept until then, and taken once."""
+    signal = await runtime.signal(execution_id, request.name, request.payload, db=None, signalled_by=caller.name)
+    return SignalAnswer.model_validate(signal)

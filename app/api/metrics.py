@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from fastapi import FastAPI, Response
 
 from app.api.auth import Viewer
+from app.observability.telemetry import Telemetry
 
 
-def install_metrics(app: FastAPI) -> None:
-    """Add `/metrics` to `app`. Without `prometheus-client` nothing is imported, counted or served."""
-    if find_spec("prometheus_client") is None:
+def install_metrics(app: FastAPI, telemetry: Telemetry) -> None:
+    """Add `/metrics` to `app`, if there is something to show."""
+    metrics = telemetry.prometheus
+    if metrics is None:
         return
-    from app.observability.prometheus import PrometheusMetrics  # an extra
-
-    metrics = PrometheusMetrics(app.state.runtime)
 
     @app.get("/metrics", include_in_schema=False)
     def show_metrics(_caller: Viewer) -> Response:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, field_serializer
 
 from app.core.redaction import redact
+from app.models.execution_step import StepKind
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
 from app.scheduler.attention import Kind, Severity
@@ -132,6 +133,11 @@ class ExecutionAnswer(_Answer):
     duration_seconds: float | None
     progress: float | None
     progress_message: str | None
+    parent_id: int | None = Field(description="The execution that spawned it.")
+    child_key: str | None = Field(description="What its parent calls it.")
+    trace_id: str | None = Field(
+        description="Under this id a tracing backend shows what asked for the execution, and its attempts."
+    )
     rate_limit: dict[str, Any] | None = Field(
         description="A rate limit of its own, with the bucket it draws on.", examples=[None]
     )
@@ -162,8 +168,65 @@ class AttemptAnswer(_Answer):
     traceback: str | None
 
 
+class StepAnswer(_Answer):
+    """A step that finished, or a wait; one that is not over yet has no `finished_at`."""
+
+    kind: StepKind
+    name: str = Field(examples=["draft"])
+    position: int | None = Field(description="Its place in the order of calls; null: called by a task of its own.")
+    attempt: int
+    started_at: datetime
+    finished_at: datetime | None
+    due_at: datetime | None = Field(description="When the wait ends by itself.")
+    result: Any = Field(description="What it returned; of a signal: `payload`, or `timed_out`.")
+
+    @field_serializer("result")
+    def _masked(self, result: Any) -> Any:
+        return redact({self.name: result})[self.name]
+
+
+class SignalAnswer(_Answer):
+    """A signal that an execution was sent; the first wait that has taken it set `consumed_at`."""
+
+    id: int
+    name: str = Field(examples=["approved"])
+    payload: Any
+    signalled_by: str | None
+    signalled_at: datetime
+    consumed_at: datetime | None
+
+    @field_serializer("payload")
+    def _masked(self, payload: Any) -> Any:
+        return redact({self.name: payload})[self.name]
+
+
+class SignalBody(BaseModel):
+    """A signal to send."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^#\x00-\x1f\x7f]+$", examples=["approved"])
+    payload: Any = None
+
+
+class RelativeAnswer(_Answer):
+    """A parent or a child, in short."""
+
+    id: int
+    child_key: str | None
+    task_type: str
+    state: ExecutionState
+    reason: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
 class ExecutionDetail(ExecutionAnswer):
     attempts: list[AttemptAnswer]
+    steps: list[StepAnswer] = Field(description="The first 1000, in their order.")
+    signals: list[SignalAnswer] = Field(description="The first 1000, in their order.")
+    parent: RelativeAnswer | None
+    children: list[RelativeAnswer] = Field(description="The last 200; list by `parent_id` for all.")
 
 
 class ExecutionPage(BaseModel):

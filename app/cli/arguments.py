@@ -1,4 +1,7 @@
-"""What is typed on the command line, read into values: durations, moments, JSON."""
+"""What is typed on the command line, read into values: durations, moments, JSON.
+
+Given to an option as its `parser`, so that a refusal names the option.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,11 @@ def duration(text: str) -> float:
     if re.fullmatch(rf"(?:{_DURATION_PART.pattern})+", folded):
         return sum(float(amount) * _UNITS[unit] for amount, unit in _DURATION_PART.findall(folded))
     raise typer.BadParameter(f"{text!r} is no duration; write one such as 30s, 5m, 1h30m, 2d or 1w")
+
+
+def duration_option(name: str, help: str) -> Any:  # noqa: A002 - typer's own word
+    """An option whose value is a duration, read into seconds."""
+    return typer.Option(name, help=help, metavar="DURATION", parser=duration)
 
 
 def iso_moment(text: str) -> datetime:
@@ -125,18 +133,27 @@ def json_lines(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def json_value(text: str) -> Any:
+    """JSON: as it is typed, from a file (`@payload.json`), or from stdin (`@-`).
+
+    Raises:
+        typer.BadParameter: the file cannot be read, or it is no JSON.
+    """
+    try:
+        return json.loads(_content(text[1:]) if text.startswith("@") else text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"no JSON: {error}; write an object such as '{{\"account_id\": 1}}'") from None
+    except RecursionError:
+        raise typer.BadParameter("the JSON is nested too deeply") from None
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object: as it is typed, from a file (`@params.json`), or from stdin (`@-`).
 
     Raises:
         typer.BadParameter: the file cannot be read, or it is no JSON object.
     """
-    try:
-        value = json.loads(_content(text[1:]) if text.startswith("@") else text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"no JSON: {error}; write an object such as '{{\"account_id\": 1}}'") from None
-    except RecursionError:
-        raise typer.BadParameter("the JSON is nested too deeply") from None
+    value = json_value(text)
     if not isinstance(value, dict):
         raise typer.BadParameter("must be a JSON object such as '{\"account_id\": 1}'")
     return value

@@ -38,6 +38,7 @@ def demo(
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Port; another if it is taken.")] = 8000,
 ) -> None:
     """Run two real tasks on this machine and show what they do, until Ctrl-C. Needs no network."""
+    _make_folder(data_dir)
     listener = _listen(port)
     settings = _settings(data_dir, listener.getsockname()[1])
     if port and settings.port != port:
@@ -60,6 +61,15 @@ def demo(
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         asyncio.run(_show(server, listener, runtime))
     output.say("Stopped.")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest.of(
+            "data-dir", f"{folder} cannot be made: {error.strerror}; name another with --data-dir"
+        ) from error
 
 
 def _listen(port: int) -> socket.socket:
@@ -89,6 +99,8 @@ def _settings(data_dir: Path, port: int) -> Settings:
             "host": LOOPBACK,
             "port": port,
             "scheduler_enabled": True,
+            "scheduler_engine": "embedded",
+            "scheduler_role": "all",
         }
     )
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import arguments, output
-from app.cli.records import attempt_record, execution_record, log_record
+from app.cli.records import (
+    attempt_record,
+    execution_record,
+    log_record,
+    relative_record,
+    signal_record,
+    step_record,
+)
 from app.cli.session import opened
 
 if TYPE_CHECKING:
@@ -49,7 +56,9 @@ def list_executions(
         known = [state.value for state in ExecutionState]
         for state in states or ():
             if state not in known:
-                raise typer.BadParameter(f"state {state!r} is unknown; the states are {', '.join(known)}")
+                raise typer.BadParameter(
+                    f"{state!r} is unknown; the states are {', '.join(known)}", param_hint="--state"
+                )
         found = runtime.history.page(
             task_id=runtime.tasks.find(task).id if task is not None else None,
             states=[ExecutionState(state) for state in states or ()],
@@ -89,17 +98,28 @@ def _seconds(value: float | None) -> str:
 
 @app.command()
 def show(execution_id: ExecutionId, as_json: output.JsonFlag = False) -> None:
-    """Show one execution with its attempts and its result."""
+    """Show one execution with its attempts, its steps, signals and children, and its result."""
     with opened() as runtime:
-        execution = runtime.history.get(execution_id)
-        attempts = runtime.history.attempts(execution_id)
+        history = runtime.history
+        execution = history.get(execution_id)
+        attempts = history.attempts(execution_id)
+        steps = [step_record(step) for step in history.steps(execution_id)]
+        signals = [signal_record(signal) for signal in history.signals(execution_id)]
+        children = [relative_record(child) for child in history.children(execution_id)]
         zone = runtime.settings.scheduler_timezone
     if as_json:
         output.show_json(
-            execution_record(execution) | {"attempts": [attempt_record(attempt) for attempt in attempts]}
+            execution_record(execution)
+            | {
+                "attempts": [attempt_record(attempt) for attempt in attempts],
+                "steps": steps,
+                "signals": signals,
+                "children": children,
+            }
         )
         return
     output.show_fields(_fields(execution, zone))
+    _show_durable(steps, signals, children, zone)
     if attempts:
         output.say("\nAttempts", style="bold")
         output.show_table(
@@ -108,6 +128,59 @@ def show(execution_id: ExecutionId, as_json: output.JsonFlag = False) -> None:
         )
         if attempts[-1].traceback:
             output.say(f"\n{attempts[-1].traceback}", style="dim")
+
+
+def _show_durable(
+    steps: list[dict[str, Any]], signals: list[dict[str, Any]], children: list[dict[str, Any]], zone: str
+) -> None:
+    """What it has done for good, was told, and spawned."""
+    if steps:
+        output.say("\nSteps", style="bold")
+        output.show_table(
+            ("kind", "name", "began", "over", "due", "result"),
+            [
+                (
+                    step["kind"].value,
+                    step["name"],
+                    output.moment(step["started_at"], zone),
+                    output.moment(step["finished_at"], zone),
+                    output.moment(step["due_at"], zone),
+                    output.plain(step["result"]) if step["finished_at"] else "",
+                )
+                for step in steps
+            ],
+        )
+    if signals:
+        output.say("\nSignals", style="bold")
+        output.show_table(
+            ("name", "payload", "by", "sent", "taken"),
+            [
+                (
+                    signal["name"],
+                    output.plain(signal["payload"]),
+                    signal["signalled_by"] or "",
+                    output.moment(signal["signalled_at"], zone),
+                    output.moment(signal["consumed_at"], zone),
+                )
+                for signal in signals
+            ],
+        )
+    if children:
+        output.say("\nChildren", style="bold")
+        output.show_table(
+            ("id", "key", "type", "state", "reason", "over"),
+            [
+                (
+                    str(child["id"]),
+                    child["child_key"] or "",
+                    child["task_type"],
+                    output.state(child["state"].value),
+                    child["reason"] or "",
+                    output.moment(child["finished_at"], zone),
+                )
+                for child in children
+            ],
+        )
 
 
 def _fields(execution: Execution, zone: str) -> list[tuple[str, str]]:
@@ -215,16 +288,36 @@ async def _cancelled(runtime: Runtime, execution_id: int) -> Execution:
 
 
 @app.command()
+def signal(
+    execution_id: ExecutionId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What its code waits for.")],
+    payload: Annotated[
+        str | None, typer.Option("--payload", help="JSON that the wait returns; nothing: null.")
+    ] = None,
+    as_json: output.JsonFlag = False,
+) -> None:
+    """Signal to an execution; kept until its code waits for it."""
+    given = arguments.json_value(payload) if payload is not None else None
+    with opened() as runtime:
+        import asyncio
+
+        sent = asyncio.run(runtime.signal(execution_id, name, given, db=None, signalled_by="cli"))
+    if as_json:
+        output.show_json(signal_record(sent))
+    else:
+        output.say(f"Signalled {sent.name} to execution {execution_id}.", style="green")
+
+
+@app.command()
 def retry(
     execution_id: ExecutionId,
     detach: Annotated[
         bool, typer.Option("--detach", help="Put it back in line and return; a server runs it.")
     ] = False,
-    timeout: Annotated[str | None, typer.Option("--timeout", help="How long to wait at most.")] = None,
+    timeout: Annotated[float | None, arguments.duration_option("--timeout", "How long to wait at most.")] = None,
     as_json: output.JsonFlag = False,
 ) -> None:
     """Run a failed, cancelled or parked execution again and wait for the outcome, as `task run` does."""
-    limit = arguments.duration(timeout) if timeout is not None else None
     with opened(executors=True) as runtime:
         from app.cli.follow import carry_out  # needs SQLAlchemy, see session.py
 
@@ -232,6 +325,6 @@ def retry(
             runtime,
             lambda: runtime.service.retry(execution_id),
             detach=detach,
-            timeout=limit,
+            timeout=timeout,
             as_json=as_json,
         )

@@ -50,21 +50,34 @@ def carry_out(runtime: Runtime, record: Record, *, detach: bool, timeout: float 
         execution = asyncio.run(_recorded(record))
         _show_recorded(execution, has_server=bool(listening_nodes(runtime)), as_json=as_json)
         raise typer.Exit(int(execution.state is ExecutionState.SKIPPED))
-    try:
-        execution = asyncio.run(_carried_out(runtime, record, timeout))
-    except TimeoutError:
-        end = "it runs on in the server" if listening_nodes(runtime) else "it was cancelled"
-        output.err.print(f"Error: the execution was not over after {timeout:g} s; {end}", style="red")
-        raise typer.Exit(1) from None
-    show_outcome(execution, as_json=as_json)
+    execution, in_time = asyncio.run(_carried_out(runtime, record, timeout))
+    if in_time or execution.state is ExecutionState.SUCCESS:
+        show_outcome(execution, as_json=as_json)
+    else:
+        if as_json:
+            output.show_json(execution_record(execution))
+        output.err.print(f"Error: execution {execution.id} {_given_up(execution, timeout or 0)}", style="red")
     raise typer.Exit(int(execution.state is not ExecutionState.SUCCESS))
+
+
+def _given_up(execution: Execution, timeout: float) -> str:
+    """What became of an execution that was not over in time."""
+    late = f"was not over after {timeout:g} s; "
+    if execution.state is ExecutionState.CANCELLED:
+        return late + "it was cancelled"
+    if execution.is_final:
+        return late + f"it is {execution.state.value} now"
+    if execution.cancel_requested_at is not None:
+        return late + "it was asked to end, and ends as soon as its code lets go"
+    return late + "it runs on in the server"
 
 
 async def _recorded(record: Record) -> Execution:
     return await record()
 
 
-async def _carried_out(runtime: Runtime, record: Record, timeout: float | None) -> Execution:
+async def _carried_out(runtime: Runtime, record: Record, timeout: float | None) -> tuple[Execution, bool]:
+    """The execution, and whether it was over in time; where it was not, as it is once we have let go of it."""
     service = runtime.service
     if not listening_nodes(runtime):
         service.start()
@@ -73,11 +86,11 @@ async def _carried_out(runtime: Runtime, record: Record, timeout: float | None) 
         watching = asyncio.create_task(_stand_in(runtime, execution.id))
         try:
             async with asyncio.timeout(timeout):
-                return await until_over(runtime, execution)
-        except (TimeoutError, asyncio.CancelledError):
-            if service.is_running:
-                with suppress(Conflict):  # it was over in that very moment
-                    await service.cancel(execution.id)
+                return await until_over(runtime, execution), True
+        except TimeoutError:
+            await _give_up(runtime, execution.id)
+        except asyncio.CancelledError:
+            await _give_up(runtime, execution.id)
             raise
         finally:
             watching.cancel()
@@ -85,6 +98,14 @@ async def _carried_out(runtime: Runtime, record: Record, timeout: float | None) 
     finally:
         if service.is_running:
             await service.drain()
+    return await asyncio.to_thread(runtime.history.get, execution.id), False
+
+
+async def _give_up(runtime: Runtime, execution_id: int) -> None:
+    """Cancel an execution that runs here; one that a server has goes on there."""
+    if runtime.is_running:
+        with suppress(Conflict):  # it was over in that very moment
+            await runtime.service.cancel(execution_id)
 
 
 async def _stand_in(runtime: Runtime, execution_id: int) -> None:

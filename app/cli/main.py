@@ -13,7 +13,22 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import db, demo, doctor, execution, flow, mcp, node, output, schedule, serve, task, token, worker
+from app.cli import (
+    alert,
+    db,
+    demo,
+    doctor,
+    execution,
+    flow,
+    mcp,
+    node,
+    output,
+    schedule,
+    serve,
+    task,
+    token,
+    worker,
+)
 from app.core.errors import SchedulerError
 
 
@@ -67,6 +82,7 @@ app.add_typer(execution.app, name="execution")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(flow.app, name="flow")
 app.add_typer(node.app, name="node")
+app.add_typer(alert.app, name="alert")
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(token.app, name="token")
 app.add_typer(db.app, name="db")

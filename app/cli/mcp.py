@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
     from app.api.auth import Caller
     from app.scheduler.runtime import Runtime
+
+
+LEAVE_SECONDS = 1.0
+"""How long what runs here may go on once the agent has gone: its client kills us after two."""
 
 
 def mcp(
@@ -59,8 +65,20 @@ async def _serve(runtime: Runtime, who: Callable[[], Caller]) -> None:
             output.note("No server is running: what the agent asks for runs in this process.")
             runtime.service.start()
 
+    loop = asyncio.get_running_loop()
+    leaving: list[asyncio.Task[None]] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(
+            number, lambda code: leaving.append(loop.create_task(_leave(runtime, code))), 128 + number
+        )
     try:
         await serve_stdio(runtime, who, make_ready=stand_in)
     finally:
-        if runtime.is_running:
-            await runtime.service.drain()
+        await runtime.service.drain(LEAVE_SECONDS)
+
+
+async def _leave(runtime: Runtime, code: int) -> None:
+    """Hand back what runs here and end the process: a thread waits for stdin, and only its end would end that."""
+    await runtime.service.drain(LEAVE_SECONDS)
+    runtime.close()
+    os._exit(code)

@@ -30,6 +30,7 @@ _STYLES = {
     "ok": "green",
     "running": "cyan",
     "retrying": "yellow",
+    "suspended": "blue",
     "parked": "yellow",
     "warn": "yellow",
     "failed": "red",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from app.models.scheduled_task import ScheduledTask
     from app.models.task_attempt import ExecutionLog, TaskAttempt
     from app.models.task_execution import Execution
+    from app.scheduler.steps import Signal, StepRow
 
 # The imports are inside for the reason that session.py gives.
 
@@ -33,6 +34,27 @@ def attempt_record(attempt: TaskAttempt) -> dict[str, Any]:
     from app.api.schemas import AttemptAnswer
 
     return AttemptAnswer.model_validate(attempt).model_dump()
+
+
+def step_record(step: StepRow) -> dict[str, Any]:
+    """One step or wait."""
+    from app.api.schemas import StepAnswer
+
+    return StepAnswer.model_validate(step).model_dump()
+
+
+def signal_record(signal: Signal) -> dict[str, Any]:
+    """One signal."""
+    from app.api.schemas import SignalAnswer
+
+    return SignalAnswer.model_validate(signal).model_dump()
+
+
+def relative_record(execution: Execution) -> dict[str, Any]:
+    """A parent or a child."""
+    from app.api.schemas import RelativeAnswer
+
+    return RelativeAnswer.model_validate(execution).model_dump()
 
 
 def log_record(line: ExecutionLog) -> dict[str, Any]:

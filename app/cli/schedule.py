@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from app.cli import arguments, output
 from app.cli.session import load_settings
 from app.core.clock import SystemClock
 from app.scheduler.preview import preview as preview_of
-from app.scheduler.schedules import DstPolicy, from_columns
+from app.scheduler.schedules import DstPolicy, from_columns, to_utc
 
 app = typer.Typer(help="Schedules, before they are stored.", no_args_is_help=True)
 
@@ -27,7 +28,13 @@ def preview(
         str | None, typer.Option("--timezone", help="IANA zone; by default SCHEDULER_TIMEZONE.")
     ] = None,
     after: Annotated[
-        str | None, typer.Option("--from", help="ISO 8601 moment to look from; by default now.")
+        datetime | None,
+        typer.Option(
+            "--from",
+            help="ISO 8601 moment to look from; by default now.",
+            metavar="ISO",
+            parser=arguments.iso_moment,
+        ),
     ] = None,
     count: Annotated[int, typer.Option("--count", help="How many fires.")] = 10,
     dst_policy: Annotated[
@@ -41,7 +48,7 @@ def preview(
         from_columns("cron", expression),
         zone=zone,
         dst_policy=dst_policy,
-        after=arguments.iso_moment(after) if after is not None else SystemClock().now(),
+        after=to_utc(after, zone, field="from") if after is not None else SystemClock().now(),
         count=count,
     )
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from typing import Annotated
 
 import typer
@@ -27,9 +28,12 @@ def serve(
         if value is not None:
             os.environ[name] = str(value)
     settings = load_settings()
+    _refuse_taken(settings.host, settings.port)
     with opened(upgrade=True) as runtime:
-        from app.models.api_token import any_token_exists  # with SQLAlchemy, see session.py
+        from app.factory import make_site_folder  # with SQLAlchemy and FastAPI, see session.py
+        from app.models.api_token import any_token_exists
 
+        make_site_folder(settings)
         with runtime.sessions() as session:
             has_tokens = any_token_exists(session)
     if not has_tokens and not is_loopback(settings.host):
@@ -52,6 +56,26 @@ def serve(
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=CONNECTION_GRACE_SECONDS,
     )
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """The server itself would find out only once the scheduler runs, and has fired what was due.
+
+    Raises:
+        InvalidRequest: there is no such address on this machine, or another process listens there.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise InvalidRequest.of("host", f"{host!r} is unknown; write an address of this machine") from error
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise InvalidRequest.of(
+                "port", f"{port} of {host} cannot be listened on: {error.strerror}; choose another with --port"
+            ) from error
 
 
 def is_loopback(host: str) -> bool:

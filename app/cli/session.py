@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,21 @@ def load_settings() -> Settings:
         return get_settings()
     except ValidationError as error:
         raise InvalidRequest(
-            FieldError(".".join(str(part) for part in item["loc"]).upper(), item["msg"], item["type"])
+            FieldError(_variable(item["loc"]), item["msg"].removeprefix("Value error, "), item["type"])
             for item in error.errors(include_url=False, include_input=False)
         ) from None
     except SettingsError as error:
-        raise InvalidRequest.of("environment", str(error)) from error
+        # Of a list or an object that is no JSON; only the sentence says of which.
+        found = re.search(r'field "(\w+)"', str(error))
+        name = _variable([found[1]]) if found else "environment"
+        raise InvalidRequest.of(name, 'it is no JSON; write it as in ["draft", "--json"]') from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest.of(".env", f"it is no UTF-8 text; save it as UTF-8 ({error.reason})") from error
+
+
+def _variable(location: Sequence[int | str]) -> str:
+    """The environment variable of a setting."""
+    return ".".join(str(part) for part in location).upper()
 
 
 @contextmanager

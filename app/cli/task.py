@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,8 +36,10 @@ app = typer.Typer(help="The stored tasks.", no_args_is_help=True)
 
 TaskName = Annotated[str, typer.Argument(metavar="NAME", help="The task's name, or its id.")]
 Params = Annotated[
-    str | None,
-    typer.Option("--params", help="JSON object, or @file, or @- for stdin.", metavar="JSON"),
+    dict[str, Any] | None,
+    typer.Option(
+        "--params", help="JSON object, or @file, or @- for stdin.", metavar="JSON", parser=arguments.json_object
+    ),
 ]
 
 
@@ -172,7 +175,9 @@ def create(
     task_type: Annotated[str, typer.Option("--type", help="Executor type, such as content_generation.")],
     params: Params = None,
     cron: Annotated[str | None, typer.Option("--cron", help='Cron expression, such as "0 9 * * 1-5".')] = None,
-    every: Annotated[str | None, typer.Option("--every", help="Interval: 30s, 5m, 1h30m, 2d, 1w.")] = None,
+    every: Annotated[
+        float | None, arguments.duration_option("--every", "Interval: 30s, 5m, 1h30m, 2d, 1w.")
+    ] = None,
     at: Annotated[
         str | None, typer.Option("--at", help="One moment, ISO 8601; without an offset in --timezone.")
     ] = None,
@@ -181,15 +186,15 @@ def create(
     ] = None,
     description: Annotated[str | None, typer.Option("--description")] = None,
     start_at: Annotated[str | None, typer.Option("--start-at", help="No fires before; ISO 8601.")] = None,
-    end_at: Annotated[str | None, typer.Option("--end-at", help="No fires from then on; ISO 8601.")] = None,
+    end_at: Annotated[str | None, typer.Option("--end-at", help="No fires after; ISO 8601.")] = None,
     dst_policy: Annotated[DstPolicy | None, typer.Option("--dst-policy")] = None,
-    jitter: Annotated[str | None, typer.Option("--jitter", help="Start up to this much later.")] = None,
-    timeout: Annotated[str | None, typer.Option("--timeout", help="Time limit of an attempt.")] = None,
+    jitter: Annotated[float | None, arguments.duration_option("--jitter", "Start up to this much later.")] = None,
+    timeout: Annotated[float | None, arguments.duration_option("--timeout", "Time limit of an attempt.")] = None,
     max_attempts: Annotated[
         int | None, typer.Option("--max-attempts", help="Attempts, the first included; by default the executor's.")
     ] = None,
     backoff: Annotated[
-        str | None, typer.Option("--backoff", help="Pause before the first retry; it doubles.")
+        float | None, arguments.duration_option("--backoff", "Pause before the first retry; it doubles.")
     ] = None,
     retry_on: Annotated[
         list[str] | None, typer.Option("--retry-on", help="Error name worth a retry; may be repeated.")
@@ -198,7 +203,7 @@ def create(
         MisfirePolicy | None, typer.Option("--misfire", help="What becomes of missed fires.")
     ] = None,
     misfire_grace: Annotated[
-        str | None, typer.Option("--misfire-grace", help="A fire later than this counts as missed.")
+        float | None, arguments.duration_option("--misfire-grace", "A fire later than this counts as missed.")
     ] = None,
     overlap: Annotated[
         OverlapPolicy | None, typer.Option("--overlap", help="What a fire does while an execution runs.")
@@ -226,24 +231,24 @@ def create(
     """Create a task. Durations are 30s, 5m, 1h30m, 2d; a number alone is seconds."""
     retry = {
         "max_attempts": max_attempts,
-        "backoff_seconds": _seconds(backoff),
+        "backoff_seconds": backoff,
         "retry_on": retry_on or None,
     }
     values = {
         "name": name,
         "task_type": task_type,
-        "params": arguments.json_object(params) if params is not None else None,
+        "params": params,
         "schedule": _schedule(cron, every, at),
         "timezone": timezone,
         "description": description,
         "start_at": start_at,
         "end_at": end_at,
         "dst_policy": dst_policy,
-        "jitter_seconds": _seconds(jitter),
-        "timeout_seconds": _seconds(timeout),
+        "jitter_seconds": jitter,
+        "timeout_seconds": timeout,
         "retry": _given(retry) or None,
         "misfire_policy": misfire,
-        "misfire_grace_seconds": _seconds(misfire_grace),
+        "misfire_grace_seconds": misfire_grace,
         "overlap_policy": overlap,
         "priority": priority,
         "concurrency_key": concurrency_key,
@@ -268,18 +273,14 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _seconds(text: str | None) -> float | None:
-    return arguments.duration(text) if text is not None else None
-
-
-def _schedule(cron: str | None, every: str | None, at: str | None) -> dict[str, Any] | None:
-    given = _given({"cron": cron, "every": every, "at": at})
+def _schedule(cron: str | None, every: float | None, at: str | None) -> dict[str, Any] | None:
+    given = _given({"--cron": cron, "--every": every, "--at": at})
     if len(given) > 1:
-        raise typer.BadParameter(f"give one of --cron, --every and --at, not {len(given)}")
+        raise typer.BadParameter("a task has one schedule: give one of them", param_hint=" and ".join(given))
     if cron is not None:
         return {"type": "cron", "expression": cron}
     if every is not None:
-        return {"type": "interval", "seconds": arguments.duration(every)}
+        return {"type": "interval", "seconds": every}
     return {"type": "at", "at": at} if at is not None else None
 
 
@@ -288,24 +289,22 @@ def run(
     name: TaskName,
     params: Params = None,
     detach: Annotated[bool, typer.Option("--detach", help="Record it and return; a server runs it.")] = False,
-    timeout: Annotated[str | None, typer.Option("--timeout", help="How long to wait at most.")] = None,
+    timeout: Annotated[float | None, arguments.duration_option("--timeout", "How long to wait at most.")] = None,
     as_json: output.JsonFlag = False,
 ) -> None:
     """Run a task now, under its own policies, and wait for the outcome: exit code 0 is success.
 
     Where no server runs, the command runs it itself; then Ctrl-C and --timeout cancel it.
     """
-    values = arguments.json_object(params) if params is not None else None
-    limit = _seconds(timeout)
     with opened(executors=True) as runtime:
         from app.cli.follow import carry_out  # needs SQLAlchemy, see session.py
 
         task = runtime.tasks.find(name)
         carry_out(
             runtime,
-            lambda: runtime.service.run_now(task.id, values, triggered_by="cli"),
+            lambda: runtime.service.run_now(task.id, params, triggered_by="cli"),
             detach=detach,
-            timeout=limit,
+            timeout=timeout,
             as_json=as_json,
         )
 
@@ -317,7 +316,9 @@ def backfill(
     end: Annotated[str | None, typer.Option("--to", help="Until before this moment; by default now.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and record nothing.")] = False,
     at_once: Annotated[int | None, typer.Option("--at-once", help="How many run together; by default 1.")] = None,
-    every: Annotated[str | None, typer.Option("--every", help="Start one every 30s, 5m … instead.")] = None,
+    every: Annotated[
+        float | None, arguments.duration_option("--every", "Start one every 30s, 5m … instead.")
+    ] = None,
     as_json: output.JsonFlag = False,
 ) -> None:
     """Run the fires a task would have had in a past range, but for those its ledger has. A server runs them."""
@@ -341,12 +342,12 @@ def backfill(
     _show_backfill(found, task, dry_run=dry_run)
 
 
-def _pace(at_once: int | None, every: str | None) -> Pace:
+def _pace(at_once: int | None, every: float | None) -> Pace:
     from app.scheduler.definitions import field_errors  # as above
     from app.scheduler.pace import Pace
 
     try:
-        return Pace(at_once=at_once, every_seconds=_seconds(every))
+        return Pace(at_once=at_once, every_seconds=every)
     except ValidationError as error:
         raise InvalidRequest(field_errors(error)) from None
 
@@ -409,16 +410,20 @@ def delete(
 def explain(
     name: TaskName,
     at: Annotated[
-        str | None,
-        typer.Option("--at", help="ISO 8601 moment; without an offset in the task's zone. By default: what next?"),
+        datetime | None,
+        typer.Option(
+            "--at",
+            help="ISO 8601 moment; without an offset in the task's zone. By default: what next?",
+            metavar="ISO",
+            parser=arguments.iso_moment,
+        ),
     ] = None,
     as_json: output.JsonFlag = False,
 ) -> None:
     """Say why a task ran, or did not run, at a moment."""
-    typed = arguments.iso_moment(at) if at is not None else None
     with opened() as runtime:
         task = runtime.tasks.find(name)
-        moment = to_utc(typed, task.timezone, field="at") if typed is not None else None
+        moment = to_utc(at, task.timezone, field="at") if at is not None else None
         sentence = runtime.explain(task.id, moment)
     if as_json:
         output.show_json({"task": task.name, "at": moment, "explanation": sentence})
@@ -446,7 +451,7 @@ def export_tasks(
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be written: {error}") from None
+        raise typer.BadParameter(f"{file} cannot be written: {error}", param_hint="FILE") from None
     output.say(f"Wrote {len(definitions)} tasks to {file}.", style="green")
 
 

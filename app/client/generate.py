@@ -187,15 +187,16 @@ class _Writer:
         return _PLAIN.get(str(kind), "Any")
 
     def _class_of(self, name: str) -> str:
-        found = self._classes.get(name)
-        if found is None:
+        if name not in self._classes and "__" not in name:
             return "Any"  # a type of pydantic's own, such as JsonValue
+        if len(self._classes.get(name, ())) != 1:
+            raise ValueError(f"two classes are named {name.rpartition('__')[2]}; rename one of them")
         self._used.add(name)
         return name
 
     def _literal(self, value: Any, annotation: str) -> str:
         """A default as Python; that of an enumeration is its member."""
-        kind = self._classes.get(annotation)
+        kind = next(iter(self._classes.get(annotation, ())), None)
         if kind is not None and issubclass(kind, Enum):
             return f"{annotation}.{kind(value).name}"
         return repr(value) if not isinstance(value, str) else json.dumps(value)
@@ -211,21 +212,22 @@ class _Writer:
         )
         by_module = defaultdict(set, {"app.client.sending": {"T", "UNSET", "Unset", "path_part"}})
         for name in self._used:
-            by_module[self._classes[name].__module__].add(name)
+            (kind,) = self._classes[name]
+            by_module[kind.__module__].add(name)
         for module, names in sorted(by_module.items()):
             yield f"from {module} import {', '.join(sorted(names, key=_import_order))}"
         yield ""
 
 
-def _classes() -> dict[str, type[Any]]:
-    """Our own models and enumerations, by the name that the document has for them."""
-    found = {}
+def _classes() -> dict[str, set[type[Any]]]:
+    """Our own models and enumerations, by their name."""
+    found = defaultdict(set)
     for name, module in sorted(sys.modules.items()):
         if name.startswith("app."):
             for kind in vars(module).values():
                 if inspect.isclass(kind) and kind.__module__ == name and _has_schema(kind):
-                    found[kind.__name__] = kind
-    return found
+                    found[kind.__name__].add(kind)
+    return dict(found)
 
 
 def _has_schema(kind: type[Any]) -> bool:

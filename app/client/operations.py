@@ -8,6 +8,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, Literal
 
+from app.api.alerts import AlertAnswer, AlertChannelAnswer, AlertPage, AlertRuleAnswer
 from app.api.doctor import ScheduleReport
 from app.api.schemas import (
     BackfillAnswer,
@@ -30,6 +31,7 @@ from app.api.schemas import (
     NodeAnswer,
     PreviewAnswer,
     SettingAnswer,
+    SignalAnswer,
     StatisticsAnswer,
     StatusAnswer,
     TaskAnswer,
@@ -41,6 +43,9 @@ from app.api.schemas import (
 from app.api.session import SessionAnswer
 from app.client.sending import UNSET, T, Unset, path_part
 from app.models.task_execution import ExecutionState
+from app.scheduler.alerting.conditions import Failed, Late, NoSuccess, Parked, Slow
+from app.scheduler.alerting.definitions import QuietSpan
+from app.scheduler.alerting.store import Openness
 from app.scheduler.pace import Pace
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
 from app.scheduler.rates import RateLimit
@@ -364,6 +369,7 @@ class Operations(ABC):
         *,
         state: Sequence[ExecutionState] | None = None,
         task_id: int | None = None,
+        parent_id: int | None = None,
         task_type: str | None = None,
         trigger: str | None = None,
         since: datetime | None = None,
@@ -382,6 +388,7 @@ class Operations(ABC):
             query={
                 "state": state,
                 "task_id": task_id,
+                "parent_id": parent_id,
                 "task_type": task_type,
                 "trigger": trigger,
                 "since": since,
@@ -439,7 +446,7 @@ class Operations(ABC):
         return self._call("POST", "/api/v1/scheduler/executions/bulk", BulkAnswer, body={"items": items})
 
     def get_execution(self, execution_id: int) -> ExecutionDetail:
-        """One execution with its attempts."""
+        """One execution with its attempts, its steps and signals, its parent and its children."""
         return self._call("GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}", ExecutionDetail)
 
     def get_logs(self, execution_id: int, *, after: int = 0, limit: int = 500) -> LogPage:
@@ -452,14 +459,25 @@ class Operations(ABC):
         )
 
     def cancel_execution(self, execution_id: int) -> ExecutionAnswer:
-        """A waiting one is cancelled at once; a running one as soon as its code lets go."""
+        """A waiting one is cancelled at once; a running one as soon as its code lets go. Its children go with
+        it.
+        """
         return self._call(
             "POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/cancel", ExecutionAnswer
         )
 
     def retry_execution(self, execution_id: int) -> ExecutionAnswer:
-        """Run a failed, cancelled or parked execution again, as a further attempt."""
+        """Run a failed, cancelled or parked execution again, as a further attempt: from the step that failed."""
         return self._call("POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/retry", ExecutionAnswer)
+
+    def signal_execution(self, execution_id: int, name: str, *, payload: Any | Unset = UNSET) -> SignalAnswer:
+        """What its code waits for, or will wait for: the signal is kept until then, and taken once."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/signals",
+            SignalAnswer,
+            body={"name": name, "payload": payload},
+        )
 
     def get_flow(self) -> FlowAnswer:
         """Rate limits, concurrency keys and circuit breakers with their present level, busiest first."""
@@ -506,6 +524,185 @@ class Operations(ABC):
         """
         return self._call(
             "GET", "/api/v1/scheduler/doctor/schedules", ScheduleReport, query={"days": days, "language": language}
+        )
+
+    def list_alerts(
+        self,
+        *,
+        state: Openness = Openness.OPEN,
+        rule_id: int | None = None,
+        task_id: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        language: Literal["en", "zh"] = "en",
+    ) -> AlertPage:
+        """Alerts, newest first; by default those that are open."""
+        return self._call(
+            "GET",
+            "/api/v1/scheduler/alerts",
+            AlertPage,
+            query={
+                "state": state,
+                "rule_id": rule_id,
+                "task_id": task_id,
+                "cursor": cursor,
+                "limit": limit,
+                "language": language,
+            },
+        )
+
+    def get_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """One alert. Its deliveries are executions of `alert_delivery`."""
+        return self._call(
+            "GET", f"/api/v1/scheduler/alerts/{path_part(alert_id)}", AlertAnswer, query={"language": language}
+        )
+
+    def acknowledge_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """Somebody knows: no reminders from now on; its end is told all the same."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/alerts/{path_part(alert_id)}/acknowledge",
+            AlertAnswer,
+            query={"language": language},
+        )
+
+    def list_alert_rules(self) -> list[AlertRuleAnswer]:
+        """All rules, by name."""
+        return self._call("GET", "/api/v1/scheduler/alert-rules", list[AlertRuleAnswer])
+
+    def create_alert_rule(
+        self,
+        name: str,
+        condition: Failed | Late | Slow | NoSuccess | Parked,
+        *,
+        task_id: int | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset = UNSET,
+        channel_ids: list[int] | Unset = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertRuleAnswer:
+        """Store a rule. It is checked within seconds, by one of the nodes."""
+        return self._call(
+            "POST",
+            "/api/v1/scheduler/alert-rules",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    def get_alert_rule(self, rule_id: int) -> AlertRuleAnswer:
+        """One rule."""
+        return self._call("GET", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", AlertRuleAnswer)
+
+    def update_alert_rule(
+        self,
+        rule_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        task_id: int | Unset | None = UNSET,
+        condition: Failed | Late | Slow | NoSuccess | Parked | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset | None = UNSET,
+        channel_ids: list[int] | Unset | None = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset | None = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertRuleAnswer:
+        """Change the fields that are sent. A rule that is paused (`is_active: false`) closes its alerts."""
+        return self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    def delete_alert_rule(self, rule_id: int) -> None:
+        """Delete the rule and close its alerts, which stay in the list."""
+        self._call("DELETE", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", NoneType)
+
+    def silence_alert_rule(self, rule_id: int, until: datetime | None) -> AlertRuleAnswer:
+        """Hold the rule's notices: alerts open and end, and what is still open afterwards is told then."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}/silence",
+            AlertRuleAnswer,
+            body={"until": until},
+        )
+
+    def list_alert_channels(self) -> list[AlertChannelAnswer]:
+        """All channels, by name, without their URLs."""
+        return self._call("GET", "/api/v1/scheduler/alert-channels", list[AlertChannelAnswer])
+
+    def create_alert_channel(
+        self,
+        name: str,
+        url: str,
+        *,
+        language: Literal["en", "zh"] | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertChannelAnswer:
+        """Store a receiver by its apprise URL, which is never shown again."""
+        return self._call(
+            "POST",
+            "/api/v1/scheduler/alert-channels",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    def get_alert_channel(self, channel_id: int) -> AlertChannelAnswer:
+        """One channel, without its URL."""
+        return self._call("GET", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", AlertChannelAnswer)
+
+    def update_alert_channel(
+        self,
+        channel_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        url: str | Unset | None = UNSET,
+        language: Literal["en", "zh"] | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertChannelAnswer:
+        """Change the fields that are sent. A masked URL stays what it is."""
+        return self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    def delete_alert_channel(self, channel_id: int) -> None:
+        """Delete it; rules that used it go on without."""
+        self._call("DELETE", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", NoneType)
+
+    def test_alert_channel(self, channel_id: int) -> ExecutionAnswer:
+        """Send a test message; the execution says whether it was taken."""
+        return self._call(
+            "POST", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}/test", ExecutionAnswer
         )
 
     def list_executors(self) -> list[ExecutorAnswer]:
@@ -872,6 +1069,7 @@ class AsyncOperations(ABC):
         *,
         state: Sequence[ExecutionState] | None = None,
         task_id: int | None = None,
+        parent_id: int | None = None,
         task_type: str | None = None,
         trigger: str | None = None,
         since: datetime | None = None,
@@ -890,6 +1088,7 @@ class AsyncOperations(ABC):
             query={
                 "state": state,
                 "task_id": task_id,
+                "parent_id": parent_id,
                 "task_type": task_type,
                 "trigger": trigger,
                 "since": since,
@@ -947,7 +1146,7 @@ class AsyncOperations(ABC):
         return await self._call("POST", "/api/v1/scheduler/executions/bulk", BulkAnswer, body={"items": items})
 
     async def get_execution(self, execution_id: int) -> ExecutionDetail:
-        """One execution with its attempts."""
+        """One execution with its attempts, its steps and signals, its parent and its children."""
         return await self._call("GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}", ExecutionDetail)
 
     async def get_logs(self, execution_id: int, *, after: int = 0, limit: int = 500) -> LogPage:
@@ -960,15 +1159,28 @@ class AsyncOperations(ABC):
         )
 
     async def cancel_execution(self, execution_id: int) -> ExecutionAnswer:
-        """A waiting one is cancelled at once; a running one as soon as its code lets go."""
+        """A waiting one is cancelled at once; a running one as soon as its code lets go. Its children go with
+        it.
+        """
         return await self._call(
             "POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/cancel", ExecutionAnswer
         )
 
     async def retry_execution(self, execution_id: int) -> ExecutionAnswer:
-        """Run a failed, cancelled or parked execution again, as a further attempt."""
+        """Run a failed, cancelled or parked execution again, as a further attempt: from the step that failed."""
         return await self._call(
             "POST", f"/api/v1/scheduler/executions/{path_part(execution_id)}/retry", ExecutionAnswer
+        )
+
+    async def signal_execution(
+        self, execution_id: int, name: str, *, payload: Any | Unset = UNSET
+    ) -> SignalAnswer:
+        """What its code waits for, or will wait for: the signal is kept until then, and taken once."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/signals",
+            SignalAnswer,
+            body={"name": name, "payload": payload},
         )
 
     async def get_flow(self) -> FlowAnswer:
@@ -1018,6 +1230,187 @@ class AsyncOperations(ABC):
         """
         return await self._call(
             "GET", "/api/v1/scheduler/doctor/schedules", ScheduleReport, query={"days": days, "language": language}
+        )
+
+    async def list_alerts(
+        self,
+        *,
+        state: Openness = Openness.OPEN,
+        rule_id: int | None = None,
+        task_id: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        language: Literal["en", "zh"] = "en",
+    ) -> AlertPage:
+        """Alerts, newest first; by default those that are open."""
+        return await self._call(
+            "GET",
+            "/api/v1/scheduler/alerts",
+            AlertPage,
+            query={
+                "state": state,
+                "rule_id": rule_id,
+                "task_id": task_id,
+                "cursor": cursor,
+                "limit": limit,
+                "language": language,
+            },
+        )
+
+    async def get_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """One alert. Its deliveries are executions of `alert_delivery`."""
+        return await self._call(
+            "GET", f"/api/v1/scheduler/alerts/{path_part(alert_id)}", AlertAnswer, query={"language": language}
+        )
+
+    async def acknowledge_alert(self, alert_id: int, *, language: Literal["en", "zh"] = "en") -> AlertAnswer:
+        """Somebody knows: no reminders from now on; its end is told all the same."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/alerts/{path_part(alert_id)}/acknowledge",
+            AlertAnswer,
+            query={"language": language},
+        )
+
+    async def list_alert_rules(self) -> list[AlertRuleAnswer]:
+        """All rules, by name."""
+        return await self._call("GET", "/api/v1/scheduler/alert-rules", list[AlertRuleAnswer])
+
+    async def create_alert_rule(
+        self,
+        name: str,
+        condition: Failed | Late | Slow | NoSuccess | Parked,
+        *,
+        task_id: int | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset = UNSET,
+        channel_ids: list[int] | Unset = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertRuleAnswer:
+        """Store a rule. It is checked within seconds, by one of the nodes."""
+        return await self._call(
+            "POST",
+            "/api/v1/scheduler/alert-rules",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    async def get_alert_rule(self, rule_id: int) -> AlertRuleAnswer:
+        """One rule."""
+        return await self._call("GET", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", AlertRuleAnswer)
+
+    async def update_alert_rule(
+        self,
+        rule_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        task_id: int | Unset | None = UNSET,
+        condition: Failed | Late | Slow | NoSuccess | Parked | Unset | None = UNSET,
+        severity: Literal["warning", "critical"] | Unset | None = UNSET,
+        channel_ids: list[int] | Unset | None = UNSET,
+        remind_seconds: float | Unset | None = UNSET,
+        notify_recovery: bool | Unset | None = UNSET,
+        quiet_hours: QuietSpan | Unset | None = UNSET,
+        check_seconds: float | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertRuleAnswer:
+        """Change the fields that are sent. A rule that is paused (`is_active: false`) closes its alerts."""
+        return await self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}",
+            AlertRuleAnswer,
+            body={
+                "name": name,
+                "task_id": task_id,
+                "condition": condition,
+                "severity": severity,
+                "channel_ids": channel_ids,
+                "remind_seconds": remind_seconds,
+                "notify_recovery": notify_recovery,
+                "quiet_hours": quiet_hours,
+                "check_seconds": check_seconds,
+                "is_active": is_active,
+            },
+        )
+
+    async def delete_alert_rule(self, rule_id: int) -> None:
+        """Delete the rule and close its alerts, which stay in the list."""
+        await self._call("DELETE", f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}", NoneType)
+
+    async def silence_alert_rule(self, rule_id: int, until: datetime | None) -> AlertRuleAnswer:
+        """Hold the rule's notices: alerts open and end, and what is still open afterwards is told then."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/alert-rules/{path_part(rule_id)}/silence",
+            AlertRuleAnswer,
+            body={"until": until},
+        )
+
+    async def list_alert_channels(self) -> list[AlertChannelAnswer]:
+        """All channels, by name, without their URLs."""
+        return await self._call("GET", "/api/v1/scheduler/alert-channels", list[AlertChannelAnswer])
+
+    async def create_alert_channel(
+        self,
+        name: str,
+        url: str,
+        *,
+        language: Literal["en", "zh"] | Unset = UNSET,
+        is_active: bool | Unset = UNSET,
+    ) -> AlertChannelAnswer:
+        """Store a receiver by its apprise URL, which is never shown again."""
+        return await self._call(
+            "POST",
+            "/api/v1/scheduler/alert-channels",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    async def get_alert_channel(self, channel_id: int) -> AlertChannelAnswer:
+        """One channel, without its URL."""
+        return await self._call(
+            "GET", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", AlertChannelAnswer
+        )
+
+    async def update_alert_channel(
+        self,
+        channel_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        url: str | Unset | None = UNSET,
+        language: Literal["en", "zh"] | Unset | None = UNSET,
+        is_active: bool | Unset | None = UNSET,
+    ) -> AlertChannelAnswer:
+        """Change the fields that are sent. A masked URL stays what it is."""
+        return await self._call(
+            "PATCH",
+            f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}",
+            AlertChannelAnswer,
+            body={"name": name, "url": url, "language": language, "is_active": is_active},
+        )
+
+    async def delete_alert_channel(self, channel_id: int) -> None:
+        """Delete it; rules that used it go on without."""
+        await self._call("DELETE", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}", NoneType)
+
+    async def test_alert_channel(self, channel_id: int) -> ExecutionAnswer:
+        """Send a test message; the execution says whether it was taken."""
+        return await self._call(
+            "POST", f"/api/v1/scheduler/alert-channels/{path_part(channel_id)}/test", ExecutionAnswer
         )
 
     async def list_executors(self) -> list[ExecutorAnswer]:

@@ -33,6 +33,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `contenthub worker`, which has no API, answers Prometheus, without asking who asks; None: nowhere."""
     allow_anonymous_loopback: bool = True
     """While no API token exists, answer requests from this machine without one."""
 

@@ -7,6 +7,8 @@ SchedulerError
 ├── ExecutorNotFound        no executor is registered under that type
 ├── NotFound                no such task, execution, account …
 ├── Conflict                the thing is there, but not in that state or version
+├── ReplayMismatch          an execution's code no longer calls the steps it has stored
+├── SignalTimeout           no signal came in time
 └── SchedulerUnavailable    the scheduler is stopped, or its database is out of reach
 ```
 
@@ -95,6 +97,23 @@ class VersionConflict(Conflict):
 
     def __init__(self, kind: str, key: object, *, found: int, expected: int) -> None:
         super().__init__(f"version: {kind} {key} is at version {found}, not {expected}; read it again")
+
+
+class ReplayMismatch(SchedulerError):
+    """An execution that goes on called another step than the one stored at that place: its code has changed, or
+    decides by what is not the same in every attempt (time, chance, a table)."""
+
+    code = "replay_mismatch"
+
+
+class SignalTimeout(SchedulerError, TimeoutError):
+    """`wait_for_signal()` waited as long as it was told to, and nobody signalled."""
+
+    code = "signal_timeout"
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        super().__init__(f"no signal {name!r} within {seconds:g} seconds")
 
 
 class SchedulerUnavailable(SchedulerError):

@@ -26,4 +26,6 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def safe_text(value: str) -> str:
     """`value` with what UTF-8 or PostgreSQL refuse (lone surrogates, NUL) replaced by U+FFFD."""
+    if value.isprintable():  # nearly every text; what cannot be stored is not printable
+        return value
     return _UNSTORABLE.sub("\ufffd", value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -57,6 +57,25 @@ def redact(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [redact(item) for item in value]
     return value
+
+
+def redact_text(text: str, source: Any) -> str:
+    """`text` in which every secret value that `source` holds, at any depth, reads `******`: an error that quotes
+    the params it was given must not carry them out."""
+    for secret in sorted(set(_secrets_of(source)), key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _secrets_of(value: Any, *, under_secret_key: bool = False) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secrets_of(item, under_secret_key=under_secret_key or is_secret_key(str(key)))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _secrets_of(item, under_secret_key=under_secret_key)
+    elif under_secret_key and value not in (None, "") and not isinstance(value, bool):
+        yield str(value)
 
 
 def restore(value: Any, stored: Any) -> Any:

@@ -34,6 +34,12 @@ _HIDDEN_WRITE = re.compile(
 transaction for it. It would be committed at once, and stay when what it belongs to is rolled back."""
 
 
+BY_KEY = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")}
+"""PostgreSQL's settings for a session whose statements all look rows up by a key or walk an index. It keeps plans
+of prepared statements: one that was made while the tables were small would go through all of them for a minute,
+until autovacuum has counted them again."""
+
+
 class Base(DeclarativeBase):
     """Declarative base. Constraint names are fixed, so that migrations can name them."""
 
@@ -48,15 +54,24 @@ class Base(DeclarativeBase):
     )
 
 
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
+
+
 def make_engine(settings: Settings, *, checks: bool = True) -> Engine:
     """An engine for `settings.database_url`, with room for every lane and the scheduler's own threads.
 
     `checks=False` lets SQLite skip CHECKs: for `journal_engine()`.
 
     Raises:
-        InvalidRequest: the URL names an in-memory SQLite database, which threads cannot share, or a `file:` URI.
+        InvalidRequest: the URL names another kind of database or driver, an in-memory SQLite database, which
+            threads cannot share, or a `file:` URI.
     """
     url = make_url(settings.database_url)
+    if url.drivername not in _DRIVERS:
+        raise InvalidRequest.of(
+            "DATABASE_URL",
+            f"{url.drivername} is not supported; write sqlite:///data/contenthub.db or postgresql://user@host/name",
+        )
     pool_size = settings.scheduler_concurrency + 8
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_size=pool_size, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
@@ -77,7 +92,12 @@ def make_engine(settings: Settings, *, checks: bool = True) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _make_folder(*_: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidRequest.of(
+                "DATABASE_URL", f"its folder {folder} cannot be made: {error.strerror}; name another"
+            ) from error
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: DBAPIConnection, _record: Any) -> None:
@@ -142,6 +162,14 @@ def begin_write(connection: Connection) -> None:
         raise RuntimeError("a connection without its driver cannot take the write lock")
     if not driver.in_transaction:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def plan_by_key(connection: Connection) -> None:
+    """Give the session of `connection` the settings `BY_KEY`, where the database has them."""
+    if connection.dialect.name == "postgresql":
+        for name, value in BY_KEY.items():
+            connection.exec_driver_sql(f"SET SESSION {name} = {value}")
+        connection.commit()  # a rollback would take them back
 
 
 SessionLocal: sessionmaker[Session] = sessionmaker(make_engine(get_settings()), expire_on_commit=False)

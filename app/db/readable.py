@@ -19,7 +19,8 @@ def refuse_unreadable(table: Table) -> None:
     Moments on SQLite must have the one form that sorts as time does: `YYYY-MM-DD HH:MM:SS[.ffffff]`, UTC.
     """
     for dialect, conditions in (("sqlite", _on_sqlite(table)), ("postgresql", _on_postgresql(table))):
-        if condition := " AND ".join(conditions):
+        condition = " AND ".join(conditions)
+        if condition:
             table.append_constraint(CheckConstraint(condition, name="readable").ddl_if(dialect=dialect))
 
 

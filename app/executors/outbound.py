@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -23,6 +23,7 @@ from pydantic import AfterValidator
 
 from app.core.errors import SchedulerError
 from app.core.redaction import is_secret_key
+from app.scheduler.context import find_current_execution
 
 Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -155,8 +156,14 @@ def outbound_client(*, allow_private: bool) -> httpx.AsyncClient:
         transport=transport,
         trust_env=False,
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS),  # `fetch` bounds the whole exchange
-        headers={"User-Agent": "ContentHub-Scheduler"},
+        headers={"User-Agent": "ContentHub-Scheduler", **_trace_headers()},
     )
+
+
+def _trace_headers() -> Mapping[str, str]:
+    """Whoever is called goes on with the trace of the attempt that calls, if somebody traces it."""
+    execution = find_current_execution()
+    return execution.tracer.outgoing() if execution is not None else {}
 
 
 @cache

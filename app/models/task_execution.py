@@ -16,7 +16,6 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    UniqueConstraint,
     false,
     func,
     literal_column,
@@ -35,6 +34,7 @@ class ExecutionState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     RETRYING = "retrying"
+    SUSPENDED = "suspended"
     PARKED = "parked"
     SUCCESS = "success"
     FAILED = "failed"
@@ -42,7 +42,8 @@ class ExecutionState(StrEnum):
     SKIPPED = "skipped"
 
 
-WAITING_STATES = (ExecutionState.PENDING, ExecutionState.RETRYING)
+WAITING_STATES = (ExecutionState.PENDING, ExecutionState.RETRYING, ExecutionState.SUSPENDED)
+"""What a node may start, once it is due. A suspended execution is due when what it waits for has come."""
 ACTIVE_STATES = (*WAITING_STATES, ExecutionState.RUNNING)
 FINAL_STATES = (
     ExecutionState.SUCCESS,
@@ -67,14 +68,32 @@ def is_running(column: ColumnElement[str]) -> ColumnElement[bool]:
     return column == literal_column("'running'")
 
 
+def is_suspended(column: ColumnElement[str]) -> ColumnElement[bool]:
+    """`column = 'suspended'`, likewise."""
+    return column == literal_column("'suspended'")
+
+
 def is_not_success(column: ColumnElement[str]) -> ColumnElement[bool]:
     """`column <> 'success'`: what the index on states holds; nearly everything else has succeeded."""
     return column != literal_column("'success'")
 
 
+def beside_id(state: ColumnElement[str]) -> ColumnElement[str]:
+    """The state, spelled so that no index is used for it: for a condition on rows that are named by their ids.
+
+    PostgreSQL expects few rows in a state that soon passes, and would for each row of a statement go through all
+    that an index has held of that state since the last vacuum.
+    """
+    return state.concat(literal_column("''"))
+
+
 _WAITING = f"state IN ({_sql_list(WAITING_STATES)})"
 _PUT_OFF = f"waits_for IS NOT NULL AND owner IS NULL AND {_WAITING}"
 _NOT_SUCCESS = "state <> 'success'"
+IS_FIRE = "scheduled_for IS NOT NULL"
+HAS_KEY = "idempotency_key IS NOT NULL"
+"""Conditions of the two unique indices. On PostgreSQL an index is written to whenever a row changes its state, so
+they hold no row that has neither a fire nor a key."""
 _ACTIVE = f"state IN ({_sql_list(ACTIVE_STATES)})"
 
 
@@ -121,7 +140,7 @@ class TaskExecution(Base):
     concurrency_limit: Mapped[int | None] = mapped_column(Integer)
     exclusive: Mapped[bool] = mapped_column(server_default=false())
     """Waits until no other execution of its task runs (overlap policy `queue`)."""
-    idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
     cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     message: Mapped[str | None] = mapped_column(SafeText)
@@ -131,6 +150,16 @@ class TaskExecution(Base):
     duration_seconds: Mapped[float | None] = mapped_column(Float)
     progress: Mapped[float | None] = mapped_column(Float)
     progress_message: Mapped[str | None] = mapped_column(SafeText)
+
+    parent_id: Mapped[int | None] = mapped_column(Integer)
+    """The execution that spawned this one, or NULL. No foreign key: parents are pruned before their children."""
+    child_key: Mapped[str | None] = mapped_column(String(200))
+    """What its parent calls it."""
+    children_awaited: Mapped[int | None] = mapped_column(Integer)
+    """Of a suspended execution: how many more of its children must end before it is due."""
+
+    trace_context: Mapped[str | None] = mapped_column(String(55))
+    """W3C `traceparent` of what asked for it: its attempts continue that trace, on whichever node."""
 
     rate_limit: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """A `RateRule` of its own, from its task or its request; that of its executor is looked up when it is
@@ -142,7 +171,21 @@ class TaskExecution(Base):
 
     __table_args__ = (
         CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
-        UniqueConstraint("task_id", "scheduled_for", name="uq_task_executions_fire"),
+        Index(
+            "uq_task_executions_fire",
+            "task_id",
+            "scheduled_for",
+            unique=True,
+            sqlite_where=text(IS_FIRE),
+            postgresql_where=text(IS_FIRE),
+        ),
+        Index(
+            "uq_task_executions_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text(HAS_KEY),
+            postgresql_where=text(HAS_KEY),
+        ),
         Index(
             "ix_task_executions_claimable",
             "priority",
@@ -209,6 +252,14 @@ class TaskExecution(Base):
             sqlite_where=text("finished_at IS NOT NULL"),
             postgresql_where=text("finished_at IS NOT NULL"),
         ),
+        Index(
+            "uq_task_executions_child",
+            "parent_id",
+            "child_key",
+            unique=True,
+            sqlite_where=text("parent_id IS NOT NULL"),
+            postgresql_where=text("parent_id IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -257,6 +308,10 @@ class Execution(NamedTuple):
     duration_seconds: float | None = None
     progress: float | None = None
     progress_message: str | None = None
+    parent_id: int | None = None
+    child_key: str | None = None
+    children_awaited: int | None = None
+    trace_context: str | None = None
     rate_limit: dict[str, Any] | None = None
     waits_for: str | None = None
     due_at: datetime | None = None
@@ -269,6 +324,12 @@ class Execution(NamedTuple):
     @property
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace it is part of, as tracing backends show it; None: nobody traced what asked for it."""
+        parts = (self.trace_context or "").split("-")
+        return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None
 
     @property
     def is_repeat(self) -> bool:

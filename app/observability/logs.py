@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger
 
 from app.core.logging import configure_logging
+from app.observability.standard_logging import capture
 from app.scheduler.context import find_current_execution
 
 if TYPE_CHECKING:
     from loguru import Message, Record
 
 
-def configure_logs(level: str, log_format: Literal["console", "json"]) -> None:
-    """Send log records of `level` and above to stderr: in the seed's format, or a JSON object a line."""
-    logger.configure(patcher=name_attempt)
+def configure_logs(
+    level: str, log_format: Literal["console", "json"], trace_ids: Callable[[], Mapping[str, str]] = dict
+) -> None:
+    """Send log records of `level` and above to stderr: in the seed's format, or a JSON object a line.
+
+    Each record says which attempt wrote it, and in which trace and span (`trace_ids`), if in any.
+    """
+
+    def name_origin(record: Record) -> None:
+        record["extra"].update(trace_ids())
+        name_attempt(record)
+
+    logger.configure(patcher=name_origin)
     if log_format == "console":
         configure_logging(level)
         return
+    capture()  # a reader of JSON lines can do nothing with lines that are none
     logger.remove()
     # `diagnose` would print the values of variables, secrets among them.
     logger.add(_write_json, level=level, format="{message}", backtrace=False, diagnose=False)

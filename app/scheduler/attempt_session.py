@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from loguru import logger
+from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 class _Unused(Session):
     """A Session that has not been used: the first look at it makes it what the sessionmaker makes."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> Any:
         _set_up(self)
         return getattr(self, name)
 
@@ -35,7 +36,7 @@ def open_session(sessions: sessionmaker[Session]) -> Session:
     """A Session for one attempt. Once closed, it can never be used again: a task or thread that the executor
     left behind could otherwise open another transaction with it, and on SQLite hold the write lock for ever."""
     session = _Unused.__new__(_Unused)
-    session.__dict__["_sessions"] = sessions
+    _attributes(session)["_sessions"] = sessions
     return session
 
 
@@ -68,22 +69,29 @@ def is_touched(session: Session) -> bool:
 def has_writes(session: Session) -> bool:
     """Whether committing `session` would change the database; what is pending is flushed to find out.
 
-    On SQLite the driver knows: its transaction opens with the first write. Elsewhere an open transaction counts.
+    On SQLite the driver knows: its transaction opens with the first write. PostgreSQL gives a transaction its
+    number then; a lock of a row counts as a write.
     """
-    if not session.in_transaction():
+    if not is_touched(session) or not session.in_transaction():
         return False
     session.flush()
     connection = session.connection()
     if connection.dialect.name != "sqlite":
-        return True
+        return connection.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")) is True
     driver = connection.connection.driver_connection
     return bool(driver is not None and driver.in_transaction)
 
 
 def _set_up(session: Session) -> None:
-    sessions: sessionmaker[Session] = session.__dict__.pop("_sessions")
+    sessions: sessionmaker[Session] = _attributes(session).pop("_sessions")
     _become(session, sessions.class_)
     session.__init__(**{**sessions.kw, "close_resets_only": False})  # type: ignore[misc]  # as its maker does
+
+
+def _attributes(session: Session) -> dict[str, Any]:
+    """Its `__dict__`, without using it."""
+    found: dict[str, Any] = object.__getattribute__(session, "__dict__")
+    return found
 
 
 def _become(session: Session, kind: type[Session]) -> None:

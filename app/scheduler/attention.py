@@ -118,7 +118,8 @@ class Attention:
         state = executions.c.state
         parked = some(state == ExecutionState.PARKED.value)
         yield from _found(session, Kind.PARKED, Severity.ERROR, "execution", parked)
-        pending = some(state == ExecutionState.PENDING.value, executions.c.run_at < now - WAITING_LONG)
+        startable = (ExecutionState.PENDING.value, ExecutionState.SUSPENDED.value)
+        pending = some(state.in_(startable), executions.c.run_at < now - WAITING_LONG)
         yield from _found(session, Kind.WAITING_LONG, Severity.WARNING, "execution", pending)
         running = some(state == ExecutionState.RUNNING.value, executions.c.started_at < now - RUNNING_LONG)
         yield from _found(session, Kind.RUNNING_LONG, Severity.WARNING, "execution", running)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.models.node import Node
 from app.models.task_change import TaskChange
-from app.models.task_execution import ACTIVE_STATES, Execution, TaskExecution, is_not_success, state_in
+from app.models.task_execution import Execution, ExecutionState, TaskExecution, is_not_success, state_in
 
 executions = TaskExecution.__table__
 nodes = Node.__table__
@@ -22,6 +22,10 @@ LIMIT = 200
 """Executions told of in one look; where more have changed, `is_partial` says so."""
 _OVERLAP = timedelta(seconds=3)
 """A row is stamped before it is committed: what finished shortly before the newest one seen may be new."""
+
+_MOVING = (ExecutionState.PENDING, ExecutionState.RETRYING, ExecutionState.RUNNING)
+"""What is read at every look. Of the suspended there may be very many, and nothing happens to them: they are told
+of once, when they leave these states."""
 
 _Shape = tuple[object, ...]
 
@@ -47,6 +51,7 @@ class ChangeWatch:
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
         self._told: dict[int, _Shape] = {}
+        self._moving: set[int] = set()
         self._last_id: int | None = None
         self._finished: datetime | None = None
         self._tasks: object = None
@@ -82,7 +87,7 @@ class ChangeWatch:
         active = _read(
             connection,
             select(executions)
-            .where(state_in(executions.c.state, ACTIVE_STATES), is_not_success(executions.c.state))
+            .where(state_in(executions.c.state, _MOVING), is_not_success(executions.c.state))
             .order_by(executions.c.id.desc())
             .limit(LIMIT + 1),
         )
@@ -93,7 +98,10 @@ class ChangeWatch:
         is_partial = len(new) > LIMIT or len(finished) > LIMIT
         if len(new) > LIMIT:
             self._last_id = max(row.id for row in _read(connection, newest))
-        seen = {execution.id: execution for execution in (*finished, *active, *new)}
+        left = self._moving - {execution.id for execution in (*finished, *active, *new)}
+        still = _read(connection, select(executions).where(executions.c.id.in_(left))) if left else []
+        seen = {execution.id: execution for execution in (*still, *finished, *active, *new)}
+        self._moving = {execution.id for execution in active}
         changed = [seen[key] for key in sorted(seen) if self._told.get(key) != _shape(seen[key])]
         self._told = {key: _shape(execution) for key, execution in seen.items()}
         self._last_id = max(self._last_id, *seen, 0) if seen else self._last_id

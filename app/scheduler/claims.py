@@ -7,7 +7,7 @@ place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -21,10 +21,13 @@ from app.models.task_execution import (
     WAITING_STATES,
     Execution,
     ExecutionState,
+    beside_id,
     is_running,
+    is_suspended,
     state_in,
 )
 from app.scheduler.executions import executions, insert_starts, is_buried
+from app.scheduler.family import wake_parents
 from app.scheduler.gate import NO_RULES, FlowRules, Gate, started_reason
 from app.scheduler.policies import turns
 from app.scheduler.states import Move, moved
@@ -105,6 +108,21 @@ def _claimable() -> ColumnElement[bool]:
     return and_(executions.c.owner.is_(None), state_in(executions.c.state, WAITING_STATES))
 
 
+def unlimited(now: ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Whether an execution, found by its id, may start at `now` whatever else runs, if its executor has no rules:
+    no two nodes can fight over more than its row, so it may be claimed without the lock."""
+    return and_(
+        executions.c.owner.is_(None),
+        state_in(beside_id(executions.c.state), WAITING_STATES),
+        executions.c.run_at <= now,
+        executions.c.concurrency_key.is_(None),
+        executions.c.exclusive.is_(False),
+        executions.c.cancel_requested_at.is_(None),
+        executions.c.rate_limit.is_(None),
+        executions.c.waits_for.is_(None),
+    )
+
+
 def waiting() -> Select[Any]:
     """SELECT of the executions that nobody has and that are not over, whenever they are due."""
     return select(executions).where(_claimable())
@@ -125,8 +143,14 @@ def free_places() -> ColumnElement[int]:
 def _is_free() -> ColumnElement[bool]:
     """Whether no key and no other of its task holds an execution up."""
     other = executions.alias("other")
+    # Who is suspended has had its turn and is not over; it gives way to who runs, but to none that is suspended
+    # too.
+    goes_first = or_(
+        is_running(other.c.state),
+        and_(is_suspended(other.c.state), ~is_suspended(executions.c.state)),
+    )
     same_task = select(other.c.id).where(
-        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), is_running(other.c.state)
+        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), goes_first
     )
     return and_(
         or_(executions.c.concurrency_key.is_(None), free_places() > 0),
@@ -211,7 +235,7 @@ class ClaimNamed:
     """A claim of one execution, brought here by a job. Outcome: the execution, started, or None where it cannot
     start (now, or ever again). `rules` are those of the node's executors."""
 
-    rank: ClassVar[int | None] = 3
+    rank: ClassVar[int | None] = 5
     must_land: ClassVar[bool] = False
     execution_id: int
     node: str
@@ -225,53 +249,23 @@ class ClaimNamed:
         if is_buried(connection, node):
             return [None] * len(writes)
         wanted = {write.execution_id for write in writes}
-        plain = _claim_plain(connection, wanted, node, now, rules)
-        claimed = {execution.id: execution for execution in plain}
-        left = wanted - claimed.keys()
-        if left:
-            called_off = waiting().where(executions.c.id.in_(left), executions.c.cancel_requested_at.is_not(None))
-            rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
-            _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
-            lock_claims(connection)
-            now = clock.now()
-            query = ready(now).where(executions.c.id.in_(left)).order_by(executions.c.run_at, executions.c.id)
-            rows = connection.execute(query.with_for_update(of=executions, skip_locked=True))
-            gate = Gate(connection, rules, now)
-            candidates = [Execution.from_row(row) for row in rows]
-            held_up = _within_limits(connection, candidates, gate, len(candidates))
-            # Only now: who left the places they take has ended before.
-            started_at = clock.now()
-            started = _start_claimed(connection, held_up, node, started_at)
-            gate.settle(started_at)
-            claimed |= {execution.id: execution for execution in started}
+        called_off = waiting().where(executions.c.id.in_(wanted), executions.c.cancel_requested_at.is_not(None))
+        rows = connection.execute(called_off.with_for_update(of=executions, skip_locked=True))
+        _end_unwanted(connection, [Execution.from_row(row) for row in rows], now)
+        lock_claims(connection)
+        now = clock.now()
+        query = ready(now).where(executions.c.id.in_(wanted)).order_by(executions.c.run_at, executions.c.id)
+        rows = connection.execute(query.with_for_update(of=executions, skip_locked=True))
+        gate = Gate(connection, rules, now)
+        candidates = [Execution.from_row(row) for row in rows]
+        accepted = _within_limits(connection, candidates, gate, len(candidates))
+        # Only now: who left the places they take has ended before.
+        started_at = clock.now()
+        started = _start_claimed(connection, accepted, node, started_at)
+        gate.settle(started_at)
+        claimed = {execution.id: execution for execution in started}
         # Two jobs may name one execution: the first has it.
         return [claimed.pop(write.execution_id, None) for write in writes]
-
-
-def _claim_plain(
-    connection: Connection, ids: Iterable[int], node: str, now: datetime, rules: FlowRules
-) -> list[Execution]:
-    """Claim those of `ids` that no limit holds up; no two nodes can fight over more than a row."""
-    unruled = executions.c.task_type.not_in(rules.types) if rules.types else true()
-    rows = connection.execute(
-        update(executions)
-        .where(
-            executions.c.id.in_(ids),
-            _claimable(),
-            executions.c.run_at <= now,
-            executions.c.concurrency_key.is_(None),
-            executions.c.exclusive.is_(False),
-            executions.c.cancel_requested_at.is_(None),
-            executions.c.rate_limit.is_(None),
-            executions.c.waits_for.is_(None),
-            unruled,
-        )
-        .values(state=ExecutionState.RUNNING.value, attempt=executions.c.attempt + 1, owner=node, started_at=now)
-        .returning(*executions.c)
-    )
-    claimed = [Execution.from_row(row) for row in rows]
-    insert_starts(connection, claimed, node, now)
-    return claimed
 
 
 def _end_unwanted(connection: Connection, unwanted: list[Execution], now: datetime) -> None:
@@ -282,6 +276,7 @@ def _end_unwanted(connection: Connection, unwanted: list[Execution], now: dateti
             .where(executions.c.id.in_([execution.id for execution in unwanted]))
             .values(state=moved(unwanted[0].state, Move.CANCEL).value, finished_at=now, reason=None)
         )
+        wake_parents(connection, [execution.parent_id for execution in unwanted], now)
 
 
 def _within_limits(connection: Connection, candidates: list[Execution], gate: Gate, room: int) -> list[Execution]:

@@ -175,9 +175,25 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     ]
 
 
+_PATTERNS = {
+    _PRINTABLE: "write one line of text, without control characters",
+    r"^[^\x00]*$": "write text without NUL",
+    r"^[^\x00]+$": "write text without NUL",
+}
+
+
 def plain_message(message: str) -> str:
-    """pydantic's message without the prefix it puts before a validator's own sentence."""
-    return message.removeprefix("Value error, ")
+    """pydantic's message for people: without the prefix that it puts before a validator's own sentence, and what a
+    pattern means instead of the pattern."""
+    pattern = message.removeprefix("String should match pattern '").removesuffix("'")
+    return _PATTERNS.get(pattern, message.removeprefix("Value error, "))
+
+
+_UNIONS = {
+    "schedule": ("cron", "interval", "at"),
+    "condition": ("failed", "late", "slow", "no_success", "parked"),
+}
+"""Fields that hold one of several models, and the models' tags."""
 
 
 def field_path(location: Sequence[int | str], message: str) -> str:
@@ -186,7 +202,7 @@ def field_path(location: Sequence[int | str], message: str) -> str:
     A rule about several fields has no location; its message begins with the field it is about.
     """
     parts = [str(part) for part in location]
-    if len(parts) > 2 and parts[0] == "schedule" and parts[1] in ("cron", "interval", "at"):
+    if len(parts) > 2 and parts[1] in _UNIONS.get(parts[0], ()):
         del parts[1]
     if parts:
         return ".".join(parts)

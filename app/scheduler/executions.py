@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, cast
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple, cast
 
 from sqlalchemy import (
     Column,
@@ -37,17 +38,28 @@ from app.models.task_execution import (
     ACTIVE_STATES,
     EXECUTION_FIELDS,
     EXECUTION_STATES,
+    FINAL_STATES,
+    HAS_KEY,
     WAITING_STATES,
     Execution,
     ExecutionState,
     RepeatedExecution,
     TaskExecution,
+    beside_id,
     is_not_success,
     is_running,
     state_in,
 )
 from app.scheduler.context import LogLine
+from app.scheduler.family import (
+    CalledOff,
+    call_off_descendants,
+    lock_in_order,
+    unsuccessful_descendants,
+    wake_parents,
+)
 from app.scheduler.states import Move, moved, sources
+from app.scheduler.steps import Fence, Suspension, begin_waits, holders
 from app.services.scheduler_service import TaskStatus
 
 executions = cast("Table", TaskExecution.__table__)
@@ -56,7 +68,18 @@ logs = cast("Table", ExecutionLog.__table__)
 nodes = cast("Table", Node.__table__)
 tasks = cast("Table", ScheduledTask.__table__)
 
-_SERVER_SIDE = {"attempt", "failures", "rescues", "cancel_requested_at", "started_at", "message", "error"} | {
+_SERVER_SIDE = {
+    "parent_id",
+    "child_key",
+    "children_awaited",
+    "attempt",
+    "failures",
+    "rescues",
+    "cancel_requested_at",
+    "started_at",
+    "message",
+    "error",
+} | {
     "result",
     "duration_seconds",
     "progress",
@@ -95,8 +118,7 @@ Carry = Callable[[Connection, Sequence[Execution]], None]
 """Writes, in the transaction that recorded executions, what their engine needs to find them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A recorded execution; `is_new` is False where the idempotency key had been used before."""
 
     execution: Execution
@@ -130,7 +152,7 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
     """Insert rows of one shape in bulk, giving each its id."""
     if not rows:
         return
-    _disown_buried(connection, rows)
+    disown_buried(connection, rows)
     for row, execution_id in zip(rows, allocate_ids(connection, len(rows)), strict=True):
         row["id"] = execution_id
     _INSERT.execute(connection, rows)
@@ -138,7 +160,7 @@ def insert_executions(connection: Connection, rows: list[dict[str, Any]]) -> Non
 
 def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
     """Insert a row with an idempotency key, or find the one that has it."""
-    _disown_buried(connection, [values])
+    disown_buried(connection, [values])
     inserted = connection.execute(once(connection.dialect.name, values)).scalar()
     if inserted is not None:
         return Recorded(execution_of(values | {"id": inserted}), is_new=True)
@@ -155,7 +177,7 @@ def is_buried(connection: Connection, node: str) -> bool:
     return connection.scalar(query) is not None
 
 
-def _disown_buried(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def disown_buried(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Rows about to be inserted for a dead node are for anyone to claim."""
     owners = {row["owner"] for row in rows} - {None}
     buried = {owner for owner in owners if is_buried(connection, owner)}
@@ -169,7 +191,9 @@ def once(dialect_name: str, values: dict[str, Any]) -> Executable:
     """INSERT that does nothing where the idempotency key is taken; returns the new id, if any."""
     dialect = sqlite if dialect_name == "sqlite" else postgresql
     statement: sqlite.Insert | postgresql.Insert = dialect.insert(executions).values(values)
-    return statement.on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(executions.c.id)
+    return statement.on_conflict_do_nothing(
+        index_elements=["idempotency_key"], index_where=text(HAS_KEY)
+    ).returning(executions.c.id)
 
 
 def under_key(values: dict[str, Any]) -> Select[Any]:
@@ -191,7 +215,7 @@ _STATE = EXECUTION_FIELDS.index("state")
 # -------------------------------------------------------------------- attempts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would triple the cost of making one; nobody changes it
 class StartAttempt:
     """An attempt that starts from memory. Outcome: False where the fence refused it."""
 
@@ -207,7 +231,7 @@ class StartAttempt:
         return record_attempts(connection, writes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FinishAttempt:
     """How an attempt ended and what becomes of its execution. Outcome: False where the fence refused it."""
 
@@ -233,10 +257,15 @@ class FinishAttempt:
     progress: float | None = None
     progress_message: str | None = None
     lines: tuple[LogLine, ...] = field(default=(), repr=False)
+    parent_id: int | None = None
+    suspension: Suspension | None = None
+    """What it waits for, where the state is `suspended`."""
+    carry: Carry = field(default=lambda *_: None, repr=False)
+    """For the parents that its end wakes."""
 
     @property
     def is_over(self) -> bool:
-        return self.state not in (ExecutionState.RETRYING, ExecutionState.PENDING, ExecutionState.PARKED)
+        return self.state in FINAL_STATES
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> Sequence[bool]:
@@ -270,7 +299,7 @@ def _waiting(given: Parameters) -> ColumnElement[bool]:
         executions.c.id == given["x_id"],
         executions.c.owner == given["x_owner"],
         executions.c.attempt == given["x_attempt"] - literal_column("1"),
-        state_in(executions.c.state, sources(Move.START)),
+        state_in(beside_id(executions.c.state), sources(Move.START)),
     )
 
 
@@ -280,7 +309,7 @@ def _under_way(given: Parameters) -> ColumnElement[bool]:
         executions.c.id == given["x_id"],
         executions.c.owner == given["x_owner"],
         executions.c.attempt == given["x_attempt"],
-        is_running(executions.c.state),
+        is_running(beside_id(executions.c.state)),
     )
 
 
@@ -341,10 +370,23 @@ def record_attempts(connection: Connection, writes: Sequence[StartAttempt | Fini
     Raises:
         Fenced: of several writes some were refused; the caller rolls back and applies them one by one.
     """
+    _lock_family(connection, writes)
     if len(writes) == 1:
         return [_record_one(connection, writes[0])]
     _record_bulk(connection, writes)
     return [True] * len(writes)
+
+
+def _lock_family(connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> None:
+    """Lock what belongs together before anything else; most executions have no parent and never suspend."""
+    related = [
+        write
+        for write in writes
+        if isinstance(write, FinishAttempt) and (write.parent_id is not None or write.suspension is not None)
+    ]
+    if related:
+        parents = [write.parent_id for write in related if write.parent_id is not None]
+        lock_in_order(connection, [*parents, *(write.execution_id for write in related)])
 
 
 def _record_bulk(connection: Connection, writes: Sequence[StartAttempt | FinishAttempt]) -> None:
@@ -355,6 +397,7 @@ def _record_bulk(connection: Connection, writes: Sequence[StartAttempt | FinishA
         if isinstance(write, FinishAttempt):
             met = starts.pop((write.execution_id, write.attempt), None)
             (finishes if met is None else whole).append(write)
+    finishes.sort(key=attrgetter("execution_id"))  # rows are locked in this order by whoever locks several
     matched = _START.execute(connection, _start_rows(starts.values()))
     matched += _START_AND_FINISH.execute(connection, [_outcome_row(write) for write in whole])
     matched += _FINISH.execute(connection, [_outcome_row(write) for write in finishes])
@@ -383,6 +426,7 @@ def finish_attempt(connection: Connection, write: FinishAttempt) -> bool:
     once more as started.
     """
     outcome = [_outcome_row(write)]
+    _lock_family(connection, [write])
     if _FINISH.execute(connection, outcome) == 1:
         _FINISH_ATTEMPT.execute(connection, [_attempt_row(write)])
     elif _START_AND_FINISH.execute(connection, outcome) == 1:
@@ -405,6 +449,28 @@ def _after_finish(connection: Connection, writes: Sequence[FinishAttempt]) -> No
             for task_id, write in sorted(last.items())
         ],
     )
+    waiting = {write.execution_id: write for write in writes if write.suspension is not None}
+    if waiting:
+        now = max(write.finished_at for write in waiting.values())
+        begin_waits(connection, {key: write.suspension for key, write in waiting.items() if write.suspension}, now)
+    ended = [write for write in writes if write.parent_id is not None and write.is_over]
+    if ended:
+        now = max(write.finished_at for write in ended)
+        ended[0].carry(connection, wake_parents(connection, [write.parent_id for write in ended], now))
+
+
+def hold(connection: Connection, start: StartAttempt) -> bool:
+    """Keep a running attempt from being taken over until this transaction ends; False: it has been already.
+
+    The attempt's start may still wait in the journal: then it is stored here, as in `finish_attempt()`.
+    """
+    fence = Fence(start.execution_id, start.owner, start.attempt)
+    if holders(connection, [fence]):
+        return True
+    if _START.execute(connection, _start_rows([start])) == 1:
+        _INSERT_ATTEMPTS.execute(connection, [_running_attempt(start)])
+        return True
+    return bool(holders(connection, [fence]))
 
 
 def insert_lines(connection: Connection, kept: Iterable[tuple[int, int, Iterable[LogLine]]]) -> None:
@@ -505,7 +571,7 @@ def _attempt_row(write: FinishAttempt) -> dict[str, Any]:
 class SpeakUp:
     """What running attempts said since the last time: log lines and how far they are."""
 
-    rank: ClassVar[int | None] = 2
+    rank: ClassVar[int | None] = 4
     must_land: ClassVar[bool] = False
     execution_id: int
     attempt: int
@@ -583,8 +649,9 @@ def read_execution(execution_id: int, connection: Connection, *, lock: bool = Fa
 
 def request_cancel(
     connection: Connection, execution_id: int, now: datetime, *, mine: str | None = None
-) -> Execution:
-    """Cancel what waits; ask for the end of what another node holds or what runs.
+) -> tuple[Execution, CalledOff]:
+    """Cancel what waits; ask for the end of what another node holds or what runs. Its children, theirs and so on
+    go with it; the second of what is returned names them.
 
     `mine` names a node that has just let the execution go from memory: owned by it counts as waiting.
 
@@ -598,19 +665,24 @@ def request_cancel(
     if not held:
         values |= {"state": target.value, "finished_at": now, "owner": None, "reason": None}
     connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
-    return read_execution(execution_id, connection)
+    called_off = call_off_descendants(connection, [execution_id], now)
+    if not held:
+        wake_parents(connection, [execution.parent_id], now)
+    return read_execution(execution_id, connection), called_off
 
 
-def reopen(connection: Connection, execution_id: int, now: datetime) -> Execution:
-    """Put an execution that failed, was cancelled or is parked back in line, its failures forgiven.
+def reopen(connection: Connection, execution_id: int, now: datetime) -> list[Execution]:
+    """Put an execution that failed, was cancelled or is parked back in line, its failures forgiven; and with it
+    those of its children that failed or were cancelled. Returns it, and then them.
 
     Raises:
         NotFound; Conflict: it succeeded, was skipped, or is still under way.
     """
     target = moved(read_execution(execution_id, connection, lock=True).state, Move.REOPEN)
+    ids = [execution_id, *unsuccessful_descendants(connection, execution_id)]
     connection.execute(
         update(executions)
-        .where(executions.c.id == execution_id)
+        .where(executions.c.id.in_(ids))
         .values(
             state=target.value,
             reason=None,
@@ -626,20 +698,32 @@ def reopen(connection: Connection, execution_id: int, now: datetime) -> Executio
             due_at=None,
         )
     )
-    return read_execution(execution_id, connection)
+    return [read_execution(reopened, connection) for reopened in ids]
 
 
 def cancel_requests(connection: Connection, node: str) -> list[int]:
     """The executions of `node` that somebody wants ended."""
     return list(
         connection.scalars(
-            select(executions.c.id).where(
-                executions.c.owner == node,
-                state_in(executions.c.state, ACTIVE_STATES),
-                executions.c.cancel_requested_at.is_not(None),
-            )
+            select(executions.c.id).where(_is_held(node), executions.c.cancel_requested_at.is_not(None))
         )
     )
+
+
+def held_by(connection: Connection, node: str) -> list[tuple[int, int]]:
+    """The executions that `node` holds, each with its latest attempt."""
+    query = select(executions.c.id, executions.c.attempt)
+    return [(row.id, row.attempt) for row in connection.execute(query.where(_is_held(node)))]
+
+
+def still_held(connection: Connection, node: str, execution_ids: Sequence[int]) -> list[Execution]:
+    """Those of `execution_ids` that `node` holds."""
+    query = select(executions).where(_is_held(node), executions.c.id.in_(execution_ids))
+    return [Execution.from_row(row) for row in connection.execute(query)]
+
+
+def _is_held(node: str) -> ColumnElement[bool]:
+    return and_(executions.c.owner == node, state_in(executions.c.state, ACTIVE_STATES))
 
 
 def parked(connection: Connection, reason: str, limit: int = 500) -> list[Execution]:

@@ -13,6 +13,7 @@ from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import WAITING_STATES, Execution, ExecutionState, TaskExecution
 from app.scheduler.arming import trigger_of
 from app.scheduler.description import Language, Said
+from app.scheduler.steps import NEVER
 from app.scheduler.triggers import ScheduleTrigger
 from app.scheduler.windows import ClosedPolicy, hours_of
 
@@ -52,6 +53,9 @@ _WAIT_REASONS = {
 _STATES = {
     ExecutionState.PENDING: Said("it waits for a free lane", "它在等待空闲的车道"),
     ExecutionState.RUNNING: Said("it is running", "它正在运行"),
+    ExecutionState.SUSPENDED: Said(
+        "it is suspended: it waits for its time, a signal or its children", "它已挂起，等待时刻、信号或子执行"
+    ),
     ExecutionState.RETRYING: Said("it failed and will be tried again", "它失败了，将会重试"),
     ExecutionState.PARKED: Said(
         "it is parked until its executor or params are repaired", "它被搁置，直到执行器或参数修好"
@@ -184,7 +188,11 @@ def _account(entry: Execution, task: ScheduledTask) -> Said:
     if entry.started_at is not None:
         started = _local(entry.started_at, task)
         english, chinese = f"{english}, started {started}", f"{chinese}，开始于 {started}"
-    if entry.reason:
+    if entry.state is ExecutionState.SUSPENDED:
+        if entry.run_at < NEVER:
+            due = _local(entry.run_at, task)
+            english, chinese = f"{english}; it goes on at {due} at the latest", f"{chinese}；最迟 {due} 继续"
+    elif entry.reason:
         english, chinese = f"{english}, reason {entry.reason}", f"{chinese}，原因 {entry.reason}"
     if entry.error:
         english, chinese = f"{english}, error: {entry.error}", f"{chinese}，错误：{entry.error}"

@@ -15,16 +15,17 @@ from typing import Any, cast
 
 from loguru import logger
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, Table, func, select, update
+from sqlalchemy import Connection, Row, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import InvalidRequest, NotFound
 from app.db.bulk import BulkUpdate
 from app.models.scheduled_task import ScheduledTask
-from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState, state_in
+from app.models.task_execution import ACTIVE_STATES, IS_FIRE, Execution, ExecutionState, state_in
 from app.scheduler.arming import first_fire, trigger_of
 from app.scheduler.executions import allocate_ids, execution_of, executions, insert_executions
+from app.scheduler.family import call_off_descendants
 from app.scheduler.policies import (
     FirePlan,
     MisfirePolicy,
@@ -34,6 +35,7 @@ from app.scheduler.policies import (
     plan_fires,
 )
 from app.scheduler.rates import RateLimit, rule_of
+from app.scheduler.telemetry import UNTRACED, Origin
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
 from app.scheduler.windows import ClosedPolicy, hours_of
 from app.services.scheduler_service import describe_error
@@ -85,10 +87,12 @@ class Fired:
     tasks: int = 0
     executions: list[Execution] = field(default_factory=list)
     cancel: list[int] = field(default_factory=list)
-    """Executions that overlap policy `cancel_running` wants ended."""
+    """Executions that overlap policy `cancel_running` wants ended, and their children."""
 
 
-def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf) -> Fired:
+def fire_due(
+    connection: Connection, *, now: datetime, limit: int, owner_of: OwnerOf, origin: Origin = UNTRACED
+) -> Fired:
     """Fire up to `limit` due tasks, the longest due first. One transaction, the caller's."""
     found = connection.execute(
         select(*(tasks.c[name] for name in _FIRE_COLUMNS))
@@ -116,10 +120,13 @@ def fire_due(connection: Connection, *, now: datetime, limit: int, owner_of: Own
             advances.append(_shelve(task, now, error))
         else:
             advances.append(_advance(task, next_fire, now))
+    if rows and (trace_context := origin.trace_context()) is not None:
+        rows = [row | {"trace_context": trace_context} for row in rows]
     recorded = insert_fires(connection, rows)
     _ADVANCE.execute(connection, advances)
     _request_ends(connection, fired.cancel, now)
     fired.executions = [execution_of(row) for row in recorded]
+    origin.recorded(fired.executions)
     return fired
 
 
@@ -268,6 +275,7 @@ def ledger_row(task: Any, now: datetime, *, scheduled_for: datetime | None, trig
         "concurrency_limit": task.concurrency_limit,
         "exclusive": False,
         "idempotency_key": None,
+        "trace_context": None,
         "rate_limit": _rate_rule(task, task.params),
     }
 
@@ -290,7 +298,9 @@ def insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dic
             insert_executions(connection, rows)
     except IntegrityError:
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        once = dialect.insert(executions).on_conflict_do_nothing(index_elements=["task_id", "scheduled_for"])
+        once = dialect.insert(executions).on_conflict_do_nothing(
+            index_elements=["task_id", "scheduled_for"], index_where=text(IS_FIRE)
+        )
         inserted = []
         for row in rows:
             row["id"] = next(iter(allocate_ids(connection, 1)))
@@ -300,13 +310,21 @@ def insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dic
     return rows
 
 
-def _request_ends(connection: Connection, execution_ids: Sequence[int], now: datetime) -> None:
-    if execution_ids:
-        connection.execute(
-            update(executions)
-            .where(executions.c.id.in_(execution_ids), executions.c.cancel_requested_at.is_(None))
-            .values(cancel_requested_at=now)
-        )
+def _request_ends(connection: Connection, execution_ids: list[int], now: datetime) -> None:
+    """Ask for the end of these and of their children. Who is suspended ends here: no node would come to it."""
+    if not execution_ids:
+        return
+    connection.execute(
+        update(executions)
+        .where(executions.c.id.in_(execution_ids), executions.c.cancel_requested_at.is_(None))
+        .values(cancel_requested_at=now)
+    )
+    connection.execute(
+        update(executions)
+        .where(executions.c.id.in_(execution_ids), executions.c.state == ExecutionState.SUSPENDED.value)
+        .values(state=ExecutionState.CANCELLED.value, finished_at=now, reason=None)
+    )
+    execution_ids += call_off_descendants(connection, list(execution_ids), now).asked
 
 
 def arm_tasks(connection: Connection, *, now: datetime, limit: int) -> int:
@@ -381,6 +399,7 @@ def fire_now(
     trigger: str,
     triggered_by: str | None,
     owner_of: OwnerOf,
+    origin: Origin = UNTRACED,
 ) -> Fired:
     """Fire a stored task by hand: it enters where a scheduled fire enters, under the same overlap policy.
 
@@ -392,7 +411,10 @@ def fire_now(
         raise NotFound("task", task_id)
     active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
     verdict = _overlap(task.overlap_policy, len(active.get(task_id, [])))
-    row = ledger_row(task, now, scheduled_for=None, trigger=trigger) | {"triggered_by": triggered_by}
+    row = ledger_row(task, now, scheduled_for=None, trigger=trigger) | {
+        "triggered_by": triggered_by,
+        "trace_context": origin.trace_context(),
+    }
     if params is not None:
         row |= {"params": params, "rate_limit": _rate_rule(task, params)}
     fired = Fired(tasks=1)
@@ -405,4 +427,5 @@ def fire_now(
     insert_executions(connection, [row])
     _request_ends(connection, fired.cancel, now)
     fired.executions = [execution_of(row)]
+    origin.recorded(fired.executions)
     return fired

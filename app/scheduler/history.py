@@ -19,6 +19,7 @@ from app.models.task_execution import (
     is_not_success,
     state_in,
 )
+from app.scheduler.steps import Signal, StepRow, stored_signals, stored_steps
 
 executions = TaskExecution.__table__
 
@@ -40,6 +41,26 @@ class History:
             raise NotFound("execution", execution_id)
         return found[0]
 
+    def find(self, execution_id: int) -> Execution | None:
+        """The same, or None."""
+        found = self._read(select(executions).where(executions.c.id == execution_id))
+        return found[0] if found else None
+
+    def children(self, execution_id: int, *, limit: int = 200) -> list[Execution]:
+        """The last `limit` children of an execution, in the order they were spawned."""
+        query = select(executions).where(executions.c.parent_id == execution_id)
+        return self._read(query.order_by(executions.c.id.desc()).limit(limit))[::-1]
+
+    def steps(self, execution_id: int, *, limit: int = 1000) -> list[StepRow]:
+        """The first `limit` steps and waits of an execution."""
+        with self._sessions() as session:
+            return stored_steps(session.connection(), execution_id, limit=limit)
+
+    def signals(self, execution_id: int, *, limit: int = 1000) -> list[Signal]:
+        """The first `limit` signals that an execution was sent."""
+        with self._sessions() as session:
+            return stored_signals(session.connection(), execution_id, limit=limit)
+
     def page(
         self,
         *,
@@ -47,6 +68,7 @@ class History:
         limit: int = 50,
         states: Sequence[ExecutionState] = (),
         task_id: int | None = None,
+        parent_id: int | None = None,
         task_type: str | None = None,
         trigger: str | None = None,
         since: datetime | None = None,
@@ -68,7 +90,12 @@ class History:
             query = query.where(executions.c.state.in_([state.value for state in states]))
             if ExecutionState.SUCCESS not in states:
                 query = query.where(is_not_success(executions.c.state))
-        for column, value in (("task_id", task_id), ("task_type", task_type), ("trigger", trigger)):
+        for column, value in (
+            ("task_id", task_id),
+            ("parent_id", parent_id),
+            ("task_type", task_type),
+            ("trigger", trigger),
+        ):
             if value is not None:
                 query = query.where(executions.c[column] == value)
         if since is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
+from time import perf_counter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from loguru import logger
@@ -22,7 +22,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.errors import SchedulerUnavailable
-from app.db.database import begin_write
+from app.db.database import begin_write, plan_by_key
+from app.scheduler.telemetry import UNMEASURED, Meter
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -66,21 +67,36 @@ class _Entry:
     future: asyncio.Future[Any] | None = None
     outcome: Any = None
     error: BaseException | None = None
+    is_stored: bool = False
 
 
 class Journal:
-    """Groups writes, commits them, answers. The writer thread starts with the first write."""
+    """Groups writes, commits them, answers. The writer thread starts with the first write.
 
-    def __init__(self, engine: Engine, *, max_group: int = MAX_GROUP) -> None:
+    `before` is called with the writes of a transaction before they are applied: to lock, in one order for all
+    processes, the rows that they will touch.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_group: int = MAX_GROUP,
+        before: Callable[[Connection, Sequence[Write[Any]]], None] = lambda *_: None,
+    ) -> None:
         self.engine = engine
+        self._before = before
         self._max_group = max_group
         self._waiting: deque[_Entry] = deque()
         self._signal = threading.Condition()
         self._is_asleep = False
         self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        """Of the writer's thread, kept from group to group."""
         self._closing = False
         self.groups_committed = 0
         self.writes_committed = 0
+        self.meter: Meter = UNMEASURED
 
     # ------------------------------------------------------------ hand in
 
@@ -165,20 +181,25 @@ class Journal:
                 if self._ends():
                     return
                 continue
+            began = perf_counter()
             try:
                 self._store(group)
             except (SQLAlchemyError, OSError) as error:
-                kept = self._outage(group, error, closing=self._closing)
+                _answer([entry for entry in group if entry.is_stored])
+                left = [entry for entry in group if not entry.is_stored]
+                kept = self._outage(left, error, closing=self._closing)
                 threading.Event().wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 continue
             kept, pause = [], _FIRST_PAUSE_SECONDS
             self.groups_committed += 1
             self.writes_committed += len(group)
+            self.meter.group_committed(len(group), perf_counter() - began)
             _answer(group)
 
     def _ends(self) -> bool:
         """Give the writer's place up, unless something has come in meanwhile."""
+        self._let_go()
         with self._signal:
             self._thread = None
             if self._waiting:
@@ -198,22 +219,68 @@ class Journal:
         return [*kept, *fresh]
 
     def _store(self, group: list[_Entry]) -> None:
-        with self.engine.connect() as connection:
-            begin_write(connection)
+        """Apply and commit a group. A connection that was lost while it lay idle is replaced at once."""
+        was_kept = self._connection is not None
+        try:
             try:
-                for entries in _in_order(group):
-                    _apply_together(connection, entries)
-            except Exception as error:
-                if _is_outage(error):
+                self._apply(self._connected(), group)
+            except DBAPIError as error:
+                if not (was_kept and error.connection_invalidated) or any(entry.is_stored for entry in group):
                     raise
-                # Savepoints around everything would cost more than this rare second try.
-                logger.debug("{} writes are stored one by one, because together: {}", len(group), error)
+                self._let_go()
+                self._apply(self._connected(), group)
+            self._connected().commit()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _apply(self, connection: Connection, group: list[_Entry]) -> None:
+        """Apply a group; what is left is the commit."""
+        begin_write(connection)
+        try:
+            self._before(connection, [entry.write for entry in group])
+            for entries in _in_order(group):
+                _apply_together(connection, entries)
+        except Exception as error:
+            if _is_deadlock(error):
                 connection.rollback()
-                begin_write(connection)
-                for entries in _in_order(group):
-                    for entry in entries:
-                        _apply_alone(connection, entry)
+                self._store_apart(connection, group)
+                return
+            if _is_outage(error):
+                raise
+            # Savepoints around everything would cost more than this rare second try.
+            logger.debug("{} writes are stored one by one, because together: {}", len(group), error)
+            connection.rollback()
+            begin_write(connection)
+            self._before(connection, [entry.write for entry in group])
+            for entries in _in_order(group):
+                for entry in entries:
+                    _apply_alone(connection, entry)
+
+    def _store_apart(self, connection: Connection, group: list[_Entry]) -> None:
+        """Each write in a transaction of its own: two processes, whose groups waited for each other's rows, cannot
+        meet again."""
+        logger.debug("{} writes are stored apart: another process wanted the same rows", len(group))
+        for entry in [entry for entries in _in_order(group) for entry in entries]:
+            begin_write(connection)
+            self._before(connection, [entry.write])
+            _apply_alone(connection, entry)
             connection.commit()
+            entry.is_stored = True
+
+    def _connected(self) -> Connection:
+        """The writer's connection, opened if there is none."""
+        if self._connection is None:
+            self._connection = self.engine.connect()
+            plan_by_key(self._connection)
+        return self._connection
+
+    def _let_go(self) -> None:
+        """Close the connection: its session has settings that nobody else should find in the pool."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
 
     def _outage(self, group: list[_Entry], error: Exception, *, closing: bool) -> list[_Entry]:
         """The database did not take the group: what must land is kept for later, the rest is refused."""
@@ -230,16 +297,16 @@ class Journal:
 
 def _in_order(group: list[_Entry]) -> Iterator[list[_Entry]]:
     """The group as runs that are applied together: by rank between the steps, each step alone."""
-    for is_step, stretch in groupby(group, key=lambda entry: entry.write.rank is None):
-        if is_step:
-            yield from ([entry] for entry in stretch)
+    by_rank: dict[int, list[_Entry]] = {}
+    for entry in group:
+        rank = entry.write.rank
+        if rank is not None:
+            by_rank.setdefault(rank, []).append(entry)
             continue
-        by_rank = sorted(stretch, key=_rank)
-        yield from (list(entries) for _, entries in groupby(by_rank, key=_rank))
-
-
-def _rank(entry: _Entry) -> int:
-    return entry.write.rank or 0
+        yield from (by_rank[rank] for rank in sorted(by_rank))
+        by_rank = {}
+        yield [entry]
+    yield from (by_rank[rank] for rank in sorted(by_rank))
 
 
 def _apply_together(connection: Connection, entries: list[_Entry]) -> None:
@@ -272,9 +339,17 @@ def _is_outage(error: Exception) -> bool:
         return True
     name = type(error.orig).__name__
     text = str(error.orig).lower()
-    return name in ("OperationalError", "InterfaceError", "AdminShutdown", "DiskFull") and not text.startswith(
-        ("no such", "near ")
-    )
+    return name in (
+        "OperationalError",
+        "InterfaceError",
+        "AdminShutdown",
+        "DiskFull",
+        "DeadlockDetected",
+    ) and not text.startswith(("no such", "near "))
+
+
+def _is_deadlock(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and type(error.orig).__name__ == "DeadlockDetected"
 
 
 def _answer(entries: list[_Entry]) -> None:

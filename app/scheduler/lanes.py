@@ -58,6 +58,9 @@ class _Line(Generic[I]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __contains__(self, execution_id: int) -> bool:
+        return execution_id in self._items
+
     def put(self, item: I, now: float) -> None:
         self._items[item.execution_id] = _Waiting(item, now)
         heapq.heappush(self._heap, (-item.priority, next(self._sequence), item.execution_id))
@@ -108,6 +111,10 @@ class ThreadLane(Generic[I]):
     @property
     def waiting(self) -> int:
         return len(self._line)
+
+    def is_waiting(self, execution_id: int) -> bool:
+        """Whether it waits here for its turn."""
+        return execution_id in self._line
 
     def put(self, items: list[I]) -> None:
         now = self._monotonic()
@@ -302,6 +309,10 @@ class LoopLane(Generic[I]):
     @property
     def waiting(self) -> int:
         return len(self._line)
+
+    def is_waiting(self, execution_id: int) -> bool:
+        """Whether it waits here for its turn."""
+        return execution_id in self._line
 
     def put(self, items: list[I]) -> None:
         now = self._monotonic()

@@ -22,8 +22,16 @@ from sqlalchemy import Connection, Engine, Table, bindparam, insert, select, upd
 
 from app.core.clock import Clock
 from app.models.node import Node
-from app.models.task_execution import ACTIVE_STATES, WAITING_STATES, Execution, ExecutionState, state_in
+from app.models.task_execution import (
+    ACTIVE_STATES,
+    FINAL_STATES,
+    WAITING_STATES,
+    Execution,
+    ExecutionState,
+    state_in,
+)
 from app.scheduler.executions import attempts, executions
+from app.scheduler.family import wake_parents
 from app.scheduler.policies import RetryPolicy
 from app.services.scheduler_service import TaskStatus, describe_error
 
@@ -279,6 +287,7 @@ def _put_back(connection: Connection, node_id: str, now: datetime, max_rescues: 
                 executions.c.owner == node_id,
                 state_in(executions.c.state, ACTIVE_STATES),
             )
+            .order_by(executions.c.id)
             # The dead may be a sleeper that is just storing an outcome: then that outcome stands.
             .with_for_update()
         )
@@ -298,6 +307,7 @@ def _put_back(connection: Connection, node_id: str, now: datetime, max_rescues: 
 def _end_lost_attempts(
     connection: Connection, running: list[Execution], node_id: str, now: datetime, max_rescues: int
 ) -> None:
+    states = {execution.id: _state_after_loss(execution, max_rescues) for execution in running}
     error = f"NodeLost: node {node_id} died while it ran this attempt"
     connection.execute(
         update(attempts)
@@ -334,9 +344,11 @@ def _end_lost_attempts(
                 "x_finished_at": None if state is ExecutionState.RETRYING else now,
             }
             for execution in running
-            for state in [_state_after_loss(execution, max_rescues)]
+            for state in [states[execution.id]]
         ],
     )
+    over = [execution for execution in running if states[execution.id] in FINAL_STATES]
+    wake_parents(connection, [execution.parent_id for execution in over], now)
 
 
 def _state_after_loss(execution: Execution, max_rescues: int) -> ExecutionState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -14,7 +14,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from sqlalchemy import Executable, event
+from sqlalchemy import Connection, Executable, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -28,6 +28,8 @@ from app.scheduler.rates import RateLimit, rule_of
 from app.scheduler.repeats import Debounce, Repeats
 from app.scheduler.request_keys import record_under
 from app.scheduler.schedules import Moment
+
+T = TypeVar("T")
 
 _DUE = "contenthub_due"
 """Key of `Session.info` under which the due moments of enqueued executions wait for the commit."""
@@ -112,6 +114,7 @@ def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
         "concurrency_limit": (wanted.concurrency_limit or 1) if wanted.concurrency_key is not None else None,
         "exclusive": False,
         "idempotency_key": wanted.idempotency_key,
+        "trace_context": None,
         "rate_limit": wanted.rate_rule(),
     }
 
@@ -159,6 +162,44 @@ async def insert_under(
     if recorded.is_new:
         _wake_after_commit(session, recorded.execution.run_at, wake)
     return recorded.execution
+
+
+class SignalRequest(BaseModel):
+    """What `signal()` takes."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^#\x00-\x1f\x7f]+$")]
+
+
+def checked_signal(name: str, payload: Any) -> tuple[str, Any]:
+    """The signal's name, and its payload as JSON.
+
+    Raises:
+        InvalidRequest: `errors` names every wrong field.
+    """
+    try:
+        wanted = SignalRequest(name=name)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error)) from None
+    try:
+        return wanted.name, to_plain_json(payload)
+    except ValueError as error:
+        raise InvalidRequest.of("payload", f"the payload must be JSON: {error}") from None
+
+
+async def within(
+    db: Session | AsyncSession,
+    work: Callable[[Connection], T],
+    due: datetime,
+    wake: Callable[[datetime], None],
+) -> T:
+    """Do `work` in the caller's own transaction; `wake` is called with `due` after its commit."""
+    if isinstance(db, AsyncSession):
+        done = await db.run_sync(lambda sync: work(sync.connection()))
+        _wake_after_commit(db.sync_session, due, wake)
+        return done
+    done = work(db.connection())
+    _wake_after_commit(db, due, wake)
+    return done
 
 
 async def _first(db: Session | AsyncSession, statement: Executable) -> Any:

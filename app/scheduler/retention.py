@@ -6,30 +6,39 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, select
 
+from app.models.alerting import Alert
 from app.models.node import Node
 from app.scheduler.executions import attempts, executions, logs
+from app.scheduler.steps import signals, steps
 
 BATCH = 500
 
 
 def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int = BATCH) -> int:
-    """Delete up to `limit` executions that ended more than `keep_days` ago, with attempts and log lines.
+    """Delete up to `limit` executions that ended more than `keep_days` ago, with attempts, steps, signals and log
+    lines.
 
-    Returns how many; what is not over is never touched. Stopped nodes go after the same time.
+    Returns how many; what is not over is never touched. A child goes after its parent, whose steps refer to it, is
+    gone. Stopped nodes and alerts that are over go after the same time.
     """
     before = now - timedelta(days=keep_days)
+    parent = executions.alias("parent")
+    has_parent = select(parent.c.id).where(parent.c.id == executions.c.parent_id).exists()
     ids = list(
         connection.scalars(
             select(executions.c.id)
-            .where(executions.c.finished_at.is_not(None), executions.c.finished_at < before)
+            .where(executions.c.finished_at.is_not(None), executions.c.finished_at < before, ~has_parent)
             .order_by(executions.c.finished_at)
             .limit(limit)
-            .with_for_update(skip_locked=True)  # somebody is putting it back in line
+            .with_for_update(of=executions, skip_locked=True)  # somebody is putting it back in line
         )
     )
     if ids:
         connection.execute(delete(logs).where(logs.c.execution_id.in_(ids)))
         connection.execute(delete(attempts).where(attempts.c.execution_id.in_(ids)))
+        connection.execute(delete(steps).where(steps.c.execution_id.in_(ids)))
+        connection.execute(delete(signals).where(signals.c.execution_id.in_(ids)))
         connection.execute(delete(executions).where(executions.c.id.in_(ids)))
     connection.execute(delete(Node).where(Node.stopped_at < before))
+    connection.execute(delete(Alert).where(Alert.resolved_at < before))
     return len(ids)

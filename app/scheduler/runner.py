@@ -9,24 +9,27 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import SchedulerUnavailable
-from app.models.task_execution import WAITING_STATES, Execution, ExecutionState
+from app.core.errors import ReplayMismatch, SchedulerUnavailable
+from app.models.task_execution import FINAL_STATES, Execution, ExecutionState
 from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
 from app.scheduler.breaker import Phase
 from app.scheduler.circuits import ReportOutcome
 from app.scheduler.context import CurrentExecution, enter_execution
+from app.scheduler.durable import DurableAttempt, DurableParts, Spawn
 from app.scheduler.events import AttemptEnded, CircuitChanged, EventBus, ExecutionChanged
-from app.scheduler.executions import FinishAttempt, SpeakUp, StartAttempt, finish_attempt
+from app.scheduler.executions import Carry, FinishAttempt, SpeakUp, StartAttempt, finish_attempt
 from app.scheduler.gate import PROBE
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
 from app.scheduler.policies import RetryPolicy, retry_delay
+from app.scheduler.states import Move, moved
+from app.scheduler.telemetry import UNTRACED, AttemptSpan, Tracer
 from app.services.scheduler_service import (
     Refusal,
     SchedulerService,
@@ -40,10 +43,17 @@ from app.services.scheduler_service import (
 CANCELLED = "cancelled"
 HANDED_BACK = "handed_back"
 LEASE_LOST = "node_lost"
+UNSTORABLE = "unstorable"
 TIMED_OUT = "timeout"
+# … and why one ended by itself, not by returning.
+SUSPENDED = "suspended"
+REPLAY_MISMATCH = ReplayMismatch.code
+
+_SOON = timedelta(minutes=1)
+"""What is suspended for longer is found by the turn that every engine takes each second."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """An execution about to be tried. `recorded`: a claim has already stored its start."""
 
@@ -76,12 +86,15 @@ class Running:
     stop: str | None = None
     stop_since: float | None = None
     abandoned: bool = False
+    durable: DurableAttempt | None = None
+    start_stored: bool = False
+    """A step has stored its start before the journal came to it."""
     recording: bool = False
     """Its end is being recorded: from here on nothing stops it, and a late start has nothing to say."""
+    span: AttemptSpan = UNTRACED
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of an execution after an attempt."""
 
     status: TaskStatus
@@ -107,6 +120,8 @@ def decide(
         return Verdict(TaskStatus.FAILED, ExecutionState.PARKED, result.code, execution.failures, execution.run_at)
     if stop == CANCELLED:
         return Verdict(TaskStatus.FAILED, ExecutionState.CANCELLED, None, execution.failures, execution.run_at)
+    if stop == REPLAY_MISMATCH:
+        return Verdict(TaskStatus.FAILED, ExecutionState.FAILED, stop, execution.failures + 1, execution.run_at)
     if stop in (HANDED_BACK, LEASE_LOST):
         return Verdict(TaskStatus.FAILED, ExecutionState.PENDING, stop, execution.failures, now)
     failures = execution.failures + 1
@@ -148,7 +163,10 @@ class Runner:
     on_unstarted: Callable[[Attempt], None]
     on_ended: Callable[[int], None]
     on_settled: Callable[[int, datetime | None], None]
+    spawn: Spawn
+    carry: Carry
     running: dict[int, Running] = field(default_factory=dict)
+    tracer: Tracer = UNTRACED
 
     async def run(self, attempt: Attempt) -> None:
         """Run one attempt to its recorded end. Its fate is in the database, never in an exception."""
@@ -168,6 +186,7 @@ class Runner:
             self._record(running, stopped_result(HANDED_BACK, None), HANDED_BACK, RetryPolicy())
             raise
         finally:
+            running.span.close()
             if self.running.get(attempt.execution_id) is running:
                 del self.running[attempt.execution_id]
             self.on_ended(attempt.execution_id)
@@ -214,6 +233,7 @@ class Runner:
                 stop,
             )
             self._record(running, stopped_result(stop, self._limit(running)), stop, RetryPolicy())
+            running.span.close()
             given_up.append(running)
         return given_up
 
@@ -238,6 +258,8 @@ class Runner:
             result=result.to_dict(),
             failures=verdict.failures,
             run_at=verdict.run_at,
+            parent_id=execution.parent_id,
+            carry=self.carry,
         )
         self._submit(finish, execution)
 
@@ -274,6 +296,8 @@ class Runner:
             params=execution.params,
             node=attempt.owner,
             line_limit=self.line_limit,
+            now=self.clock.now,
+            tracer=self.tracer,
         )
         enter_execution(context)
         task = asyncio.current_task()
@@ -289,6 +313,7 @@ class Runner:
             started_at,
             started,
             started + limit if limit is not None else None,
+            span=self.tracer.attempt(execution, attempt.number, attempt.owner),
         )
         if execution.reason == PROBE:
             self.announce_circuit(execution.task_type, Phase.HALF_OPEN)
@@ -300,7 +325,7 @@ class Runner:
         return running
 
     def _start_answered(self, running: Running, *, accepted: bool, error: BaseException | None) -> None:
-        if (error is not None or not accepted) and not running.recording:
+        if (error is not None or not accepted) and not running.recording and not running.start_stored:
             logger.warning("执行 {} 已被其他节点接管", running.attempt.execution_id)
             self.stop(running.attempt.execution_id, LEASE_LOST)
 
@@ -308,11 +333,17 @@ class Runner:
         executor = self.service.get_executor(running.attempt.execution.task_type)
         policy = _policy_of(running.attempt.execution, executor)
         session = open_session(self.sessions)
+        blocks = executor is None or executor.lane == "thread"
+        running.context.open_durable = partial(self._open_durable, running, session, blocks=blocks)
         try:
             result, stop = await self._result(running, session)
         except BaseException:
             discard(session)
             raise
+        finally:
+            running.context.open_durable = None
+            if running.durable is not None:
+                running.durable.is_over = True
         running.recording = True
         end = partial(self._end, running, session, result, stop, policy)
         if executor is not None and executor.lane == "loop" and is_touched(session):
@@ -320,6 +351,23 @@ class Runner:
             await _to_its_end(asyncio.to_thread(end))
         else:
             end()
+
+    def _open_durable(self, running: Running, session: Session, *, blocks: bool) -> DurableAttempt:
+        attempt = running.attempt
+
+        def start_stored() -> None:
+            running.start_stored = not attempt.recorded
+
+        running.durable = DurableAttempt(
+            DurableParts(self.sessions, self.journal, self.clock, self.uniform, self.spawn),
+            StartAttempt(attempt.execution_id, attempt.number, attempt.owner, running.started_at),
+            session,
+            running.task,
+            blocks=blocks,
+            fenced=lambda: self.stop(attempt.execution_id, LEASE_LOST),
+            start_stored=start_stored,
+        )
+        return running.durable
 
     def _end(
         self,
@@ -334,11 +382,13 @@ class Runner:
         try:
             if running.abandoned:
                 return
-            if result.success and is_touched(session):
+            if result.success and stop is None and is_touched(session):
                 unrecorded = self._commit_with(running, session, result, policy)
         finally:
             discard(session)
-        if unrecorded is not None:
+        if stop == SUSPENDED:
+            self._submit(self._suspension_of(running), running.attempt.execution)
+        elif unrecorded is not None:
             self._record(running, unrecorded, stop, policy)
 
     async def _result(self, running: Running, session: Session) -> tuple[TaskExecutionResult, str | None]:
@@ -358,9 +408,18 @@ class Runner:
             # Swallowed on purpose: this task exists for this one attempt, and its end is being recorded.
             if running.stop is not None:
                 return stopped_result(running.stop, limit), running.stop
+            if _is_suspended(running):
+                return _SUSPENDED, SUSPENDED
             return TaskExecutionResult.failure_result(
                 message=f"任务执行异常: {describe_error(error)}", error=describe_error(error)
             ), None
+        if running.durable is not None and running.stop is None:
+            # Also where the executor has swallowed what unwinds it: what it waits for has not come, and what it
+            # says after leaving the stored way means nothing.
+            if running.durable.mismatch is not None:
+                return _mismatched(result, running.durable.mismatch), REPLAY_MISMATCH
+            if running.durable.suspension is not None:
+                return _SUSPENDED, SUSPENDED
         if result.success or running.stop is None:
             return result, None
         return result, running.stop
@@ -404,7 +463,7 @@ class Runner:
         def stored(accepted: bool, error: BaseException | None) -> None:  # noqa: FBT001 - the journal's answer
             if error is not None:
                 logger.error("执行 {} 的结果未能保存: {}", finish.execution_id, error)
-                if not isinstance(error, SchedulerUnavailable) and finish.result is not None:
+                if not isinstance(error, SchedulerUnavailable) and finish.reason != UNSTORABLE:
                     self._submit(_unstorable(finish, error), execution)
                 else:
                     self.on_settled(finish.execution_id, None)
@@ -424,10 +483,12 @@ class Runner:
         execution = running.attempt.execution
         verdict = decide(execution, result, stop, policy, now=now, uniform=self.uniform())
         if running.abandoned and verdict.state is ExecutionState.RETRYING:
-            verdict = replace(verdict, state=ExecutionState.FAILED)
+            verdict = verdict._replace(state=ExecutionState.FAILED)
         traceback = result.metadata.get("traceback")
+        stack = traceback if isinstance(traceback, str) else None
         stored = result.to_dict()
         stored["metadata"].pop("traceback", None)
+        running.span.decided(verdict.state, verdict.reason, result.error, stack)
         return FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
@@ -444,18 +505,54 @@ class Runner:
             result=stored,
             failures=verdict.failures,
             run_at=verdict.run_at,
-            traceback=traceback if isinstance(traceback, str) else None,
+            traceback=stack,
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),
+            parent_id=execution.parent_id,
+            carry=self.carry,
+        )
+
+    def _suspension_of(self, running: Running) -> FinishAttempt:
+        """The end of an attempt that waits. Nothing of it is the execution's outcome; its failures count on."""
+        durable, execution, now = running.durable, running.attempt.execution, self.clock.now()
+        assert durable is not None and durable.suspension is not None  # noqa: S101, PT018 - or it had not ended so
+        suspension = durable.suspension
+        return FinishAttempt(
+            execution_id=execution.id,
+            task_id=execution.task_id,
+            attempt=running.attempt.number,
+            owner=running.attempt.owner,
+            started_at=running.started_at,
+            finished_at=now,
+            duration_seconds=self.clock.monotonic() - running.started,
+            status=TaskStatus.SUCCESS,
+            state=moved(ExecutionState.RUNNING, Move.SUSPEND),
+            reason=SUSPENDED,
+            message=suspension.sentence,
+            error=None,
+            result=None,
+            failures=execution.failures,
+            run_at=suspension.due_at,
+            progress=running.context.fraction,
+            progress_message=running.context.progress_message,
+            lines=running.context.take_lines(),
+            parent_id=execution.parent_id,
+            suspension=suspension,
+            carry=self.carry,
         )
 
     def _announce(self, finish: FinishAttempt, execution: Execution) -> None:
-        if not finish.is_over:
+        if finish.suspension is not None:
+            if finish.suspension.is_woken_from_outside:
+                self.on_waiting(finish.finished_at)  # what it waits for may have been there already
+            if finish.run_at - finish.finished_at < _SOON:
+                self.on_waiting(finish.run_at)
+        elif not finish.is_over:
             self.on_waiting(finish.run_at)
-        elif execution.concurrency_key is not None or execution.exclusive:
+        if finish.state in _LEAVING_A_PLACE and _holds_others_up(execution):
             self.on_waiting(finish.finished_at)
-        is_tried_again = finish.state in WAITING_STATES
+        is_tried_again = finish.state in (ExecutionState.PENDING, ExecutionState.RETRYING)
         self.on_settled(finish.execution_id, finish.run_at if is_tried_again else None)
         self.events.publish(ExecutionChanged(finish.execution_id, finish.state, _ended(finish, execution)))
         self._report(finish, execution.task_type)
@@ -503,6 +600,24 @@ class Runner:
         return running.deadline - running.started if running.deadline is not None else None
 
 
+_SUSPENDED = TaskExecutionResult.success_result("已挂起")
+_LEAVING_A_PLACE = (*FINAL_STATES, ExecutionState.SUSPENDED)
+
+
+def _is_suspended(running: Running) -> bool:
+    return running.durable is not None and running.durable.suspension is not None
+
+
+def _mismatched(result: TaskExecutionResult, error: ReplayMismatch) -> TaskExecutionResult:
+    return TaskExecutionResult.failure_result(
+        message="执行的代码与已保存的步骤不一致", error=describe_error(error), metadata=result.metadata
+    )
+
+
+def _holds_others_up(execution: Execution) -> bool:
+    return execution.concurrency_key is not None or execution.exclusive or execution.parent_id is not None
+
+
 def _ended(finish: FinishAttempt, execution: Execution) -> AttemptEnded:
     late = None
     if finish.attempt == 1 and execution.scheduled_for is not None:
@@ -516,10 +631,11 @@ def _unstorable(finish: FinishAttempt, error: BaseException) -> FinishAttempt:
         finish,
         status=TaskStatus.FAILED,
         state=ExecutionState.FAILED,
-        reason="unstorable",
+        reason=UNSTORABLE,
         message="执行结果无法保存",
         error=describe_error(error),
         result=None,
+        suspension=None,
         traceback=None,
         lines=(),
     )

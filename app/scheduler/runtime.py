@@ -27,13 +27,18 @@ from app.core.redaction import refuse_masks, restore
 from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
-from app.models.task_execution import Execution
+from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.alerting.checking import Look, look_at_due, settle
+from app.scheduler.alerting.observing import DELIVERY
+from app.scheduler.alerting.store import AlertStore
+from app.scheduler.alerting.verdicts import Notice
 from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
 from app.scheduler.attention import Kind as FindingKind
 from app.scheduler.backfills import preview_backfill, record_backfill
 from app.scheduler.breaker import Phase
 from app.scheduler.buckets import forget_idle
 from app.scheduler.bulk_requests import bulk_values, record_many
+from app.scheduler.children import RecordChild
 from app.scheduler.circuits import read_circuits, reset_circuit
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
@@ -46,23 +51,33 @@ from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.events import CircuitChanged, EventBus, ExecutionChanged
 from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
 from app.scheduler.explain import explain
+from app.scheduler.family import CalledOff
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
 from app.scheduler.flow_status import CircuitStatus, FlowStatus, circuit_status, flow_status
 from app.scheduler.gate import flow_rules
 from app.scheduler.history import History
 from app.scheduler.interpreter import InterpreterTuning
 from app.scheduler.journal import Journal
+from app.scheduler.lock_order import lock_rows
 from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
 from app.scheduler.pace import Backfill, Pace
 from app.scheduler.repeats import Debounce, Once, Repeats, Throttle
 from app.scheduler.request_keys import forget_expired, record_under
-from app.scheduler.requests import execution_values, insert_into, insert_under
+from app.scheduler.requests import (
+    checked_signal,
+    execution_values,
+    insert_into,
+    insert_under,
+    within,
+)
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
+from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
+from app.scheduler.telemetry import UNMEASURED, UNTRACED, Meter, Origin, Tracer
 from app.scheduler.upcoming import Upcoming
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
 
@@ -70,9 +85,11 @@ FIRE_BATCH = 1_000
 LAUNCH_BATCHES = 20
 CLOCK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+ALERT_SECONDS = 5.0
 WAIT_POLL_SECONDS = 0.5
 _CLOCK_JOB = "contenthub-clock"
 _PRUNE_JOB = "contenthub-retention"
+_ALERT_JOB = "contenthub-alerts"
 
 
 class Live(Protocol):
@@ -84,6 +101,10 @@ class Live(Protocol):
     @property
     def loop_held(self) -> Held | None:
         """When and by whom the application's loop was held last."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long this node may still start and finish attempts without another heartbeat."""
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         """Drain, make everything durable, leave."""
@@ -110,7 +131,11 @@ class _Live:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
+            tracer=runtime.tracer,
         )
+        self._meter = runtime.meter
         self.engine: ExecutionEngine = make_engine(
             settings,
             NodeParts(
@@ -144,10 +169,14 @@ class _Live:
     def loop_held(self) -> Held | None:
         return self.guard.held
 
+    @property
+    def lease_seconds(self) -> float:
+        return self.lease.remaining_seconds
+
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
         self.heartbeat.register()
         self.heartbeat.start(self.engine.lease_lapsed, on_lost)
-        self.guard = LoopGuard(loop, self.runner.executor_of)
+        self.guard = LoopGuard(loop, self.runner.executor_of, self._meter)
         self.guard.start()
         self.engine.start(loop)
 
@@ -191,13 +220,17 @@ class Runtime:
         self.uniform = uniform
         self.role = role
         self.events = EventBus()
-        self.journal = journal or Journal(journal_engine(self.engine, self.settings))
+        self.journal = journal or Journal(journal_engine(self.engine, self.settings), before=lock_rows)
+        self.tracer: Tracer = UNTRACED
+        self.meter: Meter = UNMEASURED
         self.history = History(sessions)
         self.statistics = Statistics(sessions)
         self.upcoming = Upcoming(sessions)
         self._doctor = ScheduleDoctor(sessions)
         self._courier = courier_of(self.settings)
+        self.carry = self._courier.carry
         self.tasks = TaskStore(service, sessions, self.clock, self._wake_clock)
+        self.alerts = AlertStore(sessions, self.clock, self._wake_alerts)
         self._declared: dict[str, TaskDefinition] = {}
         self._asked: list[int] = []
         self._scheduler: AsyncIOScheduler | None = None
@@ -245,6 +278,11 @@ class Runtime:
         """Let a one-off command claim these executions; other roles claim whatever waits."""
         if self.role == "cli":
             self._asked.extend(execution_ids)
+
+    def observe(self, *, tracer: Tracer, meter: Meter) -> None:
+        """Tell both what happens from the next start on."""
+        self.tracer, self.meter = tracer, meter
+        self.journal.meter = meter
 
     # ------------------------------------------------------------ start and stop
 
@@ -353,6 +391,15 @@ class Runtime:
             replace_existing=True,
             misfire_grace_time=None,
         )
+        self.scheduler.add_job(
+            self.check_alerts,
+            "interval",
+            seconds=ALERT_SECONDS,
+            id=_ALERT_JOB,
+            replace_existing=True,
+            misfire_grace_time=None,
+            coalesce=True,
+        )
         if not self.scheduler.running:
             self.scheduler.start()
         self._schedule_tick(self.clock.now())
@@ -427,8 +474,9 @@ class Runtime:
     def _fire_batch(self, live: Live, connection: Connection) -> tuple[Fired, datetime | None]:
         now = self.clock.now()
         arm_tasks(connection, now=now, limit=FIRE_BATCH)
-        fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of)
-        self._carry(connection, fired)
+        with self.tracer.fire() as origin:
+            fired = fire_due(connection, now=now, limit=FIRE_BATCH, owner_of=live.engine.owner_of, origin=origin)
+            self._carry(connection, fired)
         return fired, next_fire_at(connection)
 
     def _carry(self, connection: Connection, fired: Fired) -> None:
@@ -456,20 +504,65 @@ class Runtime:
                 )
             )
 
+    # ------------------------------------------------------------ alerts
+
+    async def check_alerts(self) -> None:
+        """Check the alert rules that are due and that no other node checks first. What fails is tried again."""
+        live = self._live if self.is_running else None
+        try:
+            looks = await asyncio.to_thread(self._look_at_alerts)
+            if looks and live is not None:
+                await self.journal.step(partial(self._settle_alerts, live, looks), live.engine.offer)
+        except (SchedulerError, SQLAlchemyError) as error:
+            logger.error("告警检查本轮失败，稍后重试: {}", error)
+        except Exception as error:  # noqa: BLE001 - the next turn comes all the same
+            logger.opt(exception=error).error("告警检查本轮出错，稍后重试: {}", describe_error(error))
+
+    def _look_at_alerts(self) -> list[Look]:
+        with self.sessions() as session:
+            return look_at_due(session, self.clock.now())
+
+    def _settle_alerts(self, live: Live, looks: list[Look], connection: Connection) -> list[Execution]:
+        return settle(
+            connection,
+            looks,
+            now=self.clock.now(),
+            owner_of=live.engine.owner_of,
+            carry=self._courier.carry,
+        )
+
+    def _wake_alerts(self) -> None:
+        """A rule has changed. It is due, and the next look is seconds away."""
+
+    async def test_channel(self, channel_id: int, *, trigger: str = "code", by: str | None = None) -> Execution:
+        """Send a test message to a channel, as an execution whose outcome says whether it arrived.
+
+        Raises:
+            NotFound; ExecutorNotFound: the backend has no `alert_delivery`.
+        """
+        channel = await asyncio.to_thread(self.alerts.channel, channel_id)
+        params = {"notice": Notice.TEST.value, "channel_id": channel.id}
+        return await self.enqueue(DELIVERY, params, db=None, max_attempts=1, trigger=trigger, triggered_by=by)
+
     # ------------------------------------------------------------ requests
 
     async def enqueue(
         self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
     ) -> Execution:
-        if not isinstance(params, dict):
-            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
-        refuse_masks(params)
-        self.service.check(task_type, params)
-        now = self.clock.now()
-        values = execution_values(now, task_type=task_type, params=params, **request)
         repeats: Repeats | None = request.get("repeats")
         if repeats is not None and not isinstance(repeats, Debounce | Throttle | Once):
             raise InvalidRequest.of("repeats", f"repeats is a Debounce, Throttle or Once, not {repeats!r}")
+        values = self._checked_values(task_type, params, request)
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            execution = await self._record(values, db, repeats)
+            origin.recorded([execution])
+            return execution
+
+    async def _record(
+        self, values: dict[str, Any], db: Session | AsyncSession | None, repeats: Repeats | None = None
+    ) -> Execution:
+        now = values["created_at"]
         live = self._live if self.is_running else None
         if db is not None and repeats is not None:
             return await insert_under(db, values, repeats, now, self._courier.carry, self._wake_engine)
@@ -506,8 +599,13 @@ class Runtime:
                 self.ask_for([execution.id for execution in fresh])
                 live.engine.offer(fresh)
 
-        record = partial(record_many, rows=rows, carry=self._courier.carry)
-        return [one.execution for one in await self.journal.step(record, stored)]
+        with self.tracer.enqueue("bulk") as origin:
+            for row in rows:
+                row["trace_context"] = origin.trace_context()
+            record = partial(record_many, rows=rows, carry=self._courier.carry)
+            executions = [one.execution for one in await self.journal.step(record, stored)]
+            origin.recorded(executions)
+            return executions
 
     async def backfill(
         self, task_id: int, start: datetime, end: datetime, *, pace: Pace, triggered_by: str | None
@@ -573,6 +671,16 @@ class Runtime:
         with self.sessions() as session:
             return flow_status(session.connection(), flow_rules(self.service), self.clock.now())
 
+    def _checked_values(
+        self, task_type: str, params: dict[str, Any], request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The row of a request that an executor here accepts."""
+        if not isinstance(params, dict):
+            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
+        refuse_masks(params)
+        self.service.check(task_type, params)
+        return execution_values(self.clock.now(), task_type=task_type, params=params, **request)
+
     async def run_now(
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
     ) -> Execution:
@@ -584,7 +692,7 @@ class Runtime:
         self.service.check(task.task_type, task.params if params is None else params)
         live = self._live if self.is_running else None
 
-        def fire(connection: Connection) -> Fired:
+        def fire(origin: Origin, connection: Connection) -> Fired:
             fired = fire_now(
                 connection,
                 task_id,
@@ -593,6 +701,7 @@ class Runtime:
                 trigger=trigger,
                 triggered_by=triggered_by,
                 owner_of=live.engine.owner_of if live is not None else lambda _: None,
+                origin=origin,
             )
             self._carry(connection, fired)
             return fired
@@ -601,33 +710,93 @@ class Runtime:
             self.ask_for([execution.id for execution in fired.executions])
             self._launch(live, fired)
 
-        return (await self.journal.step(fire, stored)).executions[0]
+        with self.tracer.enqueue(task.task_type) as origin:
+            return (await self.journal.step(partial(fire, origin), stored)).executions[0]
+
+    async def spawn(
+        self, parent: Fence, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
+    ) -> Execution | None:
+        """Record a child of a running attempt, once a key; None: the attempt has been taken over or called off.
+
+        Raises:
+            ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
+        """
+        values = self._checked_values(task_type, params, {"trigger": "parent", **options})
+        if values["idempotency_key"] is not None:
+            raise InvalidRequest.of("idempotency_key", "a child is known by its key; give it no idempotency_key")
+        if options.get("repeats") is not None:
+            raise InvalidRequest.of("repeats", "a child is known by its key; give it no repeats")
+        values |= {"parent_id": parent.execution_id, "child_key": key}
+        live = self._live if self.is_running else None
+        if live is not None:
+            values["owner"] = live.engine.owner_of(values)
+
+        def stored(recorded: Recorded | None) -> None:
+            if recorded is not None and recorded.is_new and live is not None:
+                self.ask_for([recorded.execution.id])
+                live.engine.offer([recorded.execution])
+
+        with self.tracer.enqueue(task_type) as origin:
+            values["trace_context"] = origin.trace_context()
+            recorded = await self.journal.commit(RecordChild(parent, values, self._courier.carry), stored)
+            if recorded is None:
+                return None
+            origin.recorded([recorded.execution])
+            return recorded.execution
+
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any,
+        *,
+        db: Session | AsyncSession | None,
+        signalled_by: str | None,
+    ) -> Signal:
+        name, payload = checked_signal(name, payload)
+        now = self.clock.now()
+        write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
+        if db is not None:
+            sent = await within(db, write.apply, now, self._wake_engine)
+        else:
+            sent = await self.journal.commit(write, lambda _: self._wake_engine(now))
+        if isinstance(sent, SchedulerError):
+            raise sent
+        return sent
 
     async def cancel(self, execution_id: int) -> Execution:
-        def ask(connection: Connection) -> Execution:
-            asked = request_cancel(connection, execution_id, self.clock.now())
+        def ask(connection: Connection) -> tuple[Execution, CalledOff]:
+            asked, family = request_cancel(connection, execution_id, self.clock.now())
             if not asked.is_final:
-                self._courier.carry_cancel(connection, [execution_id])
-            return asked
+                family.asked.append(execution_id)
+            if family.asked:
+                self._courier.carry_cancel(connection, family.asked)
+            return asked, family
 
-        execution = await self.journal.step(ask)
+        execution, family = await self.journal.step(ask)
         if execution.is_final:
-            self.events.publish(ExecutionChanged(execution.id, execution.state))
-        elif self._live is not None and execution.owner == self._live.node_id:
-            self._live.engine.end([execution_id])
-            execution = await self.journal.step(partial(read_execution, execution_id))
+            family.ended.append(execution_id)
+        for ended in family.ended:
+            self.events.publish(ExecutionChanged(ended, ExecutionState.CANCELLED))
+        if execution.parent_id is not None:
+            self._wake_engine(self.clock.now())
+        live = self._live
+        if live is not None and family.asked:
+            live.engine.end(family.asked)
+            if execution.owner == live.node_id and not execution.is_final:
+                execution = await self.journal.step(partial(read_execution, execution_id))
         return execution
 
     async def retry(self, execution_id: int) -> Execution:
-        def put_back(connection: Connection) -> Execution:
+        def put_back(connection: Connection) -> list[Execution]:
             reopened = reopen(connection, execution_id, self.clock.now())
-            self._courier.carry(connection, [reopened])
+            self._courier.carry(connection, reopened)
             return reopened
 
-        execution = await self.journal.step(put_back)
-        self.ask_for([execution_id])
-        self._wake_engine(execution.run_at)
-        return execution
+        reopened = await self.journal.step(put_back)
+        self.ask_for([execution.id for execution in reopened])
+        self._wake_engine(reopened[0].run_at)
+        return reopened[0]
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
@@ -713,6 +882,11 @@ class Runtime:
         """What runs and waits in this process; empty while it is not running."""
         live = self._live
         return live.engine.status() if live is not None else {}
+
+    @property
+    def lease_seconds(self) -> float | None:
+        """For how long this process's node is sure of its lease; None: it does not run."""
+        return self._live.lease_seconds if self._live is not None else None
 
     def status(self) -> dict[str, Any]:
         """How this process and its database stand."""

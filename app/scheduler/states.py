@@ -4,7 +4,9 @@
 (new) ────► pending      start ► running      cancel ► cancelled
             running      succeed ► success    fail ► failed         retry ► retrying
                          cancel ► cancelled   park ► parked         hand_back ► pending
+                         suspend ► suspended
             retrying     start ► running      cancel ► cancelled
+            suspended    start ► running      cancel ► cancelled
             parked       unpark ► pending     reopen ► pending      cancel ► cancelled
             failed       reopen ► pending
             cancelled    reopen ► pending
@@ -32,12 +34,14 @@ class Move(StrEnum):
     PARK = "park"
     UNPARK = "unpark"
     HAND_BACK = "hand_back"
+    SUSPEND = "suspend"
     REOPEN = "reopen"
 
 
 MOVES: dict[tuple[S, Move], S] = {
     (S.PENDING, Move.START): S.RUNNING,
     (S.RETRYING, Move.START): S.RUNNING,
+    (S.SUSPENDED, Move.START): S.RUNNING,
     (S.RUNNING, Move.SUCCEED): S.SUCCESS,
     (S.RUNNING, Move.FAIL): S.FAILED,
     (S.RUNNING, Move.RETRY): S.RETRYING,
@@ -45,6 +49,8 @@ MOVES: dict[tuple[S, Move], S] = {
     (S.PENDING, Move.CANCEL): S.CANCELLED,
     (S.RETRYING, Move.CANCEL): S.CANCELLED,
     (S.PARKED, Move.CANCEL): S.CANCELLED,
+    (S.SUSPENDED, Move.CANCEL): S.CANCELLED,
+    (S.RUNNING, Move.SUSPEND): S.SUSPENDED,
     (S.RUNNING, Move.PARK): S.PARKED,
     (S.PARKED, Move.UNPARK): S.PENDING,
     (S.RUNNING, Move.HAND_BACK): S.PENDING,
@@ -63,6 +69,7 @@ _DONE = {
     Move.PARK: "parked",
     Move.UNPARK: "unparked",
     Move.HAND_BACK: "handed back",
+    Move.SUSPEND: "suspended",
     Move.REOPEN: "retried",
 }
 

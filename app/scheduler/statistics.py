@@ -7,7 +7,6 @@ interpolated inside a bucket of it, as Prometheus' `histogram_quantile` does.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -148,10 +147,8 @@ class Statistics:
                 _add(found[task_type], state, bucket, count)
         return dict(found)
 
-    def by_task(
-        self, period: Period, now: datetime, *, task_ids: Collection[int] | None = None
-    ) -> dict[int, Measured]:
-        """How long what ended in the period up to `now` took, by stored task; of all tasks, or of `task_ids`."""
+    def by_task(self, period: Period, now: datetime) -> dict[int, Measured]:
+        """How long what ended in the period up to `now` took, by stored task."""
         query = select(
             executions.c.task_id, _bucket().label("bucket"), func.count(), func.sum(executions.c.duration_seconds)
         ).where(
@@ -161,8 +158,6 @@ class Statistics:
             executions.c.duration_seconds.is_not(None),
             executions.c.state.in_([state.value for state in _RAN]),
         )
-        if task_ids is not None:
-            query = query.where(executions.c.task_id.in_(task_ids))
         counts: dict[int, Durations] = defaultdict(Durations)
         totals: Counter[int] = Counter()
         seconds: dict[int, float] = defaultdict(float)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, delete, func, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -19,9 +19,11 @@ from app.db.database import begin_write
 from app.db.types import UtcDateTime
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_change import TaskChange
-from app.models.task_execution import WAITING_STATES, ExecutionState, TaskExecution, state_in
+from app.models.task_execution import WAITING_STATES, ExecutionState, state_in
 from app.scheduler.arming import first_fire
 from app.scheduler.definitions import TaskDefinition
+from app.scheduler.executions import executions
+from app.scheduler.family import call_off_descendants, wake_parents
 from app.scheduler.firing import skip_due
 from app.scheduler.schedules import AtSchedule
 from app.services.scheduler_service import SchedulerService
@@ -226,15 +228,7 @@ class TaskStore:
             if expected_version is not None and task.version != expected_version:
                 raise VersionConflict("task", task_id, found=task.version, expected=expected_version)
             skip_due(session.connection(), task_id, now=self._clock.now(), reason="task_deleted")
-            session.execute(
-                update(TaskExecution)
-                .where(
-                    TaskExecution.task_id == task_id,
-                    state_in(TaskExecution.__table__.c.state, (*WAITING_STATES, ExecutionState.PARKED)),
-                    TaskExecution.owner.is_(None),
-                )
-                .values(state=ExecutionState.CANCELLED.value, reason="task_deleted", finished_at=self._clock.now())
-            )
+            _cancel_waiting(session.connection(), task_id, self._clock.now())
             columns = TaskDefinition.column_names()
             before = {column: getattr(task, column) for column in columns}
             _note(session, task, "delete", before, dict.fromkeys(columns), by, self._clock.now())
@@ -253,6 +247,21 @@ class TaskStore:
     def _check(self, definition: TaskDefinition) -> None:
         refuse_masks(definition.params)
         self._service.check(definition.task_type, dict(definition.params))
+
+
+def _cancel_waiting(connection: Connection, task_id: int, now: datetime) -> None:
+    """Cancel what waits of a task that is about to be deleted, with its children."""
+    waiting = (*WAITING_STATES, ExecutionState.PARKED)
+    ended = connection.execute(
+        update(executions)
+        .where(
+            executions.c.task_id == task_id, state_in(executions.c.state, waiting), executions.c.owner.is_(None)
+        )
+        .values(state=ExecutionState.CANCELLED.value, reason="task_deleted", finished_at=now)
+        .returning(executions.c.id, executions.c.parent_id)
+    ).all()
+    call_off_descendants(connection, [row.id for row in ended], now)
+    wake_parents(connection, [row.parent_id for row in ended], now)
 
 
 def _require(session: Session, task_id: int, *, lock: bool = False) -> ScheduledTask:

@@ -208,6 +208,15 @@ class SchedulerRuntime(Protocol):
     ) -> Execution: ...
     async def cancel(self, execution_id: int) -> Execution: ...
     async def retry(self, execution_id: int) -> Execution: ...
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any,
+        *,
+        db: Session | AsyncSession | None,
+        signalled_by: str | None,
+    ) -> object: ...
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult: ...
     def explain(self, task_id: int, at: datetime | None) -> str: ...
     def define_task(self, definition: dict[str, Any]) -> None: ...
@@ -302,22 +311,16 @@ class SchedulerService:
         started = perf_counter()
         logger.info("开始执行任务 {} (类型: {})", task_id, task_type)
         _lazy_logger.debug("任务参数: {}", lambda: redact(task_params))
+        result: TaskExecutionResult
         try:
             executor = self.check(task_type, task_params)
-            result: TaskExecutionResult = _checked(await executor.execute(task_id, task_params, db), executor)
         except ExecutorNotFound as error:
             result = _refusal(f"未找到执行器: {task_type}", f"ExecutorNotFound: {task_type}", error)
         except InvalidParameters as error:
             result = _refusal("任务参数验证失败", "InvalidParameters", error)
-        except BaseException as error:  # an executor's fault is a result
-            if _is_from_outside(error):
-                raise
-            logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
-            result = TaskExecutionResult.failure_result(
-                message=f"任务执行异常: {describe_error(error)}",
-                error=describe_error(error),
-                metadata={"traceback": "".join(traceback.format_exception(error))},
-            )
+        else:
+            # Only now: what the executor itself asks the scheduler for, and is refused, is its own failure.
+            result = await _executed(executor, task_id, task_params, db)
         elapsed = perf_counter() - started
         if result.duration is None:
             result = replace(result, duration=elapsed)
@@ -474,7 +477,8 @@ class SchedulerService:
         return await self.runtime.run_now(task_id, params=params, trigger=trigger, triggered_by=triggered_by)
 
     async def cancel(self, execution_id: int) -> Execution:
-        """Cancel an execution: a waiting one at once, a running one as soon as its code lets go.
+        """Cancel an execution: a waiting one at once, a running one as soon as its code lets go. Its children go
+        with it.
 
         Raises:
             NotFound: no such execution. Conflict: it is over already.
@@ -482,12 +486,33 @@ class SchedulerService:
         return await self.runtime.cancel(execution_id)
 
     async def retry(self, execution_id: int) -> Execution:
-        """Run a failed, cancelled or parked execution again, as a further attempt of the same execution.
+        """Run a failed, cancelled or parked execution again, as a further attempt of the same execution: steps
+        that finished stay done, children that failed or were cancelled are tried again.
 
         Raises:
             NotFound: no such execution. Conflict: it succeeded, was skipped, or is still under way.
         """
         return await self.runtime.retry(execution_id)
+
+    async def signal(
+        self,
+        execution_id: int,
+        name: str,
+        payload: Any = None,
+        *,
+        db: Session | AsyncSession | None = None,
+        signalled_by: str | None = None,
+    ) -> None:
+        """Tell an execution something that its `wait_for_signal(name)` returns; kept until it asks.
+
+        `payload` is JSON. With `db` the signal is part of the caller's transaction: an approval and what it
+        approves happen together or not at all.
+
+        Raises:
+            NotFound: no such execution. Conflict: it is over. InvalidRequest: no name, or a payload that is no
+            JSON.
+        """
+        await self.runtime.signal(execution_id, name, payload, db=db, signalled_by=signalled_by)
 
     async def wait(self, execution_id: int, timeout: float | None = None) -> TaskExecutionResult:
         """The outcome of an execution, wherever it runs; `timeout` in seconds, None waits for ever.
@@ -508,6 +533,23 @@ class SchedulerService:
             InvalidRequest: the definition is wrong; `errors` names the fields.
         """
         self.runtime.define_task({"name": name, "task_type": task_type, **definition})
+
+
+async def _executed(
+    executor: TaskExecutor, task_id: int, task_params: dict[str, Any], db: Session
+) -> TaskExecutionResult:
+    """What the executor returned; its fault is a result too."""
+    try:
+        return _checked(await executor.execute(task_id, task_params, db), executor)
+    except BaseException as error:
+        if _is_from_outside(error):
+            raise
+        logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
+        return TaskExecutionResult.failure_result(
+            message=f"任务执行异常: {describe_error(error)}",
+            error=describe_error(error),
+            metadata={"traceback": "".join(traceback.format_exception(error))},
+        )
 
 
 def describe_error(error: BaseException) -> str:

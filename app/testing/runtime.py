@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock
 from app.core.config import Settings
 from app.models.task_execution import Execution
+from app.scheduler.alerting.checking import due_at
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.engines.inline import InlineEngine
@@ -54,7 +55,11 @@ class SandboxNode:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
+            tracer=runtime.tracer,
         )
+        self.lease_seconds = math.inf
         self.loop_held: Held | None = None
         """Nothing holds a loop whose time is virtual."""
         self.engine: ExecutionEngine = InlineEngine(
@@ -116,6 +121,7 @@ class SandboxRuntime(Runtime):
         self._virtual = loop
         self._node: SandboxNode | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._alert_timer: asyncio.TimerHandle | None = None
         self._ticks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -126,6 +132,7 @@ class SandboxRuntime(Runtime):
         self._live = self._node = SandboxNode(self)
         self._node.start(self._virtual)
         self._schedule_tick(self.clock.now())
+        self._schedule_alerts()
 
     def speak_up(self) -> None:
         """Store what running attempts have said so far."""
@@ -138,6 +145,7 @@ class SandboxRuntime(Runtime):
             return 0
         node, self._node, self._live = self._node, None, None
         self._cancel_timer()
+        self._cancel_alert_timer()
         lost = self.journal.step_blocking(
             partial(
                 rescue,
@@ -187,6 +195,7 @@ class SandboxRuntime(Runtime):
 
     async def _stop(self, live: Live, grace_seconds: float) -> None:
         self._cancel_timer()
+        self._cancel_alert_timer()
         await live.stop(grace_seconds, self.journal)
         self._live = self._node = self._stopping = None
 
@@ -206,11 +215,39 @@ class SandboxRuntime(Runtime):
         return max(due, self.clock.now() + timedelta(seconds=CLOCK_SECONDS)) if due is not None else None
 
     def _begin_tick(self) -> None:
-        task = self._virtual.create_task(self._tick())
+        self._begin(self._tick())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._virtual.create_task(work)
         self._ticks.add(task)
         task.add_done_callback(self._ticks.discard)
+
+    def _wake_alerts(self) -> None:
+        if self.is_running:
+            self._schedule_alerts()
+
+    def _schedule_alerts(self) -> None:
+        """Check alert rules when the next one is due; where there is none, nothing wakes up."""
+        self._cancel_alert_timer()
+        with self.sessions() as session:
+            due = due_at(session)
+        if due is not None:
+            ahead = max((due - self.clock.now()).total_seconds(), 0.0)
+            self._alert_timer = self._virtual.call_at(
+                self._virtual.time() + ahead, lambda: self._begin(self._check_due_alerts())
+            )
+
+    async def _check_due_alerts(self) -> None:
+        await self.check_alerts()
+        if self.is_running:
+            self._schedule_alerts()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _cancel_alert_timer(self) -> None:
+        if self._alert_timer is not None:
+            self._alert_timer.cancel()
+            self._alert_timer = None

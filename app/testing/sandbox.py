@@ -19,6 +19,7 @@ from app.db.database import Base, make_engine
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import Execution
+from app.scheduler.steps import StepRow
 from app.services.scheduler_service import SchedulerService, TaskExecutor
 from app.testing.clock import START, VirtualClock
 from app.testing.runtime import SandboxRuntime
@@ -132,6 +133,17 @@ class Sandbox:
         self._settle()
         return self.read(execution)
 
+    def signal(
+        self, execution: Execution | int, name: str, payload: Any = None, *, signalled_by: str | None = None
+    ) -> None:
+        """Signal to an execution, as `SchedulerService.signal()` does; it goes on when time goes on."""
+        execution_id = execution if isinstance(execution, int) else execution.id
+        self._loop.complete(self.service.signal(execution_id, name, payload, signalled_by=signalled_by))
+
+    def retry(self, execution: Execution) -> Execution:
+        """Put an execution that failed or was cancelled back in line; it goes on when time does."""
+        return self._loop.complete(self.service.retry(execution.id))
+
     # ------------------------------------------------------------ time
 
     def advance(
@@ -209,6 +221,14 @@ class Sandbox:
     def attempts(self, execution: Execution) -> Sequence[TaskAttempt]:
         """Its attempts, first to last, with their times and errors."""
         return self._runtime.history.attempts(execution.id)
+
+    def steps(self, execution: Execution) -> Sequence[StepRow]:
+        """Its steps and waits, in the order they began; a wait that is not over has no `finished_at`."""
+        return self._runtime.history.steps(execution.id, limit=_ALL)
+
+    def children(self, execution: Execution) -> Sequence[Execution]:
+        """Its children, in the order they were spawned."""
+        return self._runtime.history.children(execution.id, limit=_ALL)
 
     def logs(self, execution: Execution) -> Sequence[ExecutionLog]:
         """What its attempts have logged so far."""

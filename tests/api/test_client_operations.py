@@ -49,7 +49,8 @@ def test_the_answers_of_the_client_have_the_fields_of_the_document(kind: type, a
         )
         assert fields_of(ours) == fields_of(documented), name
         for model, schema in models.items():
-            assert fields_of(schema) == fields_of(document["components"]["schemas"][model]), (name, model)
+            if model in document["components"]["schemas"]:  # of two classes of one name, both have longer ones
+                assert fields_of(schema) == fields_of(document["components"]["schemas"][model]), (name, model)
 
 
 def fields_of(schema: dict[str, Any]) -> Any:
@@ -88,4 +89,9 @@ def test_an_operation_that_no_method_can_be_is_named(application: FastAPI) -> No
     del patch["parameters"][-1]
     patch["responses"] = {"404": {}}
     with pytest.raises(ValueError, match="update_task: the document names no successful answer"):
+        operations_source(document)
+    patch["responses"] = {
+        "200": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/app__a__Kind"}}}}
+    }
+    with pytest.raises(ValueError, match="two classes are named Kind; rename one of them"):
         operations_source(document)

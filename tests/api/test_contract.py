@@ -32,6 +32,7 @@ CHECKS = [
 
 
 # schemathesis draws some of its wrong data with `random`, which hypothesis warns of.
+@pytest.mark.timeout(900)  # every operation, twice
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 def test_schemathesis_finds_nothing(application: FastAPI, client: TestClient, tokens: dict[str, str]) -> None:
     """Every operation, with data that fits the document and data that does not."""

@@ -70,6 +70,15 @@ def test_moments_beyond_the_calendar_are_refused_by_name(client: TestClient, mom
         assert fields(answer) == {field}
 
 
+def test_text_that_is_refused_is_refused_in_words(client: TestClient) -> None:
+    named = client.post(f"{API}/tasks", json={"name": "a\nb", "task_type": "work"}).json()
+    assert named["detail"] == "name: write one line of text, without control characters"
+    token = client.post(f"{API}/tokens", json={"name": "a\tb", "role": "viewer"}).json()
+    assert token["detail"] == "name: write one line of text, without control characters"
+    searched = client.get(f"{API}/tasks", params={"search": "\x00"}).json()
+    assert searched["detail"] == "search: write text without NUL"
+
+
 @pytest.mark.parametrize("name", ["search", "task_type", "trigger"])
 def test_a_search_for_nul_is_refused_on_every_database(anywhere: TestClient, name: str) -> None:
     answer = anywhere.get(f"{API}/executions", params={name: "a\x00"})

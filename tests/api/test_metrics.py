@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -39,10 +40,11 @@ def test_attempts_are_counted_by_type_and_state(client: TestClient) -> None:
     assert samples["contenthub_attempts_total", frozenset({"work", "failed"})] == 1
     assert samples["contenthub_attempt_duration_seconds_count", frozenset({"work"})] == 2
     assert (
-        samples["contenthub_journal_writes_total", frozenset()]
-        >= samples["contenthub_journal_groups_total", frozenset()]
+        samples["contenthub_journal_group_size_sum", frozenset()]
+        >= samples["contenthub_journal_group_size_count", frozenset()]
         > 0
     )
+    assert samples["contenthub_journal_commit_duration_seconds_sum", frozenset()] > 0
 
 
 def test_the_database_tells_what_waits_and_who_beats(client: TestClient) -> None:
@@ -62,26 +64,108 @@ def test_metrics_are_for_those_who_may_read(client: TestClient, tokens: dict[str
     assert scrape(client, tokens["viewer"])
 
 
-def test_without_the_extra_tasks_run_nothing_is_imported_and_nothing_served(sqlite_url: str) -> None:
+def test_without_the_extras_tasks_run_nothing_is_imported_called_or_served(sqlite_url: str) -> None:
     code = """
-import importlib.util
 import sys
 # FastAPI itself asks for opentelemetry-api: only the SDK and the Prometheus client can be absent.
-present = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *more: None if name == "prometheus_client" else present(name, *more)
-for absent in ("prometheus_client", "opentelemetry.sdk"):
+for absent in ("prometheus_client", "opentelemetry.sdk", "opentelemetry.exporter"):
     sys.modules[absent] = None
+from opentelemetry import metrics, trace
+def refuse(*_, **__):
+    raise AssertionError("nobody asked for telemetry")
+for module, names in {
+    trace: ("get_tracer", "get_current_span", "use_span", "NonRecordingSpan"), metrics: ("get_meter",)
+}.items():
+    for name in names:
+        setattr(module, name, refuse)
+EXTRAS = ("prometheus", "tracing", "otel_metrics", "otel_setup")
 import asyncio
 from app.core.config import Settings
 from app.factory import create_app
 from tests.support import Recorder, running
+from app.observability.telemetry import observe
+from app.scheduler.telemetry import UNMEASURED, UNTRACED
 async def run():
-    async with running(sys.argv[1], Recorder("work")) as (service, _):
+    async with running(sys.argv[1], Recorder("work"), start=False) as (service, runtime):
+        observe(runtime)
+        service.start()
         execution = await service.enqueue("work")
         assert (await service.wait(execution.id, 30)).success
+        assert execution.trace_context is None
+        assert (runtime.tracer, runtime.meter) == (UNTRACED, UNMEASURED)
 asyncio.run(run())
 app = create_app(Settings(database_url=sys.argv[1]))
 assert "/metrics" not in [getattr(route, "path", None) for route in app.routes]
-assert "app.observability.prometheus" not in sys.modules
+ours = {name for name in sys.modules if name.startswith("app.observability")}
+assert ours & {f"app.observability.{name}" for name in EXTRAS} == set(), ours
+theirs = {name for name, module in sys.modules.items() if module is not None}
+assert not {name for name in theirs if name.startswith(("google.protobuf", "prometheus_client", "requests"))}
+assert not {name for name in theirs if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))}
 """
     subprocess.run([sys.executable, "-c", code, sqlite_url], check=True, timeout=60)
+
+
+def test_with_the_extras_installed_tracing_costs_nothing_until_somebody_wants_it(sqlite_url: str) -> None:
+    code = """
+import sys
+from app.core.config import Settings
+from app.factory import create_app
+from app.scheduler.telemetry import UNTRACED
+app = create_app(Settings(database_url=sys.argv[1]))
+assert app.state.runtime.tracer is UNTRACED
+loaded = [name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]
+assert loaded == [], loaded
+assert "app.observability.tracing" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, sqlite_url], check=True, timeout=60)
+
+
+def test_a_provider_of_the_application_is_used_and_never_replaced(sqlite_url: str) -> None:
+    code = """
+import os, sys
+os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+traces, meters = TracerProvider(), MeterProvider()
+trace.set_tracer_provider(traces)
+metrics.set_meter_provider(meters)
+from app.core.config import Settings
+from app.factory import create_app
+app = create_app(Settings(database_url=sys.argv[1]))
+assert type(app.state.runtime.tracer).__name__ == "OtelTracer"
+assert (trace.get_tracer_provider(), metrics.get_meter_provider()) == (traces, meters)
+assert "app.observability.otel_setup" not in sys.modules
+assert traces._active_span_processor._span_processors == ()
+"""
+    subprocess.run([sys.executable, "-c", code, sqlite_url], check=True, timeout=60)
+
+
+def test_telemetry_that_cannot_be_set_up_here_is_said_with_the_remedy(sqlite_url: str) -> None:
+    def said(absent: str = "", **variables: str) -> str:
+        code = """
+import sys
+if sys.argv[2]:
+    sys.modules[sys.argv[2]] = None
+from app.core.config import Settings
+from app.factory import create_app
+app = create_app(Settings(database_url=sys.argv[1]))
+print(type(app.state.runtime.tracer).__name__)
+"""
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+        ran = subprocess.run(
+            [sys.executable, "-c", code, sqlite_url, absent],
+            env={**os.environ, **endpoint, **variables},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert ran.stdout == "Untraced\n"
+        return ran.stderr
+
+    assert "OTEL_TRACES_EXPORTER=console" in said(OTEL_TRACES_EXPORTER="console", OTEL_METRICS_EXPORTER="none")
+    assert "PROTOCOL=grpc" in said(OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert "contenthub-scheduler[otel]" in said(absent="opentelemetry.sdk")
+    assert "OTEL_" not in said(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+    assert "OTEL_" not in said(OTEL_SDK_DISABLED="true")

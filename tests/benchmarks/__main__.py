@@ -75,12 +75,24 @@ class Ratio:
         return {"value": value, "aim": None, "met": None}
 
 
+def _rate_ratio(one: str, other: str, at_least: float | None = None) -> Ratio:
+    return Ratio(f"{one} ÷ {other}", lambda f: f[one]["rate"] / f[other]["rate"], at_least=at_least)
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     name: str
     probes: tuple[Probe, ...]
     ratios: tuple[Ratio, ...]
 
+
+_HUEY = {
+    "Huey, result stored": ("producers=2", "results=1"),
+    "Huey, result stored, one process": ("producers=0", "results=1"),
+    "Huey at its fastest, no result": ("producers=2", "results=0"),
+}
+"""Ours stores each result and the whole history, and one process enqueues and runs. Two processes that enqueue,
+and tasks that return None, of which nothing is stored, are the most that could be got out of Huey."""
 
 _APSCHEDULER_STORED = (
     Probe("APScheduler, SQLite job store", "peers.apscheduler_jobs", "fires", ("jobs=1000", "stored=1")),
@@ -118,11 +130,11 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
                 f"throughput {synchronous}",
                 (
                     Probe("ours", "ours", "throughput", (f"jobs={jobs}", durable, "callers=256")),
-                    Probe(
-                        "Huey",
-                        "peers.huey_queue",
-                        "throughput",
-                        ("jobs=2000", durable, "workers=1", "producers=2", "results=0"),
+                    *(
+                        Probe(
+                            name, "peers.huey_queue", "throughput", ("jobs=2000", durable, "workers=1", *options)
+                        )
+                        for name, options in _HUEY.items()
                     ),
                     Probe(
                         "DBOS",
@@ -144,11 +156,9 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
                     ),
                 ),
                 (
-                    Ratio("ours ÷ Huey", lambda f: f["ours"]["rate"] / f["Huey"]["rate"], at_least=3),
-                    Ratio("ours ÷ DBOS", lambda f: f["ours"]["rate"] / f["DBOS"]["rate"], at_least=20),
-                    Ratio(
-                        "ours ÷ raw rows", lambda f: f["ours"]["rate"] / f["raw sqlite3, groups of 500"]["rate"]
-                    ),
+                    *(_rate_ratio("ours", name, at_least=3) for name in _HUEY),
+                    _rate_ratio("ours", "DBOS", at_least=20),
+                    _rate_ratio("ours", "raw sqlite3, groups of 500"),
                 ),
             )
         )
@@ -237,6 +247,7 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
             ),
         )
     )
+    found.append(_telemetry(jobs))
     found += [
         _scaling(database, jobs, one_instant=2_000 if quick else 10_000) for database in ("sqlite", "postgres")
     ]
@@ -276,6 +287,29 @@ def _scaling(database: str, jobs: int, one_instant: int) -> Benchmark:
             ),
         ),
         (more(done), more(fired)),
+    )
+
+
+def _telemetry(jobs: int) -> Benchmark:
+    """Executions that somebody hears of beside executions that nobody does."""
+    nobody, metered, traced = "nobody hears", "metered (Prometheus)", "metered and traced (OTLP)"
+    unsampled = "metered and traced, none sampled"
+
+    def share(name: str) -> Ratio:
+        return Ratio(f"{name} ÷ nobody", lambda f: f[name]["rate"] / f[nobody]["rate"])
+
+    return Benchmark(
+        "telemetry",
+        tuple(
+            Probe(name, "ours", "observed_throughput", (f"jobs={jobs}", f"by={by}"))
+            for name, by in (
+                (nobody, "nobody"),
+                (metered, "prometheus"),
+                (unsampled, "otlp_unsampled"),
+                (traced, "otlp"),
+            )
+        ),
+        tuple(share(name) for name in (metered, unsampled, traced)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -17,6 +18,7 @@ from sqlalchemy import text
 from app.core.config import Settings
 from app.core.logging import configure_logging
 from app.db.schema import upgrade
+from app.observability.telemetry import Telemetry, observe
 from app.scheduler.events import ExecutionChanged
 from app.scheduler.runtime import Runtime, build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
@@ -30,6 +32,7 @@ from tests.benchmarks.measure import (
     row_watch,
     spread_ms,
 )
+from tests.benchmarks.otlp_receiver import receiver
 from tests.benchmarks.served import serving
 from tests.postgres import postgres_server
 
@@ -67,16 +70,20 @@ def _postgres_settings(url: str, engine: str) -> Settings:
 
 
 @asynccontextmanager
-async def _running(settings: Settings) -> AsyncIterator[tuple[SchedulerService, Runtime]]:
+async def _running(
+    settings: Settings, *, observed: bool = False
+) -> AsyncIterator[tuple[SchedulerService, Runtime]]:
     configure_logging("WARNING")
     service = build_service(settings)
     await asyncio.to_thread(runtime_of(service).prepare_database)
     service.register_executor(NoOp())
+    telemetry = observe(runtime_of(service)) if observed else Telemetry()
     service.start()
     try:
         yield service, runtime_of(service)
     finally:
         await service.drain()
+        telemetry.close()
         runtime_of(service).close()
 
 
@@ -109,8 +116,20 @@ async def postgres_throughput(jobs: int, engine: str, callers: int) -> probe.Fig
         return await _throughput(_postgres_settings(server.get_uri(), engine), jobs, callers)
 
 
-async def _throughput(settings: Settings, jobs: int, callers: int) -> probe.Figures:
-    async with _running(settings) as (service, runtime):
+async def observed_throughput(jobs: int, by: str) -> probe.Figures:
+    """The same while it is heard `by` nobody, by `prometheus`, or besides by an OTLP receiver that gets the spans
+    of all (`otlp`) or of no (`otlp_unsampled`) executions."""
+    with probe.workspace() as folder, receiver() as endpoint:
+        if by.startswith("otlp"):
+            os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+            os.environ["OTEL_BSP_MAX_QUEUE_SIZE"] = str(10 * jobs)  # whatever is dropped would cost nothing
+        if by == "otlp_unsampled":
+            os.environ["OTEL_TRACES_SAMPLER"] = "always_off"
+        return await _throughput(_settings(folder, "NORMAL"), jobs, callers=256, observed=by != "nobody")
+
+
+async def _throughput(settings: Settings, jobs: int, callers: int, *, observed: bool = False) -> probe.Figures:
+    async with _running(settings, observed=observed) as (service, runtime):
         loop, all_done, done = asyncio.get_running_loop(), asyncio.Event(), 0
 
         def count(event: ExecutionChanged) -> None:
@@ -234,4 +253,14 @@ async def api_latency(blocked: int) -> probe.Figures:
 
 
 if __name__ == "__main__":
-    probe.main(overhead, throughput, postgres_throughput, latency, postgres_latency, fires, footprint, api_latency)
+    probe.main(
+        overhead,
+        throughput,
+        postgres_throughput,
+        observed_throughput,
+        latency,
+        postgres_latency,
+        fires,
+        footprint,
+        api_latency,
+    )

@@ -76,6 +76,14 @@ async def test_the_readmes_test_passes(scheduler_sandbox: Sandbox) -> None:
     assert scheduler_sandbox.runs(), "the snippet has run something"
 
 
+async def test_the_readmes_traced_executor_runs(sqlite_url: str) -> None:
+    names: dict[str, Any] = {}
+    exec(snippet(WRITE), names)
+    exec(snippet("start_as_current_span"), names)
+    async with running(sqlite_url, names["ReviewExecutor"]()) as (service, _):
+        assert (await service.wait((await service.enqueue("review")).id, 10)).message == "reviewed"
+
+
 async def test_the_readmes_client_asks_a_server(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     exec(snippet(WRITE), names)
@@ -98,3 +106,15 @@ async def test_the_readmes_client_asks_a_server(sqlite_url: str, capsys: pytest.
     assert names["done"].message == "Hello, Ada"
     assert names["failed"].id == failed.id
     assert capsys.readouterr().out == "task 7 does not exist\n"
+
+
+async def test_the_readmes_review_waits_for_its_decision(scheduler_sandbox: Sandbox) -> None:
+    box, names = scheduler_sandbox, dict[str, Any]()
+    exec(snippet(WRITE), names)
+    exec(snippet("class ReviewExecutor"), names)
+    box.register(names["GreetingExecutor"](), names["ReviewExecutor"]())
+    review = box.enqueue("review", {"topic": "春"})
+    box.advance(days=2)
+    box.signal(review, "decision", {"approved": True, "by": "Ada"})
+    box.advance()
+    assert (box.read(review).state, box.read(review).message) == ("success", "Hello, Ada")

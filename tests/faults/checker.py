@@ -8,7 +8,7 @@ start, and does start when it goes on, before it learns that its node has been d
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,9 +17,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.models.execution_step import ExecutionSignal, ExecutionStep
 from app.models.task_attempt import TaskAttempt
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState, TaskExecution
 from tests.faults.diary import Line
+from tests.faults.journey import WRITING_STEPS, Mark
+
+steps = ExecutionStep.__table__
+signals = ExecutionSignal.__table__
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,16 @@ class Evidence:
     """Concurrency key → how many may run at once."""
     recorded_keys: Mapping[str, list[int]] = field(default_factory=dict)
     """Idempotency key → the executions that have it."""
+    marks: Sequence[Mark] = ()
+    """What journeys did, and what their steps returned."""
+    steps: Mapping[tuple[int, str], Any] = field(default_factory=dict)
+    """(execution, step) → its stored result."""
+    step_effects: Sequence[tuple[int, str]] = ()
+    """(execution, step) of each row a step wrote through its Session."""
+    signalled: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Execution → numbers of the signals that were acknowledged."""
+    payloads: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Execution → numbers of the signals that are stored, in their order."""
     buried: frozenset[str] = frozenset()
     """Ids of the nodes that were declared dead; a process that comes back has a new one."""
 
@@ -90,9 +105,22 @@ def collect(connection: Connection, **known: Any) -> Evidence:
         ],
         effects=[(row.execution, row.attempt) for row in connection.execute(text("SELECT * FROM fault_effects"))],
         recorded_keys=keys,
+        steps={
+            (row.execution_id, row.name): row.result
+            for row in connection.execute(steps.select().where(steps.c.kind == "step"))
+        },
+        step_effects=[(row.execution, row.step) for row in connection.execute(text("SELECT * FROM fault_steps"))],
+        payloads=_payloads(connection),
         buried=frozenset(connection.scalars(text("SELECT id FROM nodes WHERE found_dead"))),
         **known,
     )
+
+
+def _payloads(connection: Connection) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    for row in connection.execute(signals.select().order_by(signals.c.id)):
+        found[row.execution_id].append(row.payload)
+    return found
 
 
 def violations(evidence: Evidence) -> list[str]:
@@ -105,6 +133,8 @@ def violations(evidence: Evidence) -> list[str]:
         *_overlaps(evidence),
         *_limits(evidence),
         *_ran_again(evidence),
+        *_steps(evidence),
+        *_signals(evidence),
     ]
 
 
@@ -143,7 +173,8 @@ def _outcomes(evidence: Evidence) -> Iterable[str]:
         by_execution[attempt.execution].append(attempt)
     for execution in evidence.executions:
         attempts = sorted(by_execution[execution.id], key=lambda attempt: attempt.number)
-        won = [attempt.number for attempt in attempts if attempt.status == "success"]
+        ended = [attempt for attempt in attempts if attempt.reason != "suspended"]
+        won = [attempt.number for attempt in ended if attempt.status == "success"]
         if execution.state not in FINAL_STATES:
             yield f"execution {execution.id} is still {execution.state.value}"
         elif execution.state is ExecutionState.SUCCESS and won != [execution.attempt]:
@@ -237,4 +268,41 @@ def _ran_again(evidence: Evidence) -> Iterable[str]:
             yield f"execution {execution} had succeeded at attempt {succeeded[execution]}; {attempt} ran too"
 
 
+def _steps(evidence: Evidence) -> Iterable[str]:
+    """A step whose result was stored never ran again, everybody saw that result, what it wrote is there once."""
+    stored: dict[tuple[int, str], Mark] = {}
+    for mark in evidence.marks:
+        step = (mark.execution, mark.step)
+        name = f"execution {mark.execution}: step {mark.step}"
+        late = mark.node in evidence.buried and any(gone < mark.at for gone in evidence.gone.get(mark.pid, ()))
+        if mark.event == "stored":
+            stored.setdefault(step, mark)
+            if mark.token != evidence.steps.get(step):
+                yield f"{name} returned {mark.token}, and {evidence.steps.get(step)} is stored"
+        elif step in stored and not late:
+            yield f"{name} ran again in attempt {mark.attempt}, stored since attempt {stored[step].attempt}"
+    effects = Counter(evidence.step_effects)
+    for (execution, step), count in effects.items():
+        if count != 1 or (execution, step) not in evidence.steps:
+            yield f"execution {execution}: step {step} wrote {count} rows through its Session"
+    for execution, step in evidence.steps:
+        if step in WRITING_STEPS and not effects[execution, step]:
+            yield f"execution {execution}: what step {step} wrote is gone"
+
+
+def _signals(evidence: Evidence) -> Iterable[str]:
+    """Acknowledged signals are stored, and a journey got the first ones, in their order."""
+    for execution, numbers in evidence.signalled.items():
+        lost = set(numbers) - set(evidence.payloads.get(execution, ()))
+        if lost:
+            yield f"execution {execution}: signals {sorted(lost)} were acknowledged and are gone"
+    for one in evidence.executions:
+        if one.task_type != "journey" or one.state is not ExecutionState.SUCCESS:
+            continue
+        got = [number for number in ((one.result or {}).get("data") or {}).get("got", ()) if number is not None]
+        if got != list(evidence.payloads.get(one.id, ()))[: len(got)]:
+            yield f"execution {one.id} got the signals {got} of {evidence.payloads.get(one.id)}"
+
+
+STEPS_TABLE = "CREATE TABLE fault_steps (execution INTEGER NOT NULL, step VARCHAR(50) NOT NULL)"
 EFFECTS_TABLE = "CREATE TABLE fault_effects (execution INTEGER NOT NULL, attempt INTEGER NOT NULL)"

@@ -22,8 +22,9 @@ from sqlalchemy import Engine, text
 from app.core.config import Settings
 from app.db.database import make_engine
 from app.scheduler.runtime import build_service, runtime_of
-from tests.faults.checker import EFFECTS_TABLE
+from tests.faults.checker import EFFECTS_TABLE, STEPS_TABLE
 from tests.faults.diary import Diary, boot_seconds
+from tests.faults.journey import Marks
 from tests.postgres import postgres_server
 
 LEASE_SECONDS = 2.0
@@ -69,6 +70,10 @@ class Deployment:
     @property
     def diary(self) -> Diary:
         return Diary(self.folder / "diary")
+
+    @property
+    def marks(self) -> Marks:
+        return Marks(self.folder / "marks")
 
     def start(self, **settings: str) -> Server:
         """Start one more server, with these settings beside the common ones."""
@@ -243,15 +248,15 @@ def _prepare(url: str, environment: dict[str, str], broken: str | None) -> Engin
     engine = make_engine(settings)
     with engine.begin() as connection:
         connection.execute(text(EFFECTS_TABLE))
+        connection.execute(text(STEPS_TABLE))
         if broken == "ledger":
             _drop_the_unique_fire(connection.engine)
     return engine
 
 
 def _drop_the_unique_fire(engine: Engine) -> None:
-    assert engine.dialect.name == "postgresql", "SQLite cannot drop a constraint"
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE task_executions DROP CONSTRAINT uq_task_executions_fire"))
+        connection.execute(text("DROP INDEX uq_task_executions_fire"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import random
 import statistics
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from app.models.task_execution import FINAL_STATES
 from tests.faults.checker import Evidence, collect, violations
 from tests.faults.deployment import LEASE_SECONDS, Deployment, Server, deployed
+from tests.faults.journey import SIGNALS
 
 API = "http://127.0.0.1:{port}/api/v1/scheduler"
 LIMITS = {"narrow": 1, "wide": 3}
@@ -38,6 +39,8 @@ KINDS_OF_TASK = (
 )
 TASKS_OF_A_KIND = 4
 CLIENTS = 32
+TRAVELLERS = 8
+"""Of these clients so many begin journeys and signal to them."""
 QUIET_SECONDS = 60.0
 
 
@@ -53,6 +56,8 @@ class Report:
     executions: int = 0
     acknowledged: int = 0
     attempts: int = 0
+    steps: int = 0
+    signals: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     rescue_seconds: list[float] = field(default_factory=list)
     """From SIGKILL to the next attempt of what the process ran."""
@@ -64,7 +69,8 @@ class Report:
         """For JSON: counts, times as median and maximum, violations."""
         return {
             **{name: getattr(self, name) for name in ("target", "seed", "seconds", "processes", "fires")},
-            **{name: getattr(self, name) for name in ("executions", "acknowledged", "attempts", "violations")},
+            **{name: getattr(self, name) for name in ("executions", "acknowledged", "attempts", "steps")},
+            **{name: getattr(self, name) for name in ("signals", "violations")},
             "faults": dict(self.faults),
             "lease_seconds": LEASE_SECONDS,
             "rescue": _spread(self.rescue_seconds),
@@ -86,6 +92,7 @@ class Traffic:
     seed: int
     pause: float
     acknowledged: dict[str, int] = field(default_factory=dict)
+    signalled: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -106,7 +113,11 @@ class Traffic:
         with httpx.Client(timeout=5) as http:
             while not self._stop.is_set():
                 count += 1
-                self._ask(http, chance, f"client-{number}-{count}")
+                key = f"client-{number}-{count}"
+                if number < TRAVELLERS:
+                    self._travel(http, chance, key)
+                else:
+                    self._ask(http, chance, key)
                 time.sleep(self.pause * chance.random())
 
     def _ask(self, http: httpx.Client, chance: random.Random, key: str) -> None:
@@ -118,17 +129,43 @@ class Traffic:
         }
         if limited is not None:
             body |= {"concurrency_key": limited, "concurrency_limit": LIMITS[limited]}
+        answer = self._insist(http, chance, "/executions", body, {"Idempotency-Key": key})
+        if answer is not None:
+            self.acknowledged[key] = answer.json()["id"]
+
+    def _travel(self, http: httpx.Client, chance: random.Random, key: str) -> None:
+        """Begin a journey and send it its signals: some come before it waits for them, some long after."""
+        begun = self._insist(http, chance, "/executions", {"task_type": "journey"}, {"Idempotency-Key": key})
+        if begun is None:
+            return
+        execution = self.acknowledged[key] = begun.json()["id"]
+        for number in range(SIGNALS):
+            time.sleep(chance.choice([0, 0.3, 0.5, 1.0]))
+            signal = {"name": "go", "payload": number}
+            sent = self._insist(http, chance, f"/executions/{execution}/signals", signal)
+            if sent is None or sent.status_code == 409:  # it is over: an answer to an earlier try was lost
+                return
+            self.signalled[execution].append(number)
+
+    def _insist(
+        self,
+        http: httpx.Client,
+        chance: random.Random,
+        path: str,
+        body: dict[str, Any],
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response | None:
+        """Ask until it is answered, by any server; None: the run is over."""
         while not self._stop.is_set():
             server = chance.choice(self.deployment.servers)
             with suppress(httpx.HTTPError):
-                url = API.format(port=server.port) + "/executions"
-                answer = http.post(url, json=body, headers={"Idempotency-Key": key})
-                if answer.status_code == 202:
-                    self.acknowledged[key] = answer.json()["id"]
-                    return
+                answer = http.post(API.format(port=server.port) + path, json=body, headers=headers)
+                if answer.is_success or answer.status_code == 409:
+                    return answer
                 if answer.status_code < 500:
                     raise AssertionError(f"{answer.status_code}: {answer.text}")
             time.sleep(0.05)
+        return None
 
 
 def run(
@@ -172,6 +209,8 @@ def run(
                 lines=deployment.diary.read(),
                 acknowledged=traffic.acknowledged,
                 gone=deployment.gone,
+                marks=deployment.marks.read(),
+                signalled=traffic.signalled,
                 limits=LIMITS,
             )
     _fill_in(report, evidence, deployment.told_to_stop)
@@ -252,6 +291,8 @@ def _fill_in(report: Report, evidence: Evidence, told_to_stop: dict[int, float])
     report.executions = len(evidence.executions)
     report.acknowledged = len(evidence.acknowledged)
     report.attempts = len(evidence.attempts)
+    report.steps = len(evidence.steps)
+    report.signals = sum(map(len, evidence.signalled.values()))
     report.rescue_seconds = _recoveries(evidence)
     report.hand_over_seconds = _hand_overs(evidence, told_to_stop)
     report.violations = violations(evidence)

@@ -1,7 +1,8 @@
 """One process of the deployment under test: `python -m tests.faults.server`, told everything by its environment.
 
 `FAULTS_BREAK` makes a build that breaks a promise, so that the checker can be seen to find it: `ledger` (no unique
-constraint, and tasks are advanced a moment after their fires are committed), `fence` (whoever finishes last wins).
+constraint, and tasks are advanced a moment after their fires are committed), `fence` (whoever finishes last wins),
+`replay` (an attempt forgets what those before it have stored).
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.core.logging import configure_logging
 from app.db.bulk import BulkUpdate
-from app.scheduler import executions, firing
+from app.scheduler import durable, executions, firing
 from app.scheduler.context import current_execution
 from app.scheduler.runtime import build_service, runtime_of
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor
 from tests.faults.diary import Diary
+from tests.faults.journey import Journey, Marks
 
 
 class SteppedClock(SystemClock):
@@ -106,6 +108,8 @@ def break_promise(name: str) -> None:
             {**executions._FENCE, **executions._OUTCOME},
             lambda given: executions._with_outcome(given).where(whoever_comes(given)),
         )
+    elif name == "replay":
+        durable.stored_steps = lambda *_, **__: []  # type: ignore[assignment]
     else:
         raise ValueError(f"no promise is called {name!r}")
 
@@ -116,6 +120,7 @@ def make_app(folder: Path) -> FastAPI:
     configure_logging(settings.log_level)
     service = build_service(settings, role=settings.scheduler_role, clock=SteppedClock(folder / "clock"))
     service.register_executor(Effect(Diary(folder / "diary")))
+    service.register_executor(Journey(Diary(folder / "diary"), Marks(folder / "marks")))
     runtime = runtime_of(service)
 
     @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.models.task_execution import Execution, ExecutionState
 from tests.faults.checker import AttemptRow, Evidence, Fire, violations
 from tests.faults.diary import Line
+from tests.faults.journey import Mark
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -42,6 +43,10 @@ def ran(attempt: int, begin: float, end: float | None, *, pid: int = 1, key: str
     return lines if end is None else [*lines, Line("end", end, 1, attempt, pid, key, f"node {pid}")]
 
 
+def mark(event: Literal["ran", "stored"], at: float, token: str = "x", pid: int = 1) -> Mark:
+    return Mark(event, at, 1, "a", token, 1, pid, f"node {pid}")
+
+
 def evidence(**changes: Any) -> Evidence:
     """One execution that succeeded at its first attempt, and a task that fired three times."""
     good: dict[str, Any] = {
@@ -54,6 +59,7 @@ def evidence(**changes: Any) -> Evidence:
         "gone": {},
         "limits": {"k": 1},
         "recorded_keys": {"key": [1]},
+        "steps": {(1, "a"): "x"},
     }
     return Evidence(**(good | changes))
 
@@ -68,6 +74,13 @@ RETRIED = {
 def test_a_good_history_has_no_violations() -> None:
     assert violations(evidence()) == []
     assert violations(evidence(**RETRIED, lines=ran(1, 0, 1) + ran(2, 1, 2))) == []
+    assert violations(evidence(marks=[mark("ran", 1), mark("ran", 2), mark("stored", 3), mark("stored", 9)])) == []
+
+
+def test_what_a_stopped_process_still_does_in_a_step_counts_for_nothing() -> None:
+    marks = [mark("ran", 1), mark("stored", 2), mark("ran", 9, token="z", pid=7)]
+    assert violations(evidence(marks=marks, gone={7: [1.5]})) != []
+    assert violations(evidence(marks=marks, gone={7: [1.5]}, buried=frozenset({"node 7"}))) == []
 
 
 @pytest.mark.parametrize(
@@ -89,6 +102,11 @@ def test_a_good_history_has_no_violations() -> None:
         ({"lines": ran(1, 0, 1, key="k") + ran(1, 0.5, 2, pid=2, key="k")}, "key k: 2 at once, 1 allowed"),
         ({"lines": ran(1, 0, 1) + ran(1, 3, 4, pid=2)}, "attempt 1 ran twice"),
         ({"lines": ran(1, 0, 1) + ran(2, 3, 4)}, "had succeeded at attempt 1; 2 ran too"),
+        ({"marks": [mark("ran", 1), mark("stored", 2), mark("ran", 3)]}, "step a ran again"),
+        ({"marks": [mark("ran", 1), mark("stored", 2, token="y")]}, "returned y, and x is stored"),
+        ({"step_effects": [(1, "a"), (1, "a")]}, "wrote 2 rows"),
+        ({"steps": {(1, "packed"): "x"}}, "what step packed wrote is gone"),
+        ({"signalled": {1: [0, 1]}, "payloads": {1: [0]}}, "signals [1] were acknowledged and are gone"),
     ],
 )
 def test_each_broken_promise_is_named(changes: dict[str, Any], complaint: str) -> None:

@@ -25,6 +25,8 @@ def test_no_promise_is_broken_whatever_happens(target: str, folder: Path) -> Non
     assert report.violations == []
     assert report.acknowledged > 50
     assert report.fires > 50
+    assert report.steps > 50
+    assert report.signals > 20
     assert sum(report.faults.values()) > 5
 
 
@@ -38,3 +40,9 @@ def test_a_build_that_forgets_the_ledger_is_found_out(folder: Path) -> None:
 def test_a_build_without_the_fence_is_found_out(folder: Path) -> None:
     report: Report = run("sqlite", folder, seconds=30, seed=1, processes=3, only=("freeze",), broken="fence")
     assert [line for line in report.violations if "effects of attempts" in line or "successful attempts" in line]
+
+
+@pytest.mark.timeout(300)
+def test_a_build_that_forgets_its_steps_is_found_out(folder: Path) -> None:
+    report = run("sqlite", folder, seconds=8, seed=1, processes=3, only=("kill",), broken="replay")
+    assert [line for line in report.violations if "ran again" in line]

@@ -178,6 +178,19 @@ def test_a_worker_runs_what_others_recorded_and_drains_at_sigterm(contenthub: Co
     assert contenthub("node", "list", "--json").json == []
 
 
+def test_a_worker_answers_prometheus_where_it_is_told_to(contenthub: ContentHub) -> None:
+    contenthub("task", "create", "--name", "digest", "--type", "content_generation", "--params", PARAMS)
+    contenthub("task", "run", "digest", "--detach")
+    port = free_port()
+    with contenthub.started("worker", METRICS_PORT=str(port)):
+        counted = 'contenthub_attempts_total{state="success",task_type="content_generation"} 1.0'
+        until(lambda: answers(f"http://127.0.0.1:{port}/metrics"))
+        until(lambda: counted in httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+        refused = contenthub("worker", code=1, METRICS_PORT=str(port))
+        assert "METRICS_PORT" in refused.err
+        assert "choose another" in refused.err
+
+
 def test_an_engine_that_cannot_work_here_is_refused_with_the_remedy(contenthub: ContentHub) -> None:
     moved = contenthub("db", "move-engine", "pgqueuer", code=1)
     assert "SCHEDULER_ENGINE: pgqueuer needs PostgreSQL" in moved.err

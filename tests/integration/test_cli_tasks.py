@@ -21,6 +21,7 @@ ENDLESS = f'["{sys.executable}", "-c", "import time; time.sleep(600)"]'
 TASKS = f"""
 - {{name: once, task_type: content_generation, params: {PARAMS}}}
 - {{name: fails, task_type: content_generation, params: {NOBODY}, retry: {{max_attempts: 1}}}}
+- {{name: hasty, task_type: content_generation, params: {PARAMS}}}
 - {{name: later, task_type: content_generation, params: {PARAMS}}}
 - {{name: due, task_type: content_generation, params: {PARAMS}, schedule: {{type: interval, seconds: 1}}}}
 - {{name: endless, task_type: content_generation, params: {COMMAND}}}
@@ -228,3 +229,43 @@ def test_what_is_exported_is_imported_without_a_change(contenthub: ContentHub, t
     assert "name: held" in file.read_text()
     changes = contenthub("task", "import", str(file), "--diff", "--prune", "--json").json
     assert changes == {"written": False, "changes": []}
+
+
+def test_a_signal_is_sent_from_the_command_line_and_shown_with_steps_and_children(contenthub: ContentHub) -> None:
+    contenthub("task", "run", "kept")
+    ((parent,),) = stored(contenthub, "SELECT max(id) FROM task_executions WHERE task_name = 'kept'")
+    path = contenthub.folder / "contenthub.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "UPDATE task_executions SET state = 'suspended', finished_at = NULL WHERE id = ?", (parent,)
+        )
+        connection.execute(
+            "INSERT INTO execution_steps (execution_id, kind, name, position, attempt, started_at)"
+            " VALUES (?, 'signal', 'word', 0, 1, '2030-01-07 09:00:00')",
+            (parent,),
+        )
+        connection.execute(
+            "INSERT INTO task_executions (task_type, state, parent_id, child_key) VALUES ('w', 'failed', ?, 'it')",
+            (parent,),
+        )
+        connection.commit()
+    sent = contenthub("execution", "signal", str(parent), "word", "--payload", '["yes", 1]', "--json").json
+    assert (sent["payload"], sent["signalled_by"]) == (["yes", 1], "cli")
+    shown = contenthub("execution", "show", str(parent), "--json").json
+    assert [step["name"] for step in shown["steps"]] == ["word"]
+    assert [child["child_key"] for child in shown["children"]] == ["it"]
+    table = contenthub("execution", "show", str(parent)).out
+    for title in ("Steps", "Signals", "Children"):
+        assert title in table
+    assert "no JSON" in contenthub("execution", "signal", str(parent), "word", "--payload", "{", code=2).err
+    contenthub("execution", "cancel", str(parent))
+    assert "takes no signal" in contenthub("execution", "signal", str(parent), "word", code=1).err
+
+
+def test_a_run_that_ends_while_it_is_given_up_is_told_as_it_ended(contenthub: ContentHub) -> None:
+    """Too late to be cancelled: then it has succeeded, and saying anything else would be a lie."""
+    with contenthub.started("task", "run", "hasty", "--timeout", "0") as command:
+        _, err = command.communicate(timeout=60)
+    (state,) = states(contenthub, "hasty")
+    assert (command.returncode == 0) == (state == "success"), (state, err)
+    assert ("it was cancelled" in err) == (state == "cancelled"), (state, err)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from loguru import logger
 
 from app.observability.logs import configure_logs
 from app.services.scheduler_service import TaskExecutionResult
+from tests.integration.command_line import ContentHub, until
+from tests.integration.otlp import receiving
+from tests.integration.test_cli_server import answers, free_port
 from tests.support import Recorder, running
 
 
 @pytest.fixture(autouse=True)
 def _no_patcher_left() -> Iterator[None]:
+    root = logging.getLogger()
+    before = list(root.handlers)
     yield
+    root.handlers[:] = before
     logger.configure(patcher=lambda _: None)
 
 
@@ -63,3 +73,39 @@ def test_the_console_format_is_the_seeds(capsys: pytest.CaptureFixture[str]) -> 
     configure_logs("INFO", "console")
     logger.info("你好")
     assert capsys.readouterr().err[19:] == " | INFO     | 你好\n"
+
+
+def test_every_line_of_a_server_is_json_and_requests_name_their_trace(tmp_path: Path) -> None:
+    contenthub, port = ContentHub(tmp_path, {"LOG_FORMAT": "json"}), free_port()
+    with receiving() as receiver:
+        command = ("serve", "--port", str(port))
+        with contenthub.started(*command, **receiver.settings) as server:
+            until(lambda: answers(f"http://127.0.0.1:{port}/health/live"))
+            httpx.get(
+                f"http://127.0.0.1:{port}/api/v1/scheduler/tasks",
+                headers={"traceparent": f"00-{'a1' * 16}-{'b2' * 8}-01"},
+            )
+            server.send_signal(signal.SIGTERM)
+            out, err = server.communicate(timeout=60)
+    assert out == ""
+    notes = [line for line in err.splitlines() if not line.startswith("{")]
+    assert all(line.startswith(("API: ", "No API token")) for line in notes), notes
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    (asked,) = [line for line in lines if "/api/v1/scheduler/tasks" in line["message"]]
+    assert (asked["logger"], asked["level"], asked["trace_id"]) == ("uvicorn.access", "INFO", "a1" * 16)
+    assert "调度器已关闭" in [line["message"] for line in lines]
+
+
+def test_what_a_library_logs_by_the_standard_library_is_a_json_line_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs("INFO", "json")
+    configure_logs("INFO", "json")  # twice is once
+    try:
+        int("坏")
+    except ValueError:
+        logging.getLogger("a.library").exception("100 %s {}", "%")
+    (line,) = capsys.readouterr().err.splitlines()
+    record = json.loads(line)
+    assert (record["logger"], record["level"], record["message"]) == ("a.library", "ERROR", "100 % {}")
+    assert "ValueError: invalid literal for int()" in record["exception"]

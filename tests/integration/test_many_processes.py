@@ -23,6 +23,7 @@ import httpx
 import pytest
 
 from tests.integration.command_line import ContentHub, until
+from tests.integration.local_web import Answer, LocalWeb
 
 WORKERS = 4
 COMMAND = {"account_id": 1, "topic": "x", "generator": "command"}
@@ -235,3 +236,24 @@ def test_a_rolling_restart_under_load_loses_nothing_and_fails_nothing(cluster: C
     outcomes = Counter(cluster.over(execution_id)["state"] for execution_id in accepted)
     assert outcomes == {"success": len(accepted)}
     assert len(accepted) > 2 * WORKERS
+
+
+def test_an_incident_that_all_processes_see_is_told_once(cluster: Cluster) -> None:
+    web = LocalWeb()
+    with web.serving():
+        web.answer("/hook", Answer())
+        url = f"json://127.0.0.1:{web.port}/hook"
+        channel = cluster.post("alert-channels", {"name": "hook", "url": url})
+        params = {"url": "http://127.0.0.1:9/"}  # private: refused, so that each run fails
+        task = cluster.post("tasks", {"name": "failing", "task_type": "http_request", "params": params})
+        rule = {"condition": {"type": "failed"}, "task_id": task["id"], "channel_ids": [channel["id"]]}
+        cluster.post("alert-rules", {"name": "once", "check_seconds": 5, **rule})
+        cluster.over(cluster.post(f"tasks/{task['id']}/run")["id"])
+        until(lambda: web.received)
+        # Every process looks every five seconds.
+        time.sleep(12)
+        assert [json.loads(received.body)["title"][:4] for received in web.received] == ["[警告]"]
+        (alert,) = cluster.get("alerts")["items"]
+        assert alert["notices"] == 1
+        (delivery,) = cluster.get("executions", task_type="alert_delivery")["items"]
+        assert delivery["state"] == "success"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -259,3 +260,42 @@ async def test_secrets_stay_hidden_from_agents(contenthub: ContentHub) -> None:
         told += [await call(client, "list_changes", task_id=task["id"]), await call(client, "list_tasks")]
     assert secret not in json.dumps(told)
     assert "******" in json.dumps(task)
+
+
+async def test_what_runs_when_the_agent_goes_is_handed_back(contenthub: ContentHub) -> None:
+    """An agent's client gives a server two seconds to leave, then kills it."""
+    contenthub.settings["GENERATOR_COMMAND"] = json.dumps(["sleep", "600"])
+    endless = {**PARAMS, "generator": "command"}
+    async with Client(command(contenthub)) as client:
+        asked = await call(client, "enqueue_execution", task_type="content_generation", params=endless)
+        while (await call(client, "get_execution", execution_id=asked["id"]))["state"] != "running":
+            await asyncio.sleep(0.1)
+    assert contenthub("node", "list", "--json").json == []
+    left = contenthub("execution", "show", str(asked["id"]), "--json").json
+    assert (left["state"], left["reason"]) == ("pending", "handed_back")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_command_although_its_input_is_open(
+    contenthub: ContentHub, number: signal.Signals
+) -> None:
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    asking = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_status", "arguments": {}}}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.cli.main", "mcp"),
+        cwd=contenthub.folder,
+        env={**os.environ, **(command(contenthub).env or {})},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for message in (request, {"jsonrpc": "2.0", "method": "notifications/initialized"}, asking):
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+    await process.stdout.readline()
+    status = json.loads(await process.stdout.readline())
+    assert status["result"]["structuredContent"]["running"] is True
+    process.send_signal(number)
+    assert await asyncio.wait_for(process.wait(), 30) == 128 + number
+    assert contenthub("node", "list", "--json").json == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,17 @@ NOON = "2030-01-07 12:00:00"
 
 ROWS: dict[str, dict[str, Any]] = {
     "accounts": {"id": 1, "name": "one"},
+    "alert_channels": {"name": "hook", "url": "json://example.org"},
+    "alert_rule_channels": {"rule_id": 1, "channel_id": 1},
+    "alert_rules": {"name": "thrice", "kind": "failed"},
+    "alerts": {
+        "rule_id": 1,
+        "rule_name": "thrice",
+        "kind": "failed",
+        "severity": "warning",
+        "subject": "task:1",
+        "opened_at": NOON,
+    },
     "api_tokens": {"name": "ops", "role": "viewer", "token_hash": "0" * 64},
     "circuits": {"task_type": "work"},
     "contents": {"account_id": 1, "title": "a title", "body": "a body"},
@@ -36,6 +48,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "level": "INFO",
         "message": "a line",
     },
+    "execution_signals": {"execution_id": 1, "name": "approved"},
+    "execution_steps": {"execution_id": 1, "kind": "step", "name": "draft", "attempt": 1, "started_at": NOON},
     "nodes": {
         "id": "n",
         "host": "h",
@@ -130,7 +144,8 @@ def definitions(engine: Engine) -> dict[str, Any]:
     with engine.connect() as connection:
         rows = connection.execute(text(queries[engine.dialect.name])).all()
     return {
-        name: sorted(line.strip(" ,\t") for line in sql.replace('"', "").splitlines())
+        # SQLite writes a column that was added into the line of the one before it.
+        name: sorted(line.strip(" ,\t") for line in re.split(r"\n|, (?=[a-z_]+ [A-Z])", sql.replace('"', "")))
         for name, sql in rows
         if "alembic_version" not in name and name != "sqlite_sequence"
     }

@@ -34,7 +34,7 @@ from app.scheduler.requests import execution_values
 from app.scheduler.runtime import Runtime
 from app.services.scheduler_service import TaskStatus
 from app.testing.clock import VirtualClock
-from tests.support import Recorder, running, until
+from tests.support import Recorder, ended, running, until
 
 
 async def leave_running(runtime: Runtime, service: Any, **request: Any) -> Any:
@@ -248,6 +248,32 @@ async def test_a_silent_node_is_rescued_after_its_lease_and_not_before(database_
         started = time.monotonic()
         await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 1)
         assert time.monotonic() - started >= 1
+
+
+async def test_what_a_node_holds_without_knowing_of_it_is_handed_back(database_url: str) -> None:
+    """The answer to a claim, or to an insert, was lost with the connection after the commit."""
+    async with running(database_url, Recorder("work")) as (_, runtime):
+        with runtime.engine.begin() as connection:
+            mine = {"me": runtime.node_id}
+            connection.execute(
+                text(
+                    "INSERT INTO task_executions (id, task_type, state, owner, attempt)"
+                    " VALUES (1, 'work', 'running', :me, 1), (2, 'work', 'pending', :me, 0)"
+                ),
+                mine,
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO task_attempts (execution_id, number, node, status, started_at)"
+                    " VALUES (1, 1, :me, 'running', '2030-01-01')"
+                ),
+                mine,
+            )
+        started, inserted = await ended(runtime, 1, 60), await ended(runtime, 2, 60)
+        assert (started.state, started.attempt) == (ExecutionState.SUCCESS, 2)
+        assert (inserted.state, inserted.attempt) == (ExecutionState.SUCCESS, 1)
+        lost, _ = runtime.history.attempts(1)
+        assert (lost.status, lost.reason) == ("failed", "handed_back")
 
 
 def test_process_exists_knows_the_living_and_the_dead() -> None:

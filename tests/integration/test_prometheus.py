@@ -6,14 +6,18 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
 
 import app.observability
 from app.observability.prometheus import PrometheusMetrics
-from tests.support import Recorder, running
+from app.observability.telemetry import observe
+from tests.support import Recorder, running, until
 
 SHIPPED = Path(app.observability.__file__).parent
 CASES = Path(__file__).with_name("alerts_test.yml")
@@ -42,9 +46,52 @@ def test_the_alert_rules_are_valid_fire_and_keep_quiet(rules: Path) -> None:
 
 async def test_promtool_finds_nothing_wrong_with_the_exposition(sqlite_url: str, rules: Path) -> None:
     async with running(sqlite_url, Recorder("work")) as (service, runtime):
-        metrics = PrometheusMetrics(runtime)
+        metrics = observe(runtime).prometheus
+        assert metrics is not None
         await service.wait((await service.enqueue("work")).id, 10)
         promtool("check", "metrics", directory=rules, given=metrics.exposition())
+
+
+async def test_an_executor_that_holds_the_loop_is_named_and_so_is_a_thread_that_does_not(sqlite_url: str) -> None:
+    executors = (
+        Recorder("greedy", lambda *_: time.sleep(0.8), lane="loop"),  # longer than from one look to the next
+        Recorder("threaded", lambda *_: time.sleep(0.8)),
+    )
+    async with running(sqlite_url, *executors, start=False) as (service, runtime):
+        metrics = observe(runtime).prometheus
+        assert metrics is not None
+        service.start()
+        for task_type in ("threaded", "greedy"):
+            await service.wait((await service.enqueue(task_type)).id, 20)
+
+        def held_by_greedy() -> float | None:
+            return _samples(metrics).get('contenthub_loop_lag_seconds_count{task_type="greedy"}')
+
+        await until(held_by_greedy)
+        samples = _samples(metrics)
+    assert samples['contenthub_loop_lag_seconds_sum{task_type="greedy"}'] > 0
+    assert 'contenthub_loop_lag_seconds_count{task_type="threaded"}' not in samples
+
+
+async def test_without_a_database_a_process_still_tells_of_itself(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(sqlite_url, Recorder("work")) as (_, runtime):
+        metrics = observe(runtime).prometheus
+        assert metrics is not None
+        assert _samples(metrics)["contenthub_database_reached"] == 1
+        file = Path(sqlite_url.removeprefix("sqlite:///"))
+        with monkeypatch.context() as gone:
+            gone.setattr(runtime, "sessions", sessionmaker(create_engine(f"sqlite:///{file.parent}/no/such.db")))
+            samples = _samples(metrics)
+    assert samples["contenthub_database_reached"] == 0
+    assert samples['contenthub_lane_free{lane="thread"}'] == 4
+    assert not [name for name in samples if name.startswith(("contenthub_queue", "contenthub_node"))]
+
+
+def _samples(metrics: PrometheusMetrics) -> dict[str, float]:
+    lines = [line for line in metrics.exposition().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 async def test_every_metric_of_dashboard_and_rules_exists(sqlite_url: str) -> None:
@@ -52,9 +99,17 @@ async def test_every_metric_of_dashboard_and_rules_exists(sqlite_url: str) -> No
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     named = set(re.findall(r"contenthub_\w+", " ".join([*asked, (SHIPPED / "alerts.yml").read_text()])))
     async with running(sqlite_url, Recorder("work")) as (_, runtime):
-        text = PrometheusMetrics(runtime).exposition().decode()
+        metrics = observe(runtime).prometheus
+        assert metrics is not None
+        text = metrics.exposition().decode()
     known = set()
     for family in text_string_to_metric_families(text):
-        known |= {family.name, f"{family.name}_total", f"{family.name}_bucket"}
+        known |= {
+            family.name,
+            f"{family.name}_total",
+            f"{family.name}_bucket",
+            f"{family.name}_sum",
+            f"{family.name}_count",
+        }
     assert named
     assert named <= known

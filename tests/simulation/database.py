@@ -113,9 +113,8 @@ def _tables(*, with_fire_constraint: bool) -> MetaData:
         return Base.metadata
     copy = MetaData()
     for table in Base.metadata.sorted_tables:
-        constraints = table.to_metadata(copy).constraints
+        copied = table.to_metadata(copy)
         # Those for one dialect forget that in a copy.
-        constraints -= {
-            one for one in constraints if one.name in ("uq_task_executions_fire", f"ck_{table.name}_readable")
-        }
+        copied.constraints -= {one for one in copied.constraints if one.name == f"ck_{table.name}_readable"}
+        copied.indexes -= {one for one in copied.indexes if one.name == "uq_task_executions_fire"}
     return copy

@@ -155,6 +155,10 @@ class SimulatedLive:
             version="simulated",
         )
 
+    @property
+    def lease_seconds(self) -> float:
+        return self.lease.remaining_seconds
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self.heartbeat.register()
         self.embedded.open(loop)

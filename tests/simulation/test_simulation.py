@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.db.bulk import BulkUpdate
-from app.scheduler import executions
+from app.scheduler import claims, executions
 from app.scheduler.engines import pool
 from app.scheduler.nodes import Lease
 from tests.simulation.checker import Report, judge
@@ -64,19 +64,20 @@ def without_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is claimed together does not exclude each other."""
-    monkeypatch.setattr(executions, "_within_limits", lambda _, candidates: candidates)
+    monkeypatch.setattr(claims, "_within_limits", lambda _, candidates: candidates)
 
 
 def without_the_burial(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that was declared dead goes on taking work, and nobody looks for what it took."""
     monkeypatch.setattr(Lease, "is_valid", True)
-    monkeypatch.setattr(executions, "is_buried", lambda *_: False)
+    for module in (claims, executions):
+        monkeypatch.setattr(module, "is_buried", lambda *_: False)
     monkeypatch.setattr(pool, "left_behind", lambda _: [])
 
 
 def without_the_end_of_the_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked to end, and came back to wait, is left as it is."""
-    monkeypatch.setattr(executions, "_end_unwanted", lambda *_: None)
+    monkeypatch.setattr(claims, "_end_unwanted", lambda *_: None)
 
 
 def whole(_: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from app.core.redaction import MASK, declare_secrets, is_secret_key, redact, restore
+from app.core.redaction import MASK, declare_secrets, is_secret_key, redact, redact_text, restore
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -55,3 +55,24 @@ def test_what_was_masked_and_sent_back_is_what_was_stored(value: Any) -> None:
 @given(JSON)
 def test_masking_twice_is_masking_once(value: Any) -> None:
     assert redact(redact(value)) == redact(value)
+
+
+@given(JSON, st.text(max_size=20))
+def test_no_secret_of_the_params_is_left_in_a_text(params: Any, text: str) -> None:
+    quoted = redact_text(f"{text} {params}", {"secret": "hunter2", "params": params, "more": ["x", {"token": 7}]})
+    assert "7" not in redact_text("7 of 17", {"more": ["x", {"token": 7}]})
+    assert "hunter2" not in quoted
+
+
+@pytest.mark.parametrize("value", [None, "", True, False])
+def test_what_hides_nothing_leaves_a_text_as_it_is(value: Any) -> None:
+    assert redact_text("None or True", {"password": value}) == "None or True"
+
+
+def test_the_longest_secret_is_hidden_first() -> None:
+    text = "abc and abcdef"
+    assert redact_text(text, {"password": "abc", "token": "abcdef"}) == f"{MASK} and {MASK}"
+
+
+def test_everything_below_a_secret_key_is_secret() -> None:
+    assert redact_text("ada:t0p", {"credentials": {"user": "ada", "keys": ["t0p"]}}) == f"{MASK}:{MASK}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.scheduler.attention import Severity
 from app.scheduler.doctor.clock_changes import clock_change_findings
-from app.scheduler.doctor.findings import Kind
+from app.scheduler.doctor.findings import ScheduleFindingKind
 from app.scheduler.doctor.herds import HERD, MAX_JITTER_SECONDS, find_herds, herd_findings
 from app.scheduler.doctor.load import (
     RateLimit,
@@ -130,7 +130,7 @@ def test_a_herd_at_nine_gets_a_jitter_that_levels_it() -> None:
     nine = CronTrigger("0 9 * * *", "Asia/Shanghai")
     table = timetable(*[(nine, watched(f"digest {number}")) for number in range(200)])
     (finding,) = herd_findings(table, lanes=16)
-    assert (finding.kind, finding.severity) == (Kind.HERD, Severity.WARNING)
+    assert (finding.kind, finding.severity) == (ScheduleFindingKind.HERD, Severity.WARNING)
     assert finding.peak_before == 200
     assert finding.peak_after is not None
     assert finding.peak_after <= 10
@@ -205,11 +205,11 @@ def test_fires_in_a_gap_and_in_a_fold_are_found_with_what_becomes_of_them() -> N
     tasks = [(half_past_two, watched("moved")), (skipping, watched("lost")), (elsewhere, watched("calm"))]
     gap = list(clock_change_findings(timetable(*tasks, since=spring, until=spring + timedelta(days=30))))
     assert {(found.kind, found.severity, found.tasks[0].name) for found in gap} == {
-        (Kind.DST_GAP, Severity.INFO, "moved"),
-        (Kind.DST_GAP, Severity.WARNING, "lost"),
+        (ScheduleFindingKind.DST_GAP, Severity.INFO, "moved"),
+        (ScheduleFindingKind.DST_GAP, Severity.WARNING, "lost"),
     }
     (fold,) = clock_change_findings(timetable(tasks[0], since=autumn, until=autumn + timedelta(days=30)))
-    assert fold.kind is Kind.DST_FOLD
+    assert fold.kind is ScheduleFindingKind.DST_FOLD
     assert fold.at == datetime(2030, 10, 27, 1, tzinfo=UTC)
     assert "first time only" in fold.sentence.en
     assert list(clock_change_findings(timetable(*tasks))) == []

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from app.scheduler.attention import Severity
 from app.scheduler.description import Said
-from app.scheduler.doctor.findings import Finding, Kind, TaskRef, counted
+from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.timetable import Timetable, Watched
 from app.scheduler.preview import clock_change_hits
 from app.scheduler.schedules import zone_of
@@ -59,7 +59,7 @@ def _finding(change: _Change, concerned: list[tuple[datetime, Watched]]) -> Find
     else:
         what = Said("which happens twice (clocks go back)", "而这一时间出现两次（时钟回拨）")
     return Finding(
-        kind=Kind.DST_GAP if change.is_gap else Kind.DST_FOLD,
+        kind=ScheduleFindingKind.DST_GAP if change.is_gap else ScheduleFindingKind.DST_FOLD,
         severity=Severity.WARNING if hurts else Severity.INFO,
         tasks=tuple(TaskRef(task.id, task.name) for _, task in concerned),
         at=change.moment,

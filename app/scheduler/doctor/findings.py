@@ -10,7 +10,7 @@ from app.scheduler.attention import Severity
 from app.scheduler.description import Said
 
 
-class Kind(StrEnum):
+class ScheduleFindingKind(StrEnum):
     """Stable words for what will hurt."""
 
     UNREADABLE_SCHEDULE = "unreadable_schedule"
@@ -47,7 +47,7 @@ class JitterProposal:
 class Finding:
     """Something that will hurt: whom, how, and what to do about it."""
 
-    kind: Kind
+    kind: ScheduleFindingKind
     severity: Severity
     tasks: tuple[TaskRef, ...]
     sentence: Said

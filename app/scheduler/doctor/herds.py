@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.scheduler.attention import Severity
 from app.scheduler.description import Said, say_duration
-from app.scheduler.doctor.findings import Finding, JitterProposal, Kind, TaskRef, counted
+from app.scheduler.doctor.findings import Finding, JitterProposal, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.timetable import Rhythm, Timetable, Watched
 from app.scheduler.triggers import jitter_of
 
@@ -215,7 +215,7 @@ def _finding(herd: Herd, levelling: Levelling | None, before: int, lanes: int, *
         f"一秒内开始 {before} 个，而运行的车道有 {lanes} 条",
     )
     return Finding(
-        kind=Kind.HERD,
+        kind=ScheduleFindingKind.HERD,
         severity=Severity.WARNING if before > lanes else Severity.INFO,
         tasks=tuple(TaskRef(task.id, task.name) for task in tasks),
         at=herd.moments[0],

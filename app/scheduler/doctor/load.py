@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from app.scheduler.attention import Severity
 from app.scheduler.description import Said, say_duration
-from app.scheduler.doctor.findings import Finding, Kind, TaskRef, counted
+from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.timetable import Rhythm, Timetable, Watched
 from app.scheduler.statistics import Measured
 
@@ -54,7 +54,7 @@ def _overlap(task: Watched, gap: float, slow: float, *, is_usual: bool) -> Findi
     outcome = _OVERLAP_OUTCOMES[task.overlap_policy]
     severe = is_usual or task.overlap_policy == "cancel_running"
     return Finding(
-        kind=Kind.OVERLAP,
+        kind=ScheduleFindingKind.OVERLAP,
         severity=Severity.ERROR if severe else Severity.WARNING,
         tasks=(TaskRef(task.id, task.name),),
         sentence=Said(
@@ -84,7 +84,7 @@ def key_findings(timetable: Timetable, measured: Mapping[int, Measured]) -> Iter
         if needed < TIGHT * limit:
             continue
         yield Finding(
-            kind=Kind.KEY_OVERLOAD,
+            kind=ScheduleFindingKind.KEY_OVERLOAD,
             severity=Severity.ERROR if needed > limit else Severity.WARNING,
             tasks=tuple(TaskRef(task.id, task.name) for task, busy in tasks if busy),
             sentence=Said(
@@ -108,7 +108,7 @@ def lanes_findings(timetable: Timetable, measured: Mapping[int, Measured], lanes
         return
     heaviest = sorted(needs, key=lambda need: -need[0])[:10]
     yield Finding(
-        kind=Kind.LANES_OVERLOAD,
+        kind=ScheduleFindingKind.LANES_OVERLOAD,
         severity=Severity.ERROR if needed > lanes else Severity.WARNING,
         tasks=tuple(TaskRef(task.id, task.name) for busy, task in heaviest if busy),
         sentence=Said(
@@ -133,7 +133,7 @@ def rate_findings(timetable: Timetable, limits: Iterable[RateLimit]) -> Iterator
             continue
         period = Said(say_duration(limit.per_seconds), say_duration(limit.per_seconds, "zh"))
         yield Finding(
-            kind=Kind.RATE_LIMIT,
+            kind=ScheduleFindingKind.RATE_LIMIT,
             severity=Severity.ERROR if wanted > limit.permits else Severity.WARNING,
             tasks=tuple(TaskRef(task.id, task.name) for _, task in concerned),
             sentence=Said(

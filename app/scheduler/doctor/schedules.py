@@ -16,7 +16,7 @@ from app.scheduler.arming import trigger_of
 from app.scheduler.attention import Severity
 from app.scheduler.description import Said
 from app.scheduler.doctor.clock_changes import clock_change_findings
-from app.scheduler.doctor.findings import Finding, Kind, TaskRef, counted
+from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.herds import herd_findings
 from app.scheduler.doctor.load import key_findings, lanes_findings, overlap_findings
 from app.scheduler.doctor.timetable import Timetable, Watched, tasks_on
@@ -154,7 +154,7 @@ def _broken(patients: _Patients) -> Iterator[Finding]:
     if patients.broken:
         number = len(patients.broken)
         yield Finding(
-            kind=Kind.UNREADABLE_SCHEDULE,
+            kind=ScheduleFindingKind.UNREADABLE_SCHEDULE,
             severity=Severity.ERROR,
             tasks=tuple(patients.broken),
             sentence=Said(
@@ -171,7 +171,7 @@ def _broken(patients: _Patients) -> Iterator[Finding]:
 def _homeless(patients: _Patients) -> Iterator[Finding]:
     for task_type, concerned in sorted(patients.homeless.items()):
         yield Finding(
-            kind=Kind.UNKNOWN_EXECUTOR,
+            kind=ScheduleFindingKind.UNKNOWN_EXECUTOR,
             severity=Severity.ERROR,
             tasks=tuple(concerned),
             sentence=Said(
@@ -190,7 +190,7 @@ def _silent(timetable: Timetable, patients: _Patients) -> Iterator[Finding]:
     silent = [task for task in tasks_on(timetable.silent()) if task.id not in patients.over]
     if silent:
         yield Finding(
-            kind=Kind.NEVER_FIRES,
+            kind=ScheduleFindingKind.NEVER_FIRES,
             severity=Severity.WARNING,
             tasks=tuple(TaskRef(task.id, task.name) for task in silent),
             sentence=Said(

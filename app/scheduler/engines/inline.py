@@ -23,6 +23,7 @@ from app.scheduler.executions import cancel_requests, executions, parked, unpark
 from app.scheduler.gate import Gate, flow_rules
 from app.scheduler.journal import Journal
 from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
+from app.scheduler.steps import NEVER
 from app.services.scheduler_service import SchedulerService
 
 TICK_SECONDS = 1.0
@@ -190,6 +191,7 @@ def _next_due(connection: Connection, now: datetime) -> datetime | None:
             executions.c.owner.is_(None),
             state_in(executions.c.state, WAITING_STATES),
             executions.c.run_at > now,
+            executions.c.run_at < NEVER,
         )
     )
     return earliest

@@ -1,8 +1,9 @@
 """The pgqueuer engine: PgQueuer carries executions to any number of machines.
 
-Each waiting execution has a PgQueuer job, written in the transaction that recorded it. A job that comes to this
-node claims its execution's row, under the same fence and the same limits as everywhere; what it gets runs on this
-node's lanes, and the job is acknowledged, or put back with a delay, once the outcome is in the database.
+Each waiting execution has a PgQueuer job, written in the transaction that recorded it. The statement that picks
+jobs for this node's free places claims their executions too (pgqueuer_pick.py); what a limit holds up is claimed
+under the lock of all claims. It runs on this node's lanes, and the job is acknowledged, or put back with a delay,
+once the outcome is in the database.
 
 PgQueuer lives on a thread and an event loop of its own. Its heartbeats are sent from that loop: on the
 application's, an executor or a request that blocks for longer than the heartbeat timeout would have its job run
@@ -12,8 +13,6 @@ twice. Its `run()` ends when PostgreSQL goes away; it is started anew, on a new 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -28,13 +27,15 @@ from pgqueuer.db import AsyncpgPoolDriver
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Context, Job
 from pgqueuer.qm import QueueManager
-from pgqueuer.queries import Queries
+from pgqueuer.types import JobId
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.errors import NotFound, SchedulerUnavailable
+from app.db.database import BY_KEY
 from app.models.task_execution import WAITING_STATES, Execution
 from app.scheduler.claims import ClaimNamed
 from app.scheduler.engines import pgqueuer_jobs as jobs
+from app.scheduler.engines.pgqueuer_pick import ClaimingQueries, Picked
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
 from app.scheduler.executions import read_execution
@@ -52,10 +53,11 @@ _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
 _COMING_SECONDS = 60.0
 _AHEAD = 4
-"""Jobs PgQueuer may hold here for each lane: one runs, others are being claimed, recorded and acknowledged."""
-_BRIEF_SECONDS = 0.2
-_PATIENCE_SECONDS = 1.0
-"""A job that has found no free lane for this long goes back, for another node to take."""
+"""Places a lane while attempts are brief: one runs, others are being claimed, recorded and acknowledged."""
+_BRIEF_SECONDS = 0.1
+_LAPSED_SECONDS = 0.1
+_TOO_LONG = 19
+"""Digits that no id has."""
 _AGEING_SECONDS = 5.0
 """How often, at most, jobs that have waited long are given a higher priority."""
 _SWEEP_SHARE = 20
@@ -91,48 +93,78 @@ class _WatchedDriver(AsyncpgPoolDriver):
 
 
 class _Room:
-    """Places for attempts; whoever waits longest among the highest priority is let in next. Of one loop.
+    """Places for executions of this node. Of one loop, but for `leave()`.
 
-    One place a lane; while attempts are brief, two: one runs while the other is being claimed. With long ones that
-    would claim what another node could have started.
+    One place a lane; while attempts are brief, a few: with long ones that would claim what another node could have
+    started.
     """
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
         self._inside: dict[int, float] = {}
-        self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
-        self._sequence = itertools.count()
         self._typical_stay = 1.0
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
-    def _is_full(self) -> bool:
-        places = 2 * self._lanes if self._typical_stay < _BRIEF_SECONDS else self._lanes
-        return len(self._inside) >= places
+    def free(self) -> int:
+        places = _AHEAD * self._lanes if self._typical_stay < _BRIEF_SECONDS else self._lanes
+        return places - len(self._inside)
 
-    async def enter(self, execution_id: int, priority: int) -> None:
-        """Take a place, or wait for one."""
-        if not self._is_full:
-            self._inside[execution_id] = time.monotonic()
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (-priority, next(self._sequence), execution_id, turn))
+    async def wait(self) -> None:
+        """Return when somebody leaves, or at `call_off()`. For one caller at a time."""
+        self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await turn
-        except asyncio.CancelledError:
-            self.leave(execution_id)  # it may have been let in at that very moment
-            raise
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def call_off(self) -> None:
+        """Let nobody wait any longer."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def enter(self, execution_id: int) -> None:
+        """Take a place."""
+        self._inside[execution_id] = time.monotonic()
 
     def leave(self, execution_id: int) -> None:
         """Give the place up, if there is one to give up."""
         since = self._inside.pop(execution_id, None)
-        if since is None:
+        if since is not None:
+            self._typical_stay += (time.monotonic() - since - self._typical_stay) / 16
+            self.call_off()
+
+
+class _Calls:
+    """Calls from other threads to a loop, which is woken once for all that come meanwhile."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._coming: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From here on calls are made on `loop`; before, they come to nothing."""
+        self._loop = loop
+
+    def put(self, call: Callable[[], object]) -> None:
+        """Have it called soon. Safe from any thread."""
+        if self._loop is None:
             return
-        self._typical_stay += (time.monotonic() - since - self._typical_stay) / 16
-        while self._waiting and not self._is_full:
-            _, _, follower, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                self._inside[follower] = time.monotonic()
-                turn.set_result(None)
+        with self._lock:
+            self._coming.append(call)
+            if len(self._coming) > 1:
+                return
+        try:
+            self._loop.call_soon_threadsafe(self._make, self._loop)
+        except RuntimeError:
+            logger.debug("PgQueuer's loop has ended")
+
+    def _make(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            calls, self._coming = self._coming, []
+        for call in calls:
+            loop.call_soon(call)  # each by itself: one that fails takes no other with it
 
 
 class PgQueuerEngine:
@@ -155,13 +187,14 @@ class PgQueuerEngine:
         self._next_ageing = 0.0
         self._open = False
         self._thread: threading.Thread | None = None
+        self._calls = _Calls()
         # Below: of PgQueuer's own loop.
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._manager: QueueManager | None = None
         self._arriving = 0
         self._room = _Room(node.concurrency)
         self._settling: dict[int, asyncio.Future[_Settled]] = {}
+        self._brought: dict[JobId, tuple[Execution, asyncio.Future[_Settled]]] = {}
 
     # ------------------------------------------------------------ taking work
 
@@ -190,20 +223,20 @@ class PgQueuerEngine:
         self._open = False
         self._ticker.stop()
         await asyncio.to_thread(self._ticker.join)
-        self._tell(self._end_run)
+        self._calls.put(self._end_run)
         # What was being claimed when we closed is on its lane in a moment; what comes later finds us closed.
         while self._arriving and self._thread is not None and self._thread.is_alive():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         await self._pool.drain(grace_seconds)
         await asyncio.to_thread(self._node.journal.flush)
-        self._tell(self._let_jobs_go)
+        self._calls.put(self._let_jobs_go)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
     def lose_everything(self) -> None:
         self._open = False
         self._ticker.stop()
-        self._tell(self._end_run)
+        self._calls.put(self._end_run)
         self._pool.lose_everything()
 
     def lease_lapsed(self) -> None:
@@ -216,21 +249,13 @@ class PgQueuerEngine:
         self._pool.unstarted(attempt)
 
     def attempt_ended(self, execution_id: int) -> None:
-        self._tell(partial(self._room.leave, execution_id))
+        self._calls.put(partial(self._room.leave, execution_id))
 
     def settled(self, execution_id: int, retry_at: datetime | None) -> None:
-        self._tell(partial(self._settle, execution_id, _Settled(retry_at)))
+        self._calls.put(partial(self._settle, execution_id, _Settled(retry_at)))
 
     def status(self) -> dict[str, Any]:
         return {"engine": self.name, "connected": self._manager is not None, **self._pool.status()}
-
-    def _tell(self, call: Callable[[], object]) -> None:
-        """Call it on PgQueuer's loop, if there is one."""
-        if self._loop is not None:
-            try:
-                self._loop.call_soon_threadsafe(call)
-            except RuntimeError:
-                logger.debug("PgQueuer's loop has ended")
 
     # ------------------------------------------------------------ the ticker's thread
 
@@ -256,7 +281,7 @@ class PgQueuerEngine:
 
     async def _supervise(self) -> None:
         """Keep PgQueuer running, whatever PostgreSQL does."""
-        self._loop = asyncio.get_running_loop()
+        self._calls.bind(asyncio.get_running_loop())
         pause = _FIRST_PAUSE_SECONDS
         while self._open:
             began = time.monotonic()
@@ -273,20 +298,31 @@ class PgQueuerEngine:
         """One life of PgQueuer, on a pool of its own; raises when PostgreSQL went away."""
         lost = asyncio.Event()
         pool = await asyncpg.create_pool(
-            self._dsn, min_size=_POOL_MIN, max_size=_POOL_MAX, timeout=_CONNECT_SECONDS
+            self._dsn,
+            min_size=_POOL_MIN,
+            max_size=_POOL_MAX,
+            timeout=_CONNECT_SECONDS,
+            reset=_as_it_is,
+            server_settings=BY_KEY,
         )
         try:
-            manager = QueueManager(Queries(_WatchedDriver(pool, lost.set)))
+            queries = ClaimingQueries(
+                _WatchedDriver(pool, lost.set),
+                desk=self,
+                node_id=self._node.node_id,
+                clock=self._node.clock,
+                ruled_types=lambda: sorted(flow_rules(self._node.service).types),
+            )
+            manager = QueueManager(queries)
             manager.entrypoint(jobs.ENTRYPOINT, accepts_context=True)(self._handle)
             self._manager = manager
+            self._brought.clear()
             if not self._open:
                 return
-            ahead = _AHEAD * self._node.concurrency
             run = asyncio.create_task(
                 manager.run(
                     dequeue_timeout=timedelta(seconds=DEQUEUE_SECONDS),
-                    batch_size=ahead // 2,
-                    max_concurrent_tasks=ahead,
+                    batch_size=_AHEAD * self._node.concurrency,
                     heartbeat_timeout=self._heartbeat,
                 )
             )
@@ -295,7 +331,7 @@ class PgQueuerEngine:
             watch.cancel()
             if not run.done():
                 self._let_jobs_go()
-                manager.shutdown.set()
+                self._fetch_no_more(manager)
                 await asyncio.wait({run}, timeout=_LONGEST_PAUSE_SECONDS)
                 run.cancel()
             await asyncio.wait({run})
@@ -306,21 +342,56 @@ class PgQueuerEngine:
             self._manager = None
             pool.terminate()
 
+    async def places(self) -> int:
+        """How many executions could start here now, once one could; 0: the node or this life of PgQueuer ends, or
+        its lease is in doubt."""
+        manager = self._manager
+        while manager is not None and self._open and not manager.shutdown.is_set():
+            if not self._node.runner.lease.is_valid:
+                await _wait(self._stopping, _LAPSED_SECONDS)
+                return 0
+            free = self._room.free
+            if free > 0:
+                self._arriving += 1
+                return free
+            await self._room.wait()
+        return 0
+
+    def bring(self, picked: Sequence[Picked]) -> None:
+        """Run what has been started; what has not is seen to by its handler."""
+        self._arriving -= 1
+        known = self._manager.job_context if self._manager is not None else {}
+        attempts = []
+        for job, execution in picked:
+            # PgQueuer calls no handler for a job whose last handler has not ended here.
+            is_handled = job.id not in known
+            if execution is not None:
+                started = execution, self._expect(execution)
+                attempts.append(Attempt(execution, execution.attempt, self._node.node_id, recorded=True))
+                if is_handled:
+                    self._brought[job.id] = started
+            elif is_handled:
+                self._room.enter(_execution_id(job))
+        if attempts:
+            self._pool.put(attempts)
+
+    def _expect(self, execution: Execution) -> asyncio.Future[_Settled]:
+        """A place for an execution that starts here, and the future that is done when its end is recorded."""
+        self._room.enter(execution.id)
+        settling = self._settling[execution.id] = asyncio.get_running_loop().create_future()
+        return settling
+
     async def _handle(self, job: Job, context: Context) -> None:
-        """Claim the job's execution, have it run, and see it through to its recorded end."""
-        execution_id = int(job.payload or b"0")
-        started = await self._started(execution_id, job.priority)
+        """See the execution of a job through to its recorded end."""
+        started = self._brought.pop(job.id, None) or await self._started(_execution_id(job))
         if started is None:
             return
         execution, settling = started
-        try:
-            with context.cancellation:
-                await asyncio.shield(settling)
-            if context.cancellation.cancel_called and not settling.done():
-                self._node.runner.stop(execution_id, CANCELLED)
-            outcome = await settling
-        finally:
-            self._settling.pop(execution_id, None)
+        with context.cancellation:
+            await asyncio.shield(settling)
+        if context.cancellation.cancel_called and not settling.done():
+            self._node.runner.stop(execution.id, CANCELLED)
+        outcome = await settling
         if execution.concurrency_key is not None or execution.exclusive:
             await self._call_followers(execution)
         if outcome.retry_at is not None:
@@ -334,42 +405,29 @@ class PgQueuerEngine:
         except (SchedulerUnavailable, SQLAlchemyError) as error:
             logger.debug("the next sweep will find what follows execution {}: {}", ended.id, error)
 
-    async def _started(
-        self, execution_id: int, priority: int
-    ) -> tuple[Execution, asyncio.Future[_Settled]] | None:
-        """Claim it as soon as there is a lane for it; until then it is not ours, and says so."""
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._room.enter(execution_id, priority)
-        except TimeoutError:
-            raise RetryRequested(reason="every lane of this node is busy") from None
+    async def _started(self, execution_id: int) -> tuple[Execution, asyncio.Future[_Settled]] | None:
+        """Claim, within the limits, an execution that did not start when its job was picked. None: not for us."""
+        node = self._node
         started: tuple[Execution, asyncio.Future[_Settled]] | None = None
         self._arriving += 1
         try:
             if not self._open:
                 raise RetryRequested(reason="this node is shutting down")
-            if not self._node.runner.lease.is_valid:
+            if not node.runner.lease.is_valid:
                 raise RetryRequested(timedelta(seconds=1), "the lease of this node has lapsed")
-            started = await self._claimed(execution_id)
+            execution = await node.journal.commit(self._claim_of(execution_id))
+            if execution is not None:
+                started = execution, self._expect(execution)
+                self._pool.put([Attempt(execution, execution.attempt, node.node_id, recorded=True)])
+        except SchedulerUnavailable as error:
+            raise RetryRequested(timedelta(seconds=1), str(error)) from error
         finally:
             self._arriving -= 1
             if started is None:
                 self._room.leave(execution_id)
-        return started
-
-    async def _claimed(self, execution_id: int) -> tuple[Execution, asyncio.Future[_Settled]] | None:
-        """Claim it and put it on a lane; the future is done when its end is recorded. None: not for us."""
-        node = self._node
-        try:
-            execution = await node.journal.commit(self._claim_of(execution_id))
-        except SchedulerUnavailable as error:
-            raise RetryRequested(timedelta(seconds=1), str(error)) from error
-        if execution is None:
+        if started is None:
             await self._put_off(execution_id)
-            return None
-        settling = self._settling[execution_id] = asyncio.get_running_loop().create_future()
-        self._pool.put([Attempt(execution, execution.attempt, node.node_id, recorded=True)])
-        return execution, settling
+        return started
 
     def _claim_of(self, execution_id: int) -> ClaimNamed:
         return ClaimNamed(execution_id, self._node.node_id, self._node.clock, flow_rules(self._node.service))
@@ -392,11 +450,15 @@ class PgQueuerEngine:
         """Let PgQueuer fetch nothing more."""
         self._stopping.set()
         if self._manager is not None:
-            self._manager.shutdown.set()
+            self._fetch_no_more(self._manager)
+
+    def _fetch_no_more(self, manager: QueueManager) -> None:
+        manager.shutdown.set()
+        self._room.call_off()
 
     def _settle(self, execution_id: int, outcome: _Settled) -> None:
         self._room.leave(execution_id)
-        settling = self._settling.get(execution_id)
+        settling = self._settling.pop(execution_id, None)
         if settling is not None and not settling.done():
             settling.set_result(outcome)
 
@@ -405,6 +467,16 @@ class PgQueuerEngine:
         for settling in self._settling.values():
             if not settling.done():
                 settling.set_result(_Settled(None))
+
+
+def _execution_id(job: Job) -> int:
+    """The execution that a job names; 0, which is none, where it names none."""
+    payload = (job.payload or b"").decode(errors="replace")
+    return int(payload) if payload.isascii() and payload.isdigit() and len(payload) < _TOO_LONG else 0
+
+
+async def _as_it_is(_connection: object) -> None:
+    """How a connection goes back to the pool: nothing here changes its session, and a reset is a round trip."""
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

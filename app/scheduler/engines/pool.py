@@ -18,11 +18,20 @@ from sqlalchemy import Engine as Database
 
 from app.core.clock import Clock
 from app.core.errors import SchedulerError
-from app.models.task_execution import Execution
+from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.buckets import close_gaps, has_line
 from app.scheduler.claims import Types
+from app.scheduler.engines.forgotten import Forgotten
 from app.scheduler.engines.ticker import TICK_SECONDS
-from app.scheduler.executions import cancel_requests, parked, release, request_cancel, unpark
+from app.scheduler.executions import (
+    cancel_requests,
+    held_by,
+    parked,
+    release,
+    request_cancel,
+    still_held,
+    unpark,
+)
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
 from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
@@ -30,7 +39,7 @@ from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Ru
 from app.services.scheduler_service import SchedulerService
 
 _BLOCKING_GRACE_SECONDS = 2.0
-_PARKED_EVERY_ROUNDS = 5
+_SLOWLY_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ class AttemptPool:
     _unstarted: list[int] = field(default_factory=list)
     _rounds: int = 0
     _last_round: float | None = None
+    _forgotten: Forgotten = field(default_factory=Forgotten)
 
     def __post_init__(self) -> None:
         node = self.node
@@ -180,8 +190,8 @@ class AttemptPool:
 
     def keep_house(self) -> bool:
         """Store progress, carry out cancellations asked for elsewhere, give up what blocks, bury dead nodes, close
-        gaps in the lines of rate limits, unpark what can run again. Does nothing, and returns False, within a
-        second of the last time."""
+        gaps in the lines of rate limits, unpark what can run again, hand back what was forgotten. Does nothing,
+        and returns False, within a second of the last time."""
         now = self.node.clock.monotonic()
         if self._last_round is not None and now - self._last_round < TICK_SECONDS:
             return False
@@ -194,8 +204,9 @@ class AttemptPool:
             self.threads.abandon(running.thread)
         self._bury_the_dead()
         self._close_gaps()
-        if self._rounds % _PARKED_EVERY_ROUNDS == 0:
+        if self._rounds % _SLOWLY_ROUNDS == 0:
             self._unpark()
+            self._find_forgotten()
         self._rounds += 1
         return True
 
@@ -234,6 +245,33 @@ class AttemptPool:
         mended = [execution.id for execution in waiting if self._is_runnable(execution)]
         if mended:
             self.node.journal.step_blocking(lambda connection: unpark(connection, mended, self.node.clock.now()))
+
+    def _find_forgotten(self) -> None:
+        """Hand back what this node holds without knowing of it."""
+        node = self.node
+        with node.database.connect() as connection:
+            held = held_by(connection, node.node_id)
+        forgotten = self._forgotten.look(held, self._knows)
+        if not forgotten:
+            return
+        # Behind all that the journal still has of them.
+        for execution in node.journal.step_blocking(
+            partial(still_held, node=node.node_id, execution_ids=forgotten)
+        ):
+            logger.warning("执行 {} 归本节点所有，但其答复随连接一同丢失，现交还", execution.id)
+            if execution.state is ExecutionState.RUNNING:
+                attempt = Attempt(execution, execution.attempt, node.node_id, recorded=True)
+                node.runner.end_unrun(attempt, HANDED_BACK)
+            else:
+                node.journal.step_blocking(partial(release, node=node.node_id, execution_ids=[execution.id]))
+
+    def _knows(self, execution_id: int) -> bool:
+        return (
+            execution_id in self.node.runner.running
+            or execution_id in self._unstarted
+            or self.threads.is_waiting(execution_id)
+            or (self.loop_lane is not None and self.loop_lane.is_waiting(execution_id))
+        )
 
     def _is_runnable(self, execution: Execution) -> bool:
         try:

@@ -62,13 +62,14 @@ def _consumer(huey: Any, workers: int) -> Consumer:
 def throughput(jobs: int, synchronous: str, workers: int, producers: int, results: int) -> probe.Figures:
     """`producers` processes enqueue while one consumer of `workers` threads runs: jobs done a second.
 
+    `producers=0`: the consumer's own process enqueues, as an application with an embedded scheduler does.
     `results=1` stores each task's result, as a caller needs who wants to know that it is done.
     """
     function = _no_op_with_result if results else _no_op
     with probe.workspace() as folder:
         database = folder / "huey.db"
         huey = _huey(database, synchronous)
-        huey.task()(function)
+        task = huey.task()(function)
         all_done = threading.Event()
         completed = itertools.count(1)
 
@@ -80,7 +81,9 @@ def throughput(jobs: int, synchronous: str, workers: int, producers: int, result
         context = multiprocessing.get_context("spawn")
         gate = context.Barrier(producers + 1)
         senders = [
-            context.Process(target=_enqueue, args=(database, synchronous, jobs // producers, results, gate))
+            context.Process(
+                target=_enqueue, args=(database, synchronous, jobs // max(producers, 1), results, gate)
+            )
             for _ in range(producers)
         ]
         for sender in senders:
@@ -89,6 +92,8 @@ def throughput(jobs: int, synchronous: str, workers: int, producers: int, result
         consumer.start()
         gate.wait()
         started = time.perf_counter()
+        for _ in range(0 if producers else jobs):
+            task()
         if not all_done.wait(_TIMEOUT_SECONDS):
             raise TimeoutError(f"Huey did not finish {jobs} jobs in {_TIMEOUT_SECONDS} s")
         elapsed = time.perf_counter() - started

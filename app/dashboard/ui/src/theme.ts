@@ -24,6 +24,7 @@ export const stateColors: Record<ExecutionState, string> = {
   pending: "#7c8797",
   running: "#3b82f6",
   retrying: "#d98a00",
+  suspended: "#2f9e9e",
   parked: "#9061f9",
   success: "#22a06b",
   failed: "#e0413f",

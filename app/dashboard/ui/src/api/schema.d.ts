@@ -966,7 +966,7 @@ export interface components {
          * @description The life of an execution, around its attempts; `app/scheduler/states.py` draws the moves.
          * @enum {string}
          */
-        ExecutionState: "pending" | "running" | "retrying" | "parked" | "success" | "failed" | "cancelled" | "skipped";
+        ExecutionState: "pending" | "running" | "retrying" | "suspended" | "parked" | "success" | "failed" | "cancelled" | "skipped";
         /**
          * ExecutorAnswer
          * @description A registered executor; its own `get_executor_info()` is in `info`.

@@ -1,7 +1,7 @@
 """Work at a measure: rate limits, circuits, request keys; windows and calendars of tasks.
 
-Revision ID: 0007
-Revises: 0004
+Revision ID: 0011
+Revises: 0010
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "0007"
-down_revision: str | None = "0004"
+revision: str = "0011"
+down_revision: str | None = "0010"
 branch_labels = None
 depends_on = None
 
@@ -29,7 +29,7 @@ _NEW_COLUMNS = {
 _JSON = {"task_executions": ("rate_limit",), "scheduled_tasks": ("rate_limit", "run_window", "calendar")}
 _MOMENTS: dict[str, tuple[str, ...]] = {"task_executions": ("due_at",), "scheduled_tasks": ()}
 _CLOSED_POLICY = "CONSTRAINT ck_scheduled_tasks_closed_policy CHECK (closed_policy IN ('skip', 'defer'))"
-_PUT_OFF = sa.text("waits_for IS NOT NULL AND owner IS NULL AND state IN ('pending', 'retrying')")
+_PUT_OFF = sa.text("waits_for IS NOT NULL AND owner IS NULL AND state IN ('pending', 'retrying', 'suspended')")
 _INDICES = {
     "ix_task_executions_put_off": ["run_at"],
     "ix_task_executions_waits_for": ["waits_for", "run_at"],

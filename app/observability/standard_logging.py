@@ -1,0 +1,38 @@
+"""Records of the standard library's `logging`, the server's among them, on their way through loguru."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_SERVER = ("uvicorn", "uvicorn.error", "uvicorn.access")
+
+
+class _ToLoguru(logging.Handler):
+    """Hands each record on, as if it had been logged by loguru in the same place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname if record.levelname in _LEVELS else record.levelno
+
+        def came_from(patched: Record) -> None:
+            patched["name"], patched["function"], patched["line"] = record.name, record.funcName, record.lineno
+
+        logger.patch(came_from).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+
+
+def capture() -> None:
+    """Send everything that reaches the root logger, and what the server logs, through loguru. Calling it again
+    changes nothing."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _ToLoguru) for handler in root.handlers):
+        root.addHandler(_ToLoguru())
+    for name in _SERVER:  # uvicorn gives them handlers of their own
+        server = logging.getLogger(name)
+        server.handlers.clear()
+        server.propagate = True

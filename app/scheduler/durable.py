@@ -1,0 +1,469 @@
+"""The durable half of `current_execution()`: steps, sleeps, signals and children of one attempt.
+
+An execution goes on by running its code again from the top. What it has stored is not done again: a step returns
+its stored result, a wait that has ended returns at once. So the code between steps must come to the same calls
+each time; where it does not, `ReplayMismatch` says so.
+
+A wait ends the attempt: `ExecutionSuspended`, a cancellation, unwinds the executor, and the runner records what it
+waits for. Whatever other tasks of the attempt do in steps is let finish first, so that it is done only once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from loguru import logger
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.clock import Clock
+from app.core.errors import InvalidRequest, ReplayMismatch, SignalTimeout
+from app.core.jsonable import to_plain_json
+from app.models.execution_step import StepKind
+from app.models.task_execution import Execution
+from app.scheduler.attempt_session import has_writes, roll_back
+from app.scheduler.children import children_of
+from app.scheduler.context import ExecutionSuspended, current_execution
+from app.scheduler.executions import StartAttempt, hold
+from app.scheduler.journal import Journal
+from app.scheduler.outcome import outcome_of
+from app.scheduler.policies import RetryPolicy, backoff_seconds
+from app.scheduler.steps import (
+    Fence,
+    RecordStep,
+    StepRow,
+    Suspension,
+    TakeSignal,
+    store_steps,
+    stored_steps,
+    wait_name,
+)
+from app.services.scheduler_service import TaskExecutionResult, describe_error
+
+T = TypeVar("T")
+
+_QUIET_ROUNDS = 10
+"""Turns of the event loop without a call here, after which nothing is on its way that could be stored first."""
+_BACKOFF = RetryPolicy()
+_inside_step: ContextVar[str | None] = ContextVar("inside_step", default=None)
+
+
+class Spawn(Protocol):
+    """Records a child under its parent's fence, and lets it start; None: the fence refused it."""
+
+    async def __call__(
+        self, parent: Fence, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
+    ) -> Execution | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DurableParts:
+    """What every attempt of a node shares."""
+
+    sessions: sessionmaker[Session]
+    journal: Journal
+    clock: Clock
+    uniform: Callable[[], float]
+    spawn: Spawn
+
+
+@dataclass(slots=True)
+class _Past:
+    """What earlier attempts have stored."""
+
+    by_name: dict[tuple[StepKind, str], StepRow] = field(default_factory=dict)
+    by_position: dict[int, StepRow] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: list[StepRow]) -> _Past:
+        return cls(
+            {(row.kind, row.name): row for row in rows},
+            {row.position: row for row in rows if row.position is not None},
+        )
+
+
+class DurableAttempt:
+    """See the module. Of the attempt's own event loop.
+
+    `task` is the attempt's, `blocks`: it may block its thread. `fenced()` is called when the attempt has been
+    taken over, `start_stored()` when a step stored the attempt's start before the journal did.
+    """
+
+    def __init__(
+        self,
+        parts: DurableParts,
+        start: StartAttempt,
+        session: Session,
+        task: asyncio.Task[Any],
+        *,
+        blocks: bool,
+        fenced: Callable[[], object],
+        start_stored: Callable[[], object],
+    ) -> None:
+        self._parts = parts
+        self._start = start
+        self._fence = Fence(start.execution_id, start.owner, start.attempt)
+        self._session = session
+        self._task = task
+        self._blocks = blocks
+        self._fenced = fenced
+        self._start_stored = start_stored
+        self.suspension: Suspension | None = None
+        """Set once the attempt ends by suspending."""
+        self.mismatch: ReplayMismatch | None = None
+        """Set once its code has left the way that is stored."""
+        self.is_over = False
+        self._past: _Past | None = None
+        self._reading = asyncio.Lock()
+        self._known_children: dict[str, Execution] = {}
+        self._knows_children = False
+        self._reached: set[tuple[StepKind, str]] = set()
+        self._positions = itertools.count()
+        self._sleeps = itertools.count(1)
+        self._waits_for: dict[str, int] = {}
+        self._calls = 0
+        self._working = 0
+        self._steps_running = 0
+        self._idle = asyncio.Event()
+        self._parked: dict[object, StepRow | int] = {}
+        """What is waited for now: rows, or how many children must be over."""
+
+    # ------------------------------------------------------------ steps
+
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        retries: int,
+    ) -> Any:
+        if retries not in range(101):
+            raise InvalidRequest.of("retries", f"retries must be a whole number from 0 to 100, not {retries!r}")
+        with self._at_work():
+            row = await self._reach(StepKind.STEP, _checked_name("name", name))
+            if row.finished_at is None:
+                self._steps_running += 1
+                try:
+                    with current_execution().tracer.step(name):
+                        row = await self._perform(row, fn, args, kwargs, retries)
+                finally:
+                    self._steps_running -= 1
+        return row.result
+
+    async def _perform(
+        self, row: StepRow, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], retries: int
+    ) -> StepRow:
+        value = await self._tried(row.name, fn, args, kwargs, retries)
+        try:
+            result = to_plain_json(value)
+        except ValueError as error:
+            roll_back(self._session)
+            raise InvalidRequest.of(
+                "result",
+                f"step {row.name!r} must return JSON (texts, numbers, lists, objects with text keys), because its "
+                f"result is stored: {error}",
+            ) from None
+        row = replace(row, attempt=self._fence.attempt, finished_at=self._parts.clock.now(), result=result)
+        if not has_writes(self._session):
+            await self._record(row)
+        elif self._steps_running > 1:
+            roll_back(self._session)
+            raise InvalidRequest.of(
+                "db", f"step {row.name!r} wrote through db while another step ran; such steps go one by one"
+            )
+        else:
+            await self._off_loop(lambda: self._commit(row))
+        return row
+
+    async def _tried(
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], retries: int
+    ) -> Any:
+        """What `fn` returned, at the latest at its last retry."""
+        failures = 0
+        while True:
+            token = _inside_step.set(name)
+            try:
+                value = fn(*args, **kwargs)
+                if inspect.isawaitable(value):
+                    value = await value
+                if self._session.in_transaction():
+                    self._session.flush()
+            except Exception as error:
+                roll_back(self._session)
+                failures += 1
+                if failures > retries or self.mismatch is not None:
+                    raise
+                delay = backoff_seconds(_BACKOFF, failures, self._parts.uniform())
+                logger.warning("步骤 {} 失败，{:.1f} 秒后重试: {}", name, delay, describe_error(error))
+            else:
+                return value
+            finally:
+                _inside_step.reset(token)
+            await asyncio.sleep(delay)
+
+    def _commit(self, row: StepRow) -> None:
+        """Commit what the step wrote together with the step, under the fence. Blocks."""
+        connection = self._session.connection()
+        self._start_stored()
+        if not hold(connection, self._start):
+            roll_back(self._session)
+            self._lose()
+        store_steps(connection, [(self._fence.execution_id, row)])
+        self._session.commit()
+
+    async def _record(self, row: StepRow) -> None:
+        if not await self._parts.journal.commit(RecordStep(self._fence, row)):
+            self._lose()
+
+    # ------------------------------------------------------------ sleeps and signals
+
+    async def sleep_until(self, moment: datetime, name: str | None) -> None:
+        with self._at_work():
+            name = f"sleep {next(self._sleeps)}" if name is None else _checked_name("name", name)
+            row = await self._reach(StepKind.SLEEP, name, due_at=moment)
+            if row.finished_at is not None:
+                return
+            now = self._parts.clock.now()
+            if row.due_at is None or row.due_at <= now:
+                await self._record(replace(row, attempt=self._fence.attempt, finished_at=now))
+                return
+        await self._park(row)
+
+    async def wait_for_signal(self, name: str, timeout: timedelta | None) -> Any:
+        with self._at_work():
+            if "#" in _checked_name("name", name):
+                raise InvalidRequest.of("name", f"a signal's name has no '#' in it: {name!r}")
+            number = self._waits_for[name] = self._waits_for.get(name, 0) + 1
+            now = self._parts.clock.now()
+            due_at = _later(now, timeout) if timeout is not None else None
+            row = await self._reach(StepKind.SIGNAL, wait_name(name, number), due_at=due_at, now=now)
+            if row.finished_at is None:
+                taken = await self._parts.journal.commit(TakeSignal(self._fence, row, now))
+                if taken is None:
+                    self._lose()
+                row = taken
+        if row.finished_at is None:
+            await self._park(row)
+        if "payload" not in row.result:
+            waited = (row.due_at - row.started_at).total_seconds() if row.due_at is not None else 0.0
+            raise SignalTimeout(name, waited)
+        return row.result["payload"]
+
+    # ------------------------------------------------------------ children
+
+    async def spawn(self, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]) -> int:
+        with self._at_work():
+            _checked_name("key", key)
+            self._admit("spawn", key)
+            if not self._knows_children and self._fence.attempt > 1:
+                await self._looked_up()
+            self._knows_children = True
+            child = self._known_children.get(key)
+            if child is None:
+                child = await self._parts.spawn(self._fence, key, task_type, params, options)
+                if child is None:
+                    self._lose()
+                self._known_children[key] = child
+        return child.id
+
+    def children(self) -> dict[str, Execution]:
+        self._known_children = self._read_children()
+        return dict(self._known_children)
+
+    async def wait_for_children(self, ended: int | None) -> None:
+        with self._at_work():
+            self._admit("wait_for_children", "")
+            children = await self._looked_up()
+            wanted = len(children) if ended is None else ended
+            if wanted not in range(len(children) + 1):
+                raise InvalidRequest.of(
+                    "ended", f"{wanted!r} of {len(children)} children can never have ended; spawn them first"
+                )
+            if sum(child.is_final for child in children.values()) >= wanted:
+                return
+        await self._park(wanted)
+
+    async def call(
+        self, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
+    ) -> TaskExecutionResult:
+        await self.spawn(key, task_type, params, options)
+        while not (child := (await self._looked_up())[key]).is_final:
+            await self._park(1 + sum(one.is_final for one in self._known_children.values()))
+        return outcome_of(child)
+
+    async def _looked_up(self) -> dict[str, Execution]:
+        """The children, as they are now."""
+        with self._at_work():
+            self._known_children = await self._off_loop(self._read_children)
+            return self._known_children
+
+    def _read_children(self) -> dict[str, Execution]:
+        with self._parts.sessions() as session:
+            found = children_of(session.connection(), self._fence.execution_id)
+        return {child.child_key: child for child in found if child.child_key is not None}
+
+    # ------------------------------------------------------------ replay
+
+    async def _reach(
+        self, kind: StepKind, name: str, *, due_at: datetime | None = None, now: datetime | None = None
+    ) -> StepRow:
+        """The row of a call: as stored by an earlier attempt, or a new one."""
+        self._admit(kind.value, name)
+        if (kind, name) in self._reached:
+            raise InvalidRequest.of(
+                "name",
+                f"{kind.value} {name!r} is there already in this execution; in a loop put the index into the name",
+            )
+        self._reached.add((kind, name))
+        position = next(self._positions) if asyncio.current_task() is self._task else None
+        if self._past is None:
+            async with self._reading:
+                if self._past is None:
+                    self._past = _Past.of(await self._off_loop(self._read_past))
+        stored = self._past.by_name.get((kind, name))
+        expected = self._past.by_position.get(position) if position is not None else None
+        if stored is None and expected is None:
+            began = now or self._parts.clock.now()
+            return StepRow(kind, name, position, self._fence.attempt, began, due_at=due_at)
+        if stored is not None and stored.position == position:
+            return stored
+        self.mismatch = _mismatch(StepRow(kind, name, position, 0, self._parts.clock.now()), stored, expected)
+        raise self.mismatch
+
+    def _read_past(self) -> list[StepRow]:
+        if self._fence.attempt == 1:
+            return []
+        with self._parts.sessions() as session:
+            return stored_steps(session.connection(), self._fence.execution_id)
+
+    # ------------------------------------------------------------ suspension
+
+    async def _park(self, what: StepRow | int) -> NoReturn:
+        """End the attempt here, as soon as no other task of it is in the middle of a step."""
+        key = object()
+        self._parked[key] = what
+        try:
+            await self._until_quiet()
+            if self.suspension is None:
+                self.suspension = Suspension(
+                    tuple(row for row in self._parked.values() if isinstance(row, StepRow)),
+                    min((count for count in self._parked.values() if isinstance(count, int)), default=None),
+                )
+        finally:
+            del self._parked[key]
+        if asyncio.current_task() is not self._task:
+            # A TaskGroup would take a cancelled child for one that is done.
+            self._task.cancel()
+        raise ExecutionSuspended("this attempt ends here; its execution goes on when what it waits for has come")
+
+    async def _until_quiet(self) -> None:
+        rounds = 0
+        while rounds < _QUIET_ROUNDS and self.suspension is None:
+            if self._working:
+                self._idle.clear()
+                await self._idle.wait()
+                rounds = 0
+                continue
+            calls = self._calls
+            await asyncio.sleep(0)
+            rounds = rounds + 1 if calls == self._calls and not self._working else 0
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._working += 1
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._idle.set()
+
+    # ------------------------------------------------------------ small things
+
+    def _admit(self, what: str, name: str) -> None:
+        """Whether this call may be made, here and now."""
+        called = f"{what} {name!r}".removesuffix(" ''")
+        if self.is_over:
+            raise InvalidRequest.of(
+                "execution", f"{called} came after its attempt had ended; await what you start"
+            )
+        if self.suspension is not None:
+            raise ExecutionSuspended("this attempt has been suspended")
+        if self.mismatch is not None:
+            raise self.mismatch
+        outer = _inside_step.get()
+        if outer is not None:
+            raise InvalidRequest.of("name", f"{called} is inside step {outer!r}; steps do not nest")
+        if not self._steps_running and has_writes(self._session):
+            roll_back(self._session)
+            raise InvalidRequest.of(
+                "db",
+                f"db has writes from before {called} that belong to no step: the next attempt would make them "
+                "again; put them into a step, or behind the last one",
+            )
+
+    def _lose(self) -> NoReturn:
+        """Another node has taken over: this attempt has nothing more to say."""
+        self._fenced()
+        raise asyncio.CancelledError("another node has taken over")
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        """Do it here where a blocked thread harms nobody, else on another thread, to its end."""
+        if self._blocks:
+            return work()
+        return await _to_its_end(asyncio.to_thread(work))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` even when cancelled meanwhile, and pass the cancellation on afterwards: the Session must not be
+    rolled back by one thread while another commits it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+def _mismatch(called: StepRow, stored: StepRow | None, expected: StepRow | None) -> ReplayMismatch:
+    """`called` is `stored` at another place, or `expected` is stored at its place."""
+    if expected is not None:
+        sentence = (
+            f"{_place(expected)} of this execution is stored as {expected.kind.value} {expected.name!r}, "
+            f"and now its code called {called.kind.value} {called.name!r} there"
+        )
+    else:
+        sentence = (
+            f"{called.kind.value} {called.name!r} is stored as {_place(stored)} of this execution, "
+            f"and now its code made it as {_place(called)}"
+        )
+    return ReplayMismatch(f"{sentence}; put the code back as it was and retry, or begin a new execution")
+
+
+def _place(row: StepRow | None) -> str:
+    return "the call of a task" if row is None or row.position is None else f"call {row.position}"
+
+
+def _checked_name(field_name: str, name: object) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+        raise InvalidRequest.of(
+            field_name, f"{field_name} must be a text of 1 to 200 printable characters, not {name!r}"
+        )
+    return name
+
+
+def _later(now: datetime, span: timedelta) -> datetime:
+    try:
+        return now + span
+    except OverflowError:
+        raise InvalidRequest.of("timeout", f"{span} from now is beyond the calendar") from None

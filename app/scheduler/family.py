@@ -1,0 +1,149 @@
+"""Parents and children, in SQL: who waits for whose end, and who ends with whom.
+
+Nothing that ends may be missed. Whoever suspends an execution and whoever ends one of its children both lock the
+parent's row before they look at what the other does, and hold it until they commit: so either the suspension
+counts the child as ended, or the end finds the parent suspended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import Connection, Table, bindparam, func, select, update
+
+from app.models.task_execution import (
+    FINAL_STATES,
+    WAITING_STATES,
+    Execution,
+    ExecutionState,
+    TaskExecution,
+)
+
+executions = cast("Table", TaskExecution.__table__)
+
+PARENT_CANCELLED = "parent_cancelled"
+_HELD_BY_NOBODY = (*WAITING_STATES, ExecutionState.PARKED)
+_CHUNK = 500
+
+
+def lock_in_order(connection: Connection, ids: Iterable[int]) -> None:
+    """Lock these executions until the transaction ends, always parents before their children (their ids are
+    lower), so that two transactions that need the same rows never wait for each other."""
+    if connection.dialect.name != "sqlite":
+        query = select(executions.c.id).where(executions.c.id.in_(sorted(set(ids)))).order_by(executions.c.id)
+        connection.execute(query.with_for_update()).all()
+
+
+def wake_parents(connection: Connection, parent_ids: Iterable[int | None], now: datetime) -> list[Execution]:
+    """Tell parents that a child has ended, one entry a child; returns those that are thereby due.
+
+    To be called in the transaction that records the ends, after it has recorded them.
+    """
+    ended = Counter(parent_id for parent_id in parent_ids if parent_id is not None)
+    if not ended:
+        return []
+    query = select(executions).where(executions.c.id.in_(ended)).order_by(executions.c.id).with_for_update()
+    waiting = [
+        execution
+        for execution in map(Execution.from_row, connection.execute(query))
+        if execution.state is ExecutionState.SUSPENDED and (execution.children_awaited or 0) > 0
+    ]
+    left = {execution.id: (execution.children_awaited or 0) - ended[execution.id] for execution in waiting}
+    woken = [execution._replace(run_at=now) for execution in waiting if left[execution.id] <= 0]
+    if left:
+        connection.execute(
+            update(executions)
+            .where(executions.c.id == bindparam("x_id"))
+            .values(children_awaited=bindparam("x_left")),
+            [{"x_id": execution_id, "x_left": count} for execution_id, count in left.items()],
+        )
+    make_due(connection, [execution.id for execution in woken], now)
+    return woken
+
+
+def make_due(connection: Connection, execution_ids: Sequence[int], now: datetime) -> None:
+    """Let suspended executions go on, unless they are due already."""
+    if execution_ids:
+        connection.execute(
+            update(executions)
+            .where(
+                executions.c.id.in_(execution_ids),
+                executions.c.state == ExecutionState.SUSPENDED.value,
+                executions.c.run_at > now,
+            )
+            .values(run_at=now)
+        )
+
+
+def ended_children(connection: Connection, parent_ids: Sequence[int]) -> dict[int, int]:
+    """How many children of each are over."""
+    query = (
+        select(executions.c.parent_id, func.count())
+        .where(executions.c.parent_id.in_(parent_ids), executions.c.state.in_([s.value for s in FINAL_STATES]))
+        .group_by(executions.c.parent_id)
+    )
+    return {parent_id: count for parent_id, count in connection.execute(query)}  # noqa: C416 - typed
+
+
+@dataclass(slots=True)
+class CalledOff:
+    """What became of executions that somebody wants ended."""
+
+    ended: list[int] = field(default_factory=list)
+    """These are over: nobody held them."""
+    asked: list[int] = field(default_factory=list)
+    """These are held by a node, which has to let go of them."""
+
+
+def call_off_descendants(connection: Connection, execution_ids: Sequence[int], now: datetime) -> CalledOff:
+    """End the children of these, their children, and so on: who waits at once, who runs when its code lets go."""
+    called_off = CalledOff()
+    for level in _generations(connection, execution_ids):
+        for child in level:
+            if not child.is_final:
+                free = child.state in _HELD_BY_NOBODY and child.owner is None
+                (called_off.ended if free else called_off.asked).append(child.id)
+    for ids in _chunks(called_off.ended):
+        connection.execute(
+            update(executions)
+            .where(executions.c.id.in_(ids))
+            .values(
+                state=ExecutionState.CANCELLED.value,
+                reason=PARENT_CANCELLED,
+                finished_at=now,
+                cancel_requested_at=now,
+            )
+        )
+    for ids in _chunks(called_off.asked):
+        connection.execute(update(executions).where(executions.c.id.in_(ids)).values(cancel_requested_at=now))
+    return called_off
+
+
+def unsuccessful_descendants(connection: Connection, execution_id: int) -> list[int]:
+    """The children that failed or were cancelled, and theirs."""
+    unsuccessful = (ExecutionState.FAILED, ExecutionState.CANCELLED)
+    found: list[int] = []
+    for level in _generations(connection, [execution_id]):
+        found += [child.id for child in level if child.state in unsuccessful]
+    return found
+
+
+def _generations(connection: Connection, execution_ids: Sequence[int]) -> Iterator[list[Execution]]:
+    """Children, grandchildren, and so on, each row locked."""
+    level = list(execution_ids)
+    while level:
+        found: list[Execution] = []
+        for ids in _chunks(level):
+            query = select(executions).where(executions.c.parent_id.in_(ids)).order_by(executions.c.id)
+            found += [Execution.from_row(row) for row in connection.execute(query.with_for_update())]
+        if found:
+            yield found
+        level = [child.id for child in found]
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
