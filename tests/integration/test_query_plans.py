@@ -99,7 +99,7 @@ ASKED: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_rate_limits_tat", lambda c: buckets.forget_idle(c, NOW)),
     ("ix_request_keys_expires_at", lambda c: request_keys.forget_expired(c, NOW)),
     ("ix_task_executions_waits_for", lambda c: circuits.release_waiting(c, "x")),
-    ("sqlite_autoindex_task_executions_2", lambda c: backfills.preview_backfill(c, 1, NOW - DAY, NOW, NOW)),
+    ("uq_task_executions_fire", lambda c: backfills.preview_backfill(c, 1, NOW - DAY, NOW, NOW)),
     ("ix_task_executions_owned", lambda c: executions.cancel_requests(c, "n")),
     ("ix_task_executions_state", lambda c: executions.parked(c, "invalid_params")),
     ("ix_task_executions_finished", lambda c: retention.prune(c, now=NOW, keep_days=1)),
