@@ -17,9 +17,13 @@ from app.core.errors import InvalidRequest
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
 from app.executors.alert_delivery import AlertDeliveryExecutor
+from app.executors.approval import ApprovalExecutor
 from app.executors.content_generation import ContentGenerationExecutor
+from app.executors.content_pool import AddToPoolExecutor, PublishDueExecutor
 from app.executors.http_request import HttpRequestExecutor
 from app.executors.publishing import PublishingExecutor
+from app.executors.quality_check import QualityCheckExecutor
+from app.executors.workflow import WorkflowExecutor
 from app.models.content import ensure_default_account
 from app.observability.logs import configure_logs
 from app.observability.requests import REQUEST_SPANS
@@ -34,6 +38,11 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
     service.register_executor(AlertDeliveryExecutor())
+    service.register_executor(QualityCheckExecutor())
+    service.register_executor(AddToPoolExecutor())
+    service.register_executor(PublishDueExecutor())
+    service.register_executor(WorkflowExecutor(service))
+    service.register_executor(ApprovalExecutor(service))
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:

@@ -1,7 +1,7 @@
 """Work at a measure: rate limits, circuits, request keys; windows and calendars of tasks.
 
 Revision ID: 0011
-Revises: 0010
+Revises: 0006
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0011"
-down_revision: str | None = "0010"
+down_revision: str | None = "0006"
 branch_labels = None
 depends_on = None
 

@@ -10,7 +10,22 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from app.api import administration, alerts, doctor, executions, flow, insight, live, session, status, tasks
+from app.api import (
+    administration,
+    alerts,
+    approvals,
+    decision_page,
+    doctor,
+    executions,
+    flow,
+    insight,
+    live,
+    pool,
+    session,
+    status,
+    tasks,
+    workflows,
+)
 from app.api.body_limit import BodyLimit
 from app.api.problems import FieldProblem, Problem, install_problems
 from app.api.schemas import ChangesAnswer
@@ -27,6 +42,9 @@ def install_api(app: FastAPI) -> None:
     for router in (
         tasks.router,
         executions.router,
+        workflows.router,
+        approvals.router,
+        pool.router,
         flow.router,
         insight.router,
         doctor.router,
@@ -39,6 +57,7 @@ def install_api(app: FastAPI) -> None:
         api.include_router(router)
     app.state.live = live.LiveFeed(app.state.runtime.sessions)
     app.include_router(api)
+    app.include_router(decision_page.router)
     app.include_router(status.health, generate_unique_id_function=_operation_id)
     app.add_middleware(BodyLimit)
     install_problems(app)

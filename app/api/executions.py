@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Path, Query, Response
@@ -30,6 +31,7 @@ from app.api.schemas import (
 from app.core.errors import InvalidRequest
 from app.models.task_execution import ExecutionState
 from app.scheduler.schedules import Moment
+from app.workflows.approvals import refuse_bare_decision
 
 router = APIRouter(prefix="/executions", tags=["executions"])
 
@@ -171,5 +173,6 @@ async def signal_execution(
     caller: Operator,
 ) -> SignalAnswer:
     """What its code waits for, or will wait for: the signal is kept until then, and taken once."""
+    refuse_bare_decision(await asyncio.to_thread(runtime.history.get, execution_id), request.name)
     signal = await runtime.signal(execution_id, request.name, request.payload, db=None, signalled_by=caller.name)
     return SignalAnswer.model_validate(signal)

@@ -21,6 +21,7 @@ from app.core.errors import (
     FieldError,
     InvalidRequest,
     NotFound,
+    NotPermitted,
     SchedulerError,
     SchedulerUnavailable,
 )
@@ -82,6 +83,7 @@ _STATUS: dict[type[SchedulerError], int] = {
     Conflict: 409,
     Unauthorized: 401,
     Forbidden: 403,
+    NotPermitted: 403,
     TooLarge: 413,
     SchedulerUnavailable: 503,
 }

@@ -1,4 +1,5 @@
-"""`contenthub demo`: the main job on this machine alone, a feed digest every minute and its publishing."""
+"""`contenthub demo`: the main job on this machine alone, a feed digest every minute and its publishing; and a flow
+in which a draft is published once a person has said yes."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from app.cli import output
 from app.cli.serve import CONNECTION_GRACE_SECONDS
 from app.cli.session import database_faults, load_settings
 from app.core.config import Settings
-from app.core.errors import InvalidRequest, SchedulerUnavailable
+from app.core.errors import Conflict, InvalidRequest, SchedulerUnavailable
 from app.core.logging import configure_logging
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from app.services.scheduler_service import SchedulerService
 
 LOOPBACK = "127.0.0.1"
-DIGEST, PUBLISH = "demo-digest", "demo-publish"
+DIGEST, PUBLISH, REVIEW = "demo-digest", "demo-publish", "demo-review"
 _LOOK_SECONDS = 0.05
 
 
@@ -37,7 +38,7 @@ def demo(
     ] = Path("data/demo"),
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Port; another if it is taken.")] = 8000,
 ) -> None:
-    """Run two real tasks on this machine and show what they do, until Ctrl-C. Needs no network."""
+    """Run real tasks on this machine and show what they do, until Ctrl-C. Needs no network."""
     _make_folder(data_dir)
     listener = _listen(port)
     settings = _settings(data_dir, listener.getsockname()[1])
@@ -94,6 +95,7 @@ def _settings(data_dir: Path, port: int) -> Settings:
             "database_url": f"sqlite:///{data_dir / 'contenthub.db'}",
             "publish_directory": data_dir / "site",
             "publish_base_url": f"http://{LOOPBACK}:{port}/site",
+            "public_base_url": f"http://{LOOPBACK}:{port}",
             "generator": "feed",
             "generator_feed": None,
             "host": LOOPBACK,
@@ -106,6 +108,8 @@ def _settings(data_dir: Path, port: int) -> Settings:
 
 
 def _define_tasks(service: SchedulerService) -> None:
+    from app.workflows.content_flow import content_flow, content_input  # with SQLAlchemy, see session.py
+
     service.define_task(
         DIGEST,
         "content_generation",
@@ -119,6 +123,14 @@ def _define_tasks(service: SchedulerService) -> None:
         description="Publishes what is not published yet, 20 seconds after the digest.",
         params={"target": "directory"},
         schedule="20 * * * * *",
+    )
+    service.define_task(
+        REVIEW,
+        "workflow",
+        description="Draft, quality check, approval, pool, publishing: the next begins when this one is decided.",
+        # The sample feed says the same every time, so the check finds the draft repeated; the person decides.
+        params=content_flow().definition(content_input("待审批的摘要", generator="feed", min_score=0)),
+        schedule="40 */5 * * * *",
     )
 
 
@@ -149,7 +161,7 @@ def _say_where_to_look(settings: Settings) -> None:
             ("Dashboard", f"{address}/scheduler/"),
             ("API", f"{address}/docs"),
             ("Database", settings.database_url.removeprefix("sqlite:///")),
-            ("Tasks", f"{DIGEST} (every minute), {PUBLISH} (20 seconds later)"),
+            ("Tasks", f"{DIGEST} (every minute), {PUBLISH} (20 seconds later), {REVIEW} (waits for you below)"),
             ("Stop", "Ctrl-C"),
         ]
     )
@@ -157,23 +169,24 @@ def _say_where_to_look(settings: Settings) -> None:
 
 
 async def _run_once(runtime: Runtime) -> None:
-    """Both tasks at once, one after the other, so that there is something to see before the first minute."""
-    for name in (DIGEST, PUBLISH):
+    """All tasks at once, one after the other, so that there is something to see before the first minute."""
+    for name in (DIGEST, PUBLISH, REVIEW):
         task = await asyncio.to_thread(runtime.tasks.find, name)
         execution = await runtime.service.run_now(task.id, triggered_by="demo")
-        await runtime.service.wait(execution.id)
+        if name != REVIEW:  # that one waits for a person
+            await runtime.service.wait(execution.id)
 
 
 def _finished(runtime: Runtime) -> tuple[asyncio.Queue[int], Callable[[], None]]:
-    """A queue of the ids of executions that are over, and the end of it."""
-    from app.models.task_execution import FINAL_STATES  # with SQLAlchemy, see session.py
+    """A queue of the ids of executions that are over or wait, and the end of it."""
+    from app.models.task_execution import FINAL_STATES, ExecutionState  # with SQLAlchemy, see session.py
     from app.scheduler.events import ExecutionChanged
 
     loop = asyncio.get_running_loop()
     finished: asyncio.Queue[int] = asyncio.Queue()
 
     def tell(event: ExecutionChanged) -> None:
-        if event.state in FINAL_STATES:
+        if event.state in FINAL_STATES or event.state is ExecutionState.SUSPENDED:
             with suppress(RuntimeError):  # the loop has ended; nobody looks any more
                 loop.call_soon_threadsafe(finished.put_nowait, event.execution_id)
 
@@ -182,7 +195,20 @@ def _finished(runtime: Runtime) -> tuple[asyncio.Queue[int], Callable[[], None]]
 
 async def _show_finished(finished: asyncio.Queue[int], runtime: Runtime) -> None:
     while True:
-        _show_line(await asyncio.to_thread(runtime.history.get, await finished.get()))
+        execution = await asyncio.to_thread(runtime.history.get, await finished.get())
+        if execution.is_final:
+            _show_line(execution)
+        elif execution.task_type == "approval":
+            await asyncio.to_thread(_show_question, runtime, execution)
+
+
+def _show_question(runtime: Runtime, execution: Execution) -> None:
+    """Where to decide; nothing if somebody has, meanwhile."""
+    from app.workflows.links import ApprovalLinks  # with SQLAlchemy, see session.py
+
+    with suppress(Conflict):
+        url, _ = ApprovalLinks(runtime).make(execution.id, by="demo", made_by="demo", is_admin=True)
+        output.say(f"{execution.params['title']}  Decide: {url}", style="bold yellow")
 
 
 def _show_line(execution: Execution) -> None:

@@ -301,6 +301,9 @@ def signal(
     with opened() as runtime:
         import asyncio
 
+        from app.workflows.approvals import refuse_bare_decision  # needs SQLAlchemy, see session.py
+
+        refuse_bare_decision(runtime.history.get(execution_id), name)
         sent = asyncio.run(runtime.signal(execution_id, name, given, db=None, signalled_by="cli"))
     if as_json:
         output.show_json(signal_record(sent))

@@ -15,6 +15,7 @@ import typer
 
 from app.cli import (
     alert,
+    approval,
     db,
     demo,
     doctor,
@@ -23,6 +24,7 @@ from app.cli import (
     mcp,
     node,
     output,
+    pool,
     schedule,
     serve,
     task,
@@ -79,6 +81,8 @@ app.command()(demo.demo)
 app.command()(mcp.mcp)
 app.add_typer(task.app, name="task")
 app.add_typer(execution.app, name="execution")
+app.add_typer(approval.app, name="approval")
+app.add_typer(pool.app, name="pool")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(flow.app, name="flow")
 app.add_typer(node.app, name="node")

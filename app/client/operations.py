@@ -9,7 +9,9 @@ from types import NoneType
 from typing import Any, Literal
 
 from app.api.alerts import AlertAnswer, AlertChannelAnswer, AlertPage, AlertRuleAnswer
+from app.api.approvals import LinkAnswer, QuestionPage
 from app.api.doctor import ScheduleReport
+from app.api.pool import PoolAnswer, PoolPage
 from app.api.schemas import (
     BackfillAnswer,
     BulkAnswer,
@@ -41,7 +43,9 @@ from app.api.schemas import (
     TokenAnswer,
 )
 from app.api.session import SessionAnswer
+from app.api.workflows import WorkflowGraph
 from app.client.sending import UNSET, T, Unset, path_part
+from app.models.content_pool import PoolState
 from app.models.task_execution import ExecutionState
 from app.scheduler.alerting.conditions import Failed, Late, NoSuccess, Parked, Slow
 from app.scheduler.alerting.definitions import QuietSpan
@@ -478,6 +482,61 @@ class Operations(ABC):
             SignalAnswer,
             body={"name": name, "payload": payload},
         )
+
+    def get_workflow(self, execution_id: int) -> WorkflowGraph:
+        """How far each step is; 404 where the execution is no workflow."""
+        return self._call("GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}/workflow", WorkflowGraph)
+
+    def list_approvals(self, *, cursor: str | None = None, limit: int = 50) -> QuestionPage:
+        """Approvals that nobody has decided yet, oldest first."""
+        return self._call(
+            "GET", "/api/v1/scheduler/approvals", QuestionPage, query={"cursor": cursor, "limit": limit}
+        )
+
+    def decide_approval(
+        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+    ) -> ExecutionAnswer:
+        """Once; the execution goes on, and its result says who decided, when and what."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/decision",
+            ExecutionAnswer,
+            body={"approved": approved, "comment": comment},
+        )
+
+    def make_approval_link(
+        self, execution_id: int, *, name: str | Unset | None = UNSET, lifetime_seconds: float | Unset = UNSET
+    ) -> LinkAnswer:
+        """Whoever has the link can decide this approval, once, without a token. Send it to nobody else."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/approvals/{path_part(execution_id)}/links",
+            LinkAnswer,
+            body={"name": name, "lifetime_seconds": lifetime_seconds},
+        )
+
+    def list_pool(
+        self, *, state: Sequence[PoolState] | None = None, cursor: str | None = None, limit: int = 50
+    ) -> PoolPage:
+        """Entries, newest first."""
+        return self._call(
+            "GET", "/api/v1/scheduler/pool", PoolPage, query={"state": state, "cursor": cursor, "limit": limit}
+        )
+
+    def change_pool_entry(
+        self, entry_id: int, *, priority: int | Unset | None = UNSET, not_before: datetime | Unset | None = UNSET
+    ) -> PoolAnswer:
+        """Another priority or moment, while it waits."""
+        return self._call(
+            "PATCH",
+            f"/api/v1/scheduler/pool/{path_part(entry_id)}",
+            PoolAnswer,
+            body={"priority": priority, "not_before": not_before},
+        )
+
+    def withdraw_pool_entry(self, entry_id: int) -> PoolAnswer:
+        """It will not go out, unless it is added again."""
+        return self._call("POST", f"/api/v1/scheduler/pool/{path_part(entry_id)}/withdraw", PoolAnswer)
 
     def get_flow(self) -> FlowAnswer:
         """Rate limits, concurrency keys and circuit breakers with their present level, busiest first."""
@@ -1182,6 +1241,63 @@ class AsyncOperations(ABC):
             SignalAnswer,
             body={"name": name, "payload": payload},
         )
+
+    async def get_workflow(self, execution_id: int) -> WorkflowGraph:
+        """How far each step is; 404 where the execution is no workflow."""
+        return await self._call(
+            "GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}/workflow", WorkflowGraph
+        )
+
+    async def list_approvals(self, *, cursor: str | None = None, limit: int = 50) -> QuestionPage:
+        """Approvals that nobody has decided yet, oldest first."""
+        return await self._call(
+            "GET", "/api/v1/scheduler/approvals", QuestionPage, query={"cursor": cursor, "limit": limit}
+        )
+
+    async def decide_approval(
+        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+    ) -> ExecutionAnswer:
+        """Once; the execution goes on, and its result says who decided, when and what."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/executions/{path_part(execution_id)}/decision",
+            ExecutionAnswer,
+            body={"approved": approved, "comment": comment},
+        )
+
+    async def make_approval_link(
+        self, execution_id: int, *, name: str | Unset | None = UNSET, lifetime_seconds: float | Unset = UNSET
+    ) -> LinkAnswer:
+        """Whoever has the link can decide this approval, once, without a token. Send it to nobody else."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/approvals/{path_part(execution_id)}/links",
+            LinkAnswer,
+            body={"name": name, "lifetime_seconds": lifetime_seconds},
+        )
+
+    async def list_pool(
+        self, *, state: Sequence[PoolState] | None = None, cursor: str | None = None, limit: int = 50
+    ) -> PoolPage:
+        """Entries, newest first."""
+        return await self._call(
+            "GET", "/api/v1/scheduler/pool", PoolPage, query={"state": state, "cursor": cursor, "limit": limit}
+        )
+
+    async def change_pool_entry(
+        self, entry_id: int, *, priority: int | Unset | None = UNSET, not_before: datetime | Unset | None = UNSET
+    ) -> PoolAnswer:
+        """Another priority or moment, while it waits."""
+        return await self._call(
+            "PATCH",
+            f"/api/v1/scheduler/pool/{path_part(entry_id)}",
+            PoolAnswer,
+            body={"priority": priority, "not_before": not_before},
+        )
+
+    async def withdraw_pool_entry(self, entry_id: int) -> PoolAnswer:
+        """It will not go out, unless it is added again."""
+        return await self._call("POST", f"/api/v1/scheduler/pool/{path_part(entry_id)}/withdraw", PoolAnswer)
 
     async def get_flow(self) -> FlowAnswer:
         """Rate limits, concurrency keys and circuit breakers with their present level, busiest first."""

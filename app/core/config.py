@@ -101,6 +101,12 @@ class Settings(BaseSettings):
     publish_webhook_secret: SecretStr | None = None
     """HMAC-SHA256 key of the `X-ContentHub-Signature` header."""
 
+    public_base_url: str = "http://127.0.0.1:8000"
+    """Where people reach this server, for the links by which they decide approvals."""
+    approval_secret: SecretStr | None = None
+    """Part of the key that signs those links, the same in every process: with it, who can read the database cannot
+    make links."""
+
     http_allow_private: bool = False
     """Let addresses in params be loopback, link-local or private. Addresses in settings always may."""
 

@@ -7,6 +7,7 @@ SchedulerError
 ├── ExecutorNotFound        no executor is registered under that type
 ├── NotFound                no such task, execution, account …
 ├── Conflict                the thing is there, but not in that state or version
+├── NotPermitted            the one who asks may not do this
 ├── ReplayMismatch          an execution's code no longer calls the steps it has stored
 ├── SignalTimeout           no signal came in time
 └── SchedulerUnavailable    the scheduler is stopped, or its database is out of reach
@@ -97,6 +98,12 @@ class VersionConflict(Conflict):
 
     def __init__(self, kind: str, key: object, *, found: int, expected: int) -> None:
         super().__init__(f"version: {kind} {key} is at version {found}, not {expected}; read it again")
+
+
+class NotPermitted(SchedulerError):
+    """The one who asks may not do this; the sentence says who may."""
+
+    code = "not_permitted"
 
 
 class ReplayMismatch(SchedulerError):

@@ -40,6 +40,9 @@ class ContentGenerationParams(BaseModel):
         description="Feed URL, or a file in data/feeds; by default the setting GENERATOR_FEED.",
     )
     limit: int = Field(default=10, ge=1, le=100, description="How many entries a digest has at most.")
+    hold: bool = Field(
+        default=False, description="It goes out by its id or by the pool only, for example after an approval."
+    )
 
 
 class ContentGenerationExecutor(TaskExecutor):
@@ -74,7 +77,7 @@ class ContentGenerationExecutor(TaskExecutor):
             draft = await self._generators[generator].generate(brief)
         except (GenerationFailed, *OUTBOUND_ERRORS) as error:
             return _failure(params, error)
-        content = _store(db, brief, draft)
+        content = _store(db, brief, draft, is_held=params.hold)
         notice = draft.metadata.get("notice")
         if notice is not None:
             logger.warning("{}", notice)
@@ -85,7 +88,7 @@ class ContentGenerationExecutor(TaskExecutor):
         )
 
 
-def _store(db: Session, brief: Brief, draft: Draft) -> Content:
+def _store(db: Session, brief: Brief, draft: Draft, *, is_held: bool) -> Content:
     execution = find_current_execution()
     content = Content(
         account_id=brief.account_id,
@@ -94,6 +97,7 @@ def _store(db: Session, brief: Brief, draft: Draft) -> Content:
         body=draft.body,
         word_count=word_count(draft.body),
         source=draft.source,
+        is_held=is_held,
         execution_id=execution.id if execution is not None else None,
     )
     db.add(content)

@@ -70,6 +70,17 @@ def to_html(markdown: str) -> str:
     )
 
 
+def words(markdown: str) -> list[str]:
+    """The words that `word_count` counts, in lower case."""
+    return [word.casefold() for word in _WORD.findall(plain_text(_RENDERER.render(markdown)))]
+
+
+def link_targets(markdown: str) -> list[str]:
+    """The addresses of the links in a piece of Markdown, in their order, as they are written."""
+    inline = (token for block in _RENDERER.parse(markdown) for token in block.children or ())
+    return [str(token.attrGet("href") or "") for token in inline if token.type == "link_open"]
+
+
 def word_count(markdown: str) -> int:
     """Words of the rendered text, addresses of links not included; each CJK character counts as one."""
     return len(_WORD.findall(plain_text(_RENDERER.render(markdown))))

@@ -36,7 +36,8 @@ class PublishingParams(BaseModel):
         default=None,
         ge=1,
         le=LARGEST_ID,
-        description="The content to publish; by default all that are not published there yet, oldest first.",
+        description="The content to publish; by default all that are not held and not published there yet, oldest "
+        "first.",
     )
     target: Literal["directory", "webhook"] = Field(default="directory", description="The kind of place.")
     url: WebUrl | None = Field(
@@ -169,7 +170,8 @@ def _is_published(db: Session, publisher: Publisher, content: Content) -> bool:
 def _wanted(db: Session, params: PublishingParams, publisher: Publisher) -> list[Content]:
     """The content asked for, or the oldest that are not published there yet."""
     if params.content_id is None:
-        pending = select(Content).where(~_published(publisher)).order_by(Content.id).limit(BATCH_SIZE)
+        pending = select(Content).where(~_published(publisher), ~Content.is_held).order_by(Content.id)
+        pending = pending.limit(BATCH_SIZE)
         return list(db.scalars(pending))
     content = db.get(Content, params.content_id)
     if content is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Identity, Index, Integer, String, UniqueConstraint, func
+from sqlalchemy import ForeignKey, Identity, Index, Integer, String, UniqueConstraint, false, func
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -40,6 +40,8 @@ class Content(Base):
     """Words of the rendered text; each CJK character counts as one."""
     source: Mapped[str] = mapped_column(SafeText, server_default="", default="")
     """What it was made from: a feed's address, a command's name, a model's name."""
+    is_held: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    """It goes out by its id or by the pool, and not with all that are not published yet."""
     execution_id: Mapped[int | None] = mapped_column(Integer)
     """The execution that wrote it. No foreign key: content outlives the history."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())

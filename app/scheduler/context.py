@@ -32,12 +32,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loguru import logger
 
 from app.core.errors import InvalidRequest
-from app.models.task_execution import Execution
 from app.scheduler.telemetry import UNTRACED, Tracer
-from app.services.scheduler_service import TaskExecutionResult
 
 if TYPE_CHECKING:
+    # Not at run time: the command line imports this module, and must not open the database before it has read its
+    # own options into the settings.
     from loguru import Message, Record
+
+    from app.models.task_execution import Execution
+    from app.services.scheduler_service import TaskExecutionResult
 
 _SCHEDULER_MODULE = "app.services.scheduler_service"
 

@@ -752,12 +752,22 @@ class Runtime:
         *,
         db: Session | AsyncSession | None,
         signalled_by: str | None,
+        guard: Callable[[Connection], object] | None = None,
     ) -> Signal:
+        """`guard` is called first, in the same transaction, and raises where the signal must not be sent."""
         name, payload = checked_signal(name, payload)
         now = self.clock.now()
         write = SendSignal(execution_id, name, payload, signalled_by, now, self.carry)
+
+        def guarded(connection: Connection) -> Signal | SchedulerError:
+            if guard is not None:
+                guard(connection)
+            return write.apply(connection)
+
         if db is not None:
-            sent = await within(db, write.apply, now, self._wake_engine)
+            sent = await within(db, guarded, now, self._wake_engine)
+        elif guard is not None:
+            sent = await self.journal.step(guarded, lambda _: self._wake_engine(now))
         else:
             sent = await self.journal.commit(write, lambda _: self._wake_engine(now))
         if isinstance(sent, SchedulerError):
@@ -789,6 +799,7 @@ class Runtime:
 
     async def retry(self, execution_id: int) -> Execution:
         def put_back(connection: Connection) -> list[Execution]:
+            self._refuse_retry(read_execution(execution_id, connection, lock=True))
             reopened = reopen(connection, execution_id, self.clock.now())
             self._courier.carry(connection, reopened)
             return reopened
@@ -797,6 +808,12 @@ class Runtime:
         self.ask_for([execution.id for execution in reopened])
         self._wake_engine(reopened[0].run_at)
         return reopened[0]
+
+    def _refuse_retry(self, execution: Execution) -> None:
+        executor = self.service.get_executor(execution.task_type)
+        refusal = executor.refuse_retry(execution.result) if executor is not None else None
+        if refusal is not None:
+            raise Conflict(f"execution {execution.id} cannot be retried: {refusal}")
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         loop, told = asyncio.get_running_loop(), asyncio.Event()

@@ -146,8 +146,15 @@ class TaskExecutor(ABC):
         """
 
     def validate_params(self, task_params: dict[str, Any]) -> bool:
-        """验证任务参数（默认返回 True）"""
+        """验证任务参数（默认返回 True）
+
+        One that raises `InvalidParameters` says which fields are wrong and why.
+        """
         return True
+
+    def refuse_retry(self, result: dict[str, Any] | None) -> str | None:
+        """Why an execution that is over, with this stored result, must not be run again; None: it may be."""
+        return None
 
     def get_executor_info(self) -> dict[str, Any]:
         """获取执行器元信息"""
@@ -292,6 +299,8 @@ class SchedulerService:
                 raise InvalidParameters([FieldError("params", describe_error(error))]) from error
         try:
             accepted = executor.validate_params(task_params)
+        except InvalidParameters:
+            raise  # it has named the fields itself
         except Exception as error:
             raise InvalidParameters([FieldError("params", describe_error(error))]) from error
         if not accepted:

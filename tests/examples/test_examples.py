@@ -11,11 +11,13 @@ import pytest
 import uvicorn
 
 from app.core.config import Settings
-from app.factory import create_app
+from app.factory import create_app, create_service, prepare_database
 from app.models.api_token import create_token
+from app.scheduler.runtime import runtime_of
 from app.services import scheduler_service_examples as examples
 from app.services.scheduler_service import SchedulerService
 from app.testing.sandbox import Sandbox
+from app.workflows.approvals import Approvals, Via
 from tests.support import Recorder, fail_with, running, until
 
 README = Path(__file__).parents[2] / "README.md"
@@ -118,3 +120,23 @@ async def test_the_readmes_review_waits_for_its_decision(scheduler_sandbox: Sand
     box.signal(review, "decision", {"approved": True, "by": "Ada"})
     box.advance()
     assert (box.read(review).state, box.read(review).message) == ("success", "Hello, Ada")
+
+
+async def test_the_readmes_workflow_goes_on_after_its_approval(sqlite_url: str, tmp_path: Path) -> None:
+    service = create_service(Settings(database_url=sqlite_url, publish_directory=tmp_path / "site"))
+    runtime = runtime_of(service)
+    prepare_database(runtime)
+    service.start()
+    try:
+        names: dict[str, Any] = {"scheduler_service": service}
+        use = snippet("from app.workflows import").replace("\n", "\n    ")
+        exec(f"async def use():\n    {use}\n    return execution\n", names)
+        execution = await names["use"]()
+        (question,) = await until(Approvals(runtime).waiting)
+        await Approvals(runtime).decide(question.execution_id, approved=True, by="ann", via=Via.API)
+        result = await service.wait(execution.id, timeout=30)
+        assert result.success, result.error
+        assert (tmp_path / "site" / "content-1.html").exists()
+    finally:
+        await service.drain()
+        runtime.close()

@@ -251,7 +251,7 @@ export interface paths {
         };
         /**
          * Show an execution
-         * @description One execution with its attempts.
+         * @description One execution with its attempts, its steps and signals, its parent and its children.
          */
         get: operations["get_execution"];
         put?: never;
@@ -293,7 +293,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel an execution
-         * @description A waiting one is cancelled at once; a running one as soon as its code lets go.
+         * @description A waiting one is cancelled at once; a running one as soon as its code lets go. Its children go with it.
          */
         post: operations["cancel_execution"];
         delete?: never;
@@ -313,9 +313,169 @@ export interface paths {
         put?: never;
         /**
          * Retry an execution
-         * @description Run a failed, cancelled or parked execution again, as a further attempt.
+         * @description Run a failed, cancelled or parked execution again, as a further attempt: from the step that failed.
          */
         post: operations["retry_execution"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/executions/{execution_id}/signals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Signal to an execution
+         * @description What its code waits for, or will wait for: the signal is kept until then, and taken once.
+         */
+        post: operations["signal_execution"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/executions/{execution_id}/workflow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show a workflow as a graph
+         * @description How far each step is; 404 where the execution is no workflow.
+         */
+        get: operations["get_workflow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/approvals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What waits for a decision?
+         * @description Approvals that nobody has decided yet, oldest first.
+         */
+        get: operations["list_approvals"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/executions/{execution_id}/decision": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Decide an approval
+         * @description Once; the execution goes on, and its result says who decided, when and what.
+         */
+        post: operations["decide_approval"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/approvals/{execution_id}/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a link to decide with
+         * @description Whoever has the link can decide this approval, once, without a token. Send it to nobody else.
+         */
+        post: operations["make_approval_link"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/pool": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the pool
+         * @description Entries, newest first.
+         */
+        get: operations["list_pool"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/pool/{entry_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Change an entry
+         * @description Another priority or moment, while it waits.
+         */
+        patch: operations["change_pool_entry"];
+        trace?: never;
+    };
+    "/api/v1/scheduler/pool/{entry_id}/withdraw": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Withdraw an entry
+         * @description It will not go out, unless it is added again.
+         */
+        post: operations["withdraw_pool_entry"];
         delete?: never;
         options?: never;
         head?: never;
@@ -416,6 +576,231 @@ export interface paths {
         get: operations["get_calendar"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/doctor/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What will hurt?
+         * @description The coming days of all active tasks: herds and the jitter that levels them, fires where clocks change, runs
+         *     that overlap, limits that cannot be kept, tasks that never fire.
+         */
+        get: operations["examine_schedules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List alerts
+         * @description Alerts, newest first; by default those that are open.
+         */
+        get: operations["list_alerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/alerts/{alert_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show an alert
+         * @description One alert. Its deliveries are executions of `alert_delivery`.
+         */
+        get: operations["get_alert"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/alerts/{alert_id}/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Acknowledge an alert
+         * @description Somebody knows: no reminders from now on; its end is told all the same.
+         */
+        post: operations["acknowledge_alert"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/alert-rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List alert rules
+         * @description All rules, by name.
+         */
+        get: operations["list_alert_rules"];
+        put?: never;
+        /**
+         * Create an alert rule
+         * @description Store a rule. It is checked within seconds, by one of the nodes.
+         */
+        post: operations["create_alert_rule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/alert-rules/{rule_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show an alert rule
+         * @description One rule.
+         */
+        get: operations["get_alert_rule"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an alert rule
+         * @description Delete the rule and close its alerts, which stay in the list.
+         */
+        delete: operations["delete_alert_rule"];
+        options?: never;
+        head?: never;
+        /**
+         * Change an alert rule
+         * @description Change the fields that are sent. A rule that is paused (`is_active: false`) closes its alerts.
+         */
+        patch: operations["update_alert_rule"];
+        trace?: never;
+    };
+    "/api/v1/scheduler/alert-rules/{rule_id}/silence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Silence an alert rule
+         * @description Hold the rule's notices: alerts open and end, and what is still open afterwards is told then.
+         */
+        post: operations["silence_alert_rule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/alert-channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List alert channels
+         * @description All channels, by name, without their URLs.
+         */
+        get: operations["list_alert_channels"];
+        put?: never;
+        /**
+         * Create an alert channel
+         * @description Store a receiver by its apprise URL, which is never shown again.
+         */
+        post: operations["create_alert_channel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/alert-channels/{channel_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show an alert channel
+         * @description One channel, without its URL.
+         */
+        get: operations["get_alert_channel"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an alert channel
+         * @description Delete it; rules that used it go on without.
+         */
+        delete: operations["delete_alert_channel"];
+        options?: never;
+        head?: never;
+        /**
+         * Change an alert channel
+         * @description Change the fields that are sent. A masked URL stays what it is.
+         */
+        patch: operations["update_alert_channel"];
+        trace?: never;
+    };
+    "/api/v1/scheduler/alert-channels/{channel_id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Test an alert channel
+         * @description Send a test message; the execution says whether it was taken.
+         */
+        post: operations["test_alert_channel"];
         delete?: never;
         options?: never;
         head?: never;
@@ -642,6 +1027,210 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * AlertAnswer
+         * @description One incident.
+         */
+        AlertAnswer: {
+            /** Id */
+            id: number;
+            /** Rule Id */
+            rule_id: number;
+            /** Rule Name */
+            rule_name: string;
+            /** Kind */
+            kind: string;
+            /** Severity */
+            severity: string;
+            /**
+             * Sentence
+             * @example digest has failed 3 times in a row: ConnectError: refused
+             */
+            sentence: string;
+            /** Task Id */
+            task_id: number | null;
+            /** Task Name */
+            task_name: string | null;
+            /**
+             * Details
+             * @description The numbers in the sentence, as they were last seen.
+             */
+            details: {
+                [key: string]: unknown;
+            };
+            /**
+             * Opened At
+             * Format: date-time
+             */
+            opened_at: string;
+            /** Resolved At */
+            resolved_at: string | null;
+            /**
+             * Resolution
+             * @description recovered, rule_paused or rule_deleted.
+             */
+            resolution: string | null;
+            /** Acknowledged At */
+            acknowledged_at: string | null;
+            /** Acknowledged By */
+            acknowledged_by: string | null;
+            /** Last Notified At */
+            last_notified_at: string | null;
+            /**
+             * Notices
+             * @description How often the channels were told; 0 while it is held.
+             */
+            notices: number;
+        };
+        /**
+         * AlertChannelAnswer
+         * @description A stored channel. Its URL is a secret: only its kind is shown.
+         */
+        AlertChannelAnswer: {
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+            /**
+             * Url
+             * @example json://******
+             */
+            url: string;
+            /**
+             * Language
+             * @enum {string}
+             */
+            language: "en" | "zh";
+            /** Is Active */
+            is_active: boolean;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Updated At
+             * Format: date-time
+             */
+            updated_at: string;
+        };
+        /**
+         * AlertChannelChanges
+         * @description The fields to change; what is left out stays.
+         * @example {
+         *       "is_active": false
+         *     }
+         */
+        AlertChannelChanges: {
+            /** Name */
+            name?: string | null;
+            /** Url */
+            url?: string | null;
+            /** Language */
+            language?: ("en" | "zh") | null;
+            /** Is Active */
+            is_active?: boolean | null;
+        };
+        /** AlertPage */
+        AlertPage: {
+            /** Items */
+            items: components["schemas"]["AlertAnswer"][];
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: this was the last.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * AlertRuleAnswer
+         * @description A stored rule. A condition written by plain SQL is shown as it is, whether it can be read or not.
+         */
+        AlertRuleAnswer: {
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+            /** Task Id */
+            task_id: number | null;
+            /**
+             * Condition
+             * @example {
+             *       "times": 3,
+             *       "type": "failed"
+             *     }
+             */
+            condition: {
+                [key: string]: unknown;
+            };
+            /** Severity */
+            severity: string;
+            /** Channel Ids */
+            channel_ids: number[];
+            /** Remind Seconds */
+            remind_seconds: number | null;
+            /** Notify Recovery */
+            notify_recovery: boolean;
+            /**
+             * Quiet Hours
+             * @example {
+             *       "end": "08:00",
+             *       "start": "22:00",
+             *       "timezone": "Asia/Shanghai"
+             *     }
+             */
+            quiet_hours: {
+                [key: string]: string;
+            } | null;
+            /** Check Seconds */
+            check_seconds: number;
+            /** Is Active */
+            is_active: boolean;
+            /** Silenced Until */
+            silenced_until: string | null;
+            /**
+             * Next Check At
+             * Format: date-time
+             */
+            next_check_at: string;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Updated At
+             * Format: date-time
+             */
+            updated_at: string;
+        };
+        /**
+         * AlertRuleChanges
+         * @description The fields to change; what is left out stays.
+         * @example {
+         *       "severity": "critical"
+         *     }
+         */
+        AlertRuleChanges: {
+            /** Name */
+            name?: string | null;
+            /** Task Id */
+            task_id?: number | null;
+            /** Condition */
+            condition?: (components["schemas"]["Failed"] | components["schemas"]["Late"] | components["schemas"]["Slow"] | components["schemas"]["NoSuccess"] | components["schemas"]["Parked"]) | null;
+            /** Severity */
+            severity?: ("warning" | "critical") | null;
+            /** Channel Ids */
+            channel_ids?: number[] | null;
+            /** Remind Seconds */
+            remind_seconds?: number | null;
+            /** Notify Recovery */
+            notify_recovery?: boolean | null;
+            quiet_hours?: components["schemas"]["QuietSpan"] | null;
+            /** Check Seconds */
+            check_seconds?: number | null;
+            /** Is Active */
+            is_active?: boolean | null;
+        };
+        /**
          * AtSchedule
          * @description Fires once. A moment without an offset is wall time in the task's zone (see `to_utc`).
          */
@@ -711,6 +1300,40 @@ export interface components {
             task_count: number;
         };
         /**
+         * ChannelDefinition
+         * @description A receiver, by its apprise URL.
+         */
+        ChannelDefinition: {
+            /** Name */
+            name: string;
+            /**
+             * Url
+             * Format: password
+             */
+            url: string;
+            /**
+             * Language
+             * @default zh
+             * @enum {string}
+             */
+            language: "en" | "zh";
+            /**
+             * Is Active
+             * @default true
+             */
+            is_active: boolean;
+        };
+        /**
+         * ConcernedTask
+         * @description A task that a finding is about.
+         */
+        ConcernedTask: {
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+        };
+        /**
          * CronSchedule
          * @description Fires when the wall clock of the task's zone matches `expression`.
          *
@@ -732,11 +1355,34 @@ export interface components {
             expression: string;
         };
         /**
+         * DecisionBody
+         * @description A decision.
+         */
+        DecisionBody: {
+            /** Approved */
+            approved: boolean;
+            /**
+             * Comment
+             * @default
+             */
+            comment: string;
+        };
+        /**
          * DstPolicy
          * @description What a cron schedule does where the clocks of its zone change.
          * @enum {string}
          */
         DstPolicy: "cron" | "skip";
+        /**
+         * EdgeOfGraph
+         * @description `target` waits for `source`.
+         */
+        EdgeOfGraph: {
+            /** Source */
+            source: string;
+            /** Target */
+            target: string;
+        };
         /**
          * EnqueueRequest
          * @description Run an executor once.
@@ -749,10 +1395,14 @@ export interface components {
          *     }
          */
         EnqueueRequest: {
-            /** Task Type */
+            /**
+             * Task Type
+             * @description The executor to run; `GET …/executors` lists them, with the schema of their params.
+             */
             task_type: string;
             /**
              * Params
+             * @description What the executor takes.
              * @default {}
              */
             params: {
@@ -765,18 +1415,34 @@ export interface components {
             run_at?: string | null;
             /**
              * Priority
+             * @description Higher goes first.
              * @default 0
              */
             priority: number;
-            /** Idempotency Key */
+            /**
+             * Idempotency Key
+             * @description A repeated request with the same key returns the first one's execution.
+             */
             idempotency_key?: string | null;
-            /** Max Attempts */
+            /**
+             * Max Attempts
+             * @description How often to try; by default what the executor declares.
+             */
             max_attempts?: number | null;
-            /** Timeout Seconds */
+            /**
+             * Timeout Seconds
+             * @description Time limit of an attempt; by default what the executor declares.
+             */
             timeout_seconds?: number | null;
-            /** Concurrency Key */
+            /**
+             * Concurrency Key
+             * @description Executions with the same key share a limit.
+             */
             concurrency_key?: string | null;
-            /** Concurrency Limit */
+            /**
+             * Concurrency Limit
+             * @description How many with that key may run at the same time; 1 where only the key is given.
+             */
             concurrency_limit?: number | null;
         };
         /**
@@ -872,6 +1538,21 @@ export interface components {
             progress: number | null;
             /** Progress Message */
             progress_message: string | null;
+            /**
+             * Parent Id
+             * @description The execution that spawned it.
+             */
+            parent_id: number | null;
+            /**
+             * Child Key
+             * @description What its parent calls it.
+             */
+            child_key: string | null;
+            /**
+             * Trace Id
+             * @description Under this id a tracing backend shows what asked for the execution, and its attempts.
+             */
+            trace_id: string | null;
         };
         /** ExecutionDetail */
         ExecutionDetail: {
@@ -948,8 +1629,39 @@ export interface components {
             progress: number | null;
             /** Progress Message */
             progress_message: string | null;
+            /**
+             * Parent Id
+             * @description The execution that spawned it.
+             */
+            parent_id: number | null;
+            /**
+             * Child Key
+             * @description What its parent calls it.
+             */
+            child_key: string | null;
+            /**
+             * Trace Id
+             * @description Under this id a tracing backend shows what asked for the execution, and its attempts.
+             */
+            trace_id: string | null;
             /** Attempts */
             attempts: components["schemas"]["AttemptAnswer"][];
+            /**
+             * Steps
+             * @description The first 1000, in their order.
+             */
+            steps: components["schemas"]["StepAnswer"][];
+            /**
+             * Signals
+             * @description The first 1000, in their order.
+             */
+            signals: components["schemas"]["SignalAnswer"][];
+            parent: components["schemas"]["RelativeAnswer"] | null;
+            /**
+             * Children
+             * @description The last 200; list by `parent_id` for all.
+             */
+            children: components["schemas"]["RelativeAnswer"][];
         };
         /** ExecutionPage */
         ExecutionPage: {
@@ -1023,6 +1735,22 @@ export interface components {
             explanation: string;
         };
         /**
+         * Failed
+         * @description A task's last `times` runs have all failed. A run that was skipped or cancelled is none.
+         */
+        Failed: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "failed";
+            /**
+             * Times
+             * @default 1
+             */
+            times: number;
+        };
+        /**
          * FindingAnswer
          * @description Something to look at.
          */
@@ -1083,6 +1811,53 @@ export interface components {
          * @enum {string}
          */
         Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held";
+        /**
+         * Late
+         * @description A fire is due for more than `seconds` and not recorded, or what it recorded waits for so long.
+         */
+        Late: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "late";
+            /**
+             * Seconds
+             * @default 300
+             */
+            seconds: number;
+        };
+        /**
+         * LinkAnswer
+         * @description A link, the only time it can be read.
+         */
+        LinkAnswer: {
+            /** Url */
+            url: string;
+            /** Name */
+            name: string;
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+        };
+        /**
+         * LinkBody
+         * @description A link to make.
+         */
+        LinkBody: {
+            /**
+             * Name
+             * @description Who is to use it; by default the caller.
+             */
+            name?: string | null;
+            /**
+             * Lifetime Seconds
+             * @default 604800
+             */
+            lifetime_seconds: number;
+        };
         /**
          * LoadAnswer
          * @description How often a task fires in each hour.
@@ -1148,6 +1923,24 @@ export interface components {
             token: string;
         };
         /**
+         * NoSuccess
+         * @description No run of a task has succeeded for `seconds`. One that is new, or was changed, has that long from then.
+         *
+         *     A rule for all tasks means those with a schedule.
+         */
+        NoSuccess: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "no_success";
+            /**
+             * Seconds
+             * @default 86400
+             */
+            seconds: number;
+        };
+        /**
          * NodeAnswer
          * @description A process that runs an engine.
          */
@@ -1193,11 +1986,54 @@ export interface components {
             running: number;
         };
         /**
+         * NodeOfGraph
+         * @description A step.
+         */
+        NodeOfGraph: {
+            /** Id */
+            id: string;
+            /** Type */
+            type: string;
+            state: components["schemas"]["StepState"];
+            /** Error */
+            error: string | null;
+            /** When */
+            when: string | null;
+            /** On Failure */
+            on_failure: string;
+            /** Is Fan Out */
+            is_fan_out: boolean;
+            /** Runs */
+            runs: components["schemas"]["RunAnswer"][];
+        };
+        /**
+         * Openness
+         * @description Which alerts to list.
+         * @enum {string}
+         */
+        Openness: "open" | "resolved" | "all";
+        /**
          * OverlapPolicy
          * @description What a fire does while an earlier execution of its task is not over.
          * @enum {string}
          */
         OverlapPolicy: "skip" | "queue" | "allow" | "cancel_running";
+        /**
+         * Parked
+         * @description At least `count` executions are parked: nobody runs them until something is mended.
+         */
+        Parked: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "parked";
+            /**
+             * Count
+             * @default 1
+             */
+            count: number;
+        };
         /**
          * Period
          * @description How far back to look.
@@ -1220,6 +2056,79 @@ export interface components {
             };
         };
         /**
+         * PoolAnswer
+         * @description An entry of the pool.
+         */
+        PoolAnswer: {
+            /** Id */
+            id: number;
+            /** Content Id */
+            content_id: number;
+            /** Title */
+            title: string;
+            /**
+             * Target
+             * @example directory
+             */
+            target: string;
+            /** Priority */
+            priority: number;
+            /**
+             * Not Before
+             * Format: date-time
+             */
+            not_before: string;
+            state: components["schemas"]["PoolState"];
+            /**
+             * Claimed By
+             * @description The execution that publishes it, or did.
+             */
+            claimed_by: number | null;
+            /** Error */
+            error: string | null;
+            /**
+             * Added By
+             * @description The execution that added it.
+             */
+            added_by: number | null;
+            /**
+             * Added At
+             * Format: date-time
+             */
+            added_at: string;
+            /** Published At */
+            published_at: string | null;
+        };
+        /**
+         * PoolChange
+         * @description What to change of an entry that waits.
+         */
+        PoolChange: {
+            /** Priority */
+            priority?: number | null;
+            /**
+             * Not Before
+             * @description With its offset.
+             */
+            not_before?: string | null;
+        };
+        /** PoolPage */
+        PoolPage: {
+            /** Items */
+            items: components["schemas"]["PoolAnswer"][];
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: this was the last.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * PoolState
+         * @description Where an entry stands.
+         * @enum {string}
+         */
+        PoolState: "waiting" | "publishing" | "published" | "failed" | "withdrawn";
+        /**
          * PreviewAnswer
          * @description What a schedule will do.
          */
@@ -1238,6 +2147,88 @@ export interface components {
             warnings: string[];
         };
         /**
+         * ProposedJitter
+         * @description What to set a task's `jitter_seconds` to.
+         */
+        ProposedJitter: {
+            /** Task Id */
+            task_id: number;
+            /** Task Name */
+            task_name: string;
+            /** Current Seconds */
+            current_seconds: number;
+            /** Proposed Seconds */
+            proposed_seconds: number;
+        };
+        /**
+         * QuestionAnswer
+         * @description An approval that waits for a decision.
+         */
+        QuestionAnswer: {
+            /** Execution Id */
+            execution_id: number;
+            /** Title */
+            title: string;
+            /** Details */
+            details: string;
+            /**
+             * Approvers
+             * @description Who may decide, beside admins; empty: every operator.
+             */
+            approvers: string[];
+            /**
+             * Asked At
+             * Format: date-time
+             */
+            asked_at: string;
+            /** Expires At */
+            expires_at: string | null;
+            /**
+             * On Timeout
+             * @description What it means that nobody decides in time.
+             * @example fail
+             */
+            on_timeout: string;
+            /**
+             * Workflow Id
+             * @description The execution it is a step of.
+             */
+            workflow_id: number | null;
+            /** Step */
+            step: string | null;
+        };
+        /** QuestionPage */
+        QuestionPage: {
+            /** Items */
+            items: components["schemas"]["QuestionAnswer"][];
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: this was the last.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * QuietSpan
+         * @description From `start` up to `end`, on the clocks of `timezone`, every day; over midnight where `end` is earlier.
+         */
+        QuietSpan: {
+            /**
+             * Start
+             * @example 22:00
+             */
+            start: string;
+            /**
+             * End
+             * @example 08:00
+             */
+            end: string;
+            /**
+             * Timezone
+             * @default UTC
+             */
+            timezone: string;
+        };
+        /**
          * RecentRun
          * @description An execution as a small bar.
          */
@@ -1252,6 +2243,28 @@ export interface components {
              * Format: date-time
              */
             created_at: string;
+        };
+        /**
+         * RelativeAnswer
+         * @description A parent or a child, in short.
+         */
+        RelativeAnswer: {
+            /** Id */
+            id: number;
+            /** Child Key */
+            child_key: string | null;
+            /** Task Type */
+            task_type: string;
+            state: components["schemas"]["ExecutionState"];
+            /** Reason */
+            reason: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Finished At */
+            finished_at: string | null;
         };
         /**
          * RetryPolicy
@@ -1296,6 +2309,75 @@ export interface components {
             on_node_lost: "retry" | "fail";
         };
         /**
+         * RuleDefinition
+         * @description When to raise an alert, and how to speak of it.
+         */
+        RuleDefinition: {
+            /** Name */
+            name: string;
+            /**
+             * Task Id
+             * @description Null: all tasks, each with an alert of its own.
+             */
+            task_id?: number | null;
+            /** Condition */
+            condition: components["schemas"]["Failed"] | components["schemas"]["Late"] | components["schemas"]["Slow"] | components["schemas"]["NoSuccess"] | components["schemas"]["Parked"];
+            /**
+             * Severity
+             * @default warning
+             * @enum {string}
+             */
+            severity: "warning" | "critical";
+            /**
+             * Channel Ids
+             * @default []
+             */
+            channel_ids: number[];
+            /** Remind Seconds */
+            remind_seconds?: number | null;
+            /**
+             * Notify Recovery
+             * @default true
+             */
+            notify_recovery: boolean;
+            quiet_hours?: components["schemas"]["QuietSpan"] | null;
+            /**
+             * Check Seconds
+             * @default 30
+             */
+            check_seconds: number;
+            /**
+             * Is Active
+             * @default true
+             */
+            is_active: boolean;
+        };
+        /**
+         * RunAnswer
+         * @description An execution of a step.
+         */
+        RunAnswer: {
+            /**
+             * Key
+             * @example each[0]
+             */
+            key: string;
+            state: components["schemas"]["StepState"];
+            /**
+             * Execution Id
+             * @description null: it failed before it began, see `error`.
+             */
+            execution_id: number | null;
+            /** Data */
+            data: {
+                [key: string]: unknown;
+            } | null;
+            /** Message */
+            message: string | null;
+            /** Error */
+            error: string | null;
+        };
+        /**
          * RunRequest
          * @description Run a task now.
          */
@@ -1326,46 +2408,184 @@ export interface components {
             expression: string;
         };
         /**
+         * ScheduleFinding
+         * @description Something that will hurt.
+         */
+        ScheduleFinding: {
+            kind: components["schemas"]["ScheduleFindingKind"];
+            severity: components["schemas"]["Severity"];
+            /**
+             * Sentence
+             * @example 120 tasks fire at the same moment, 30 times, first at 2030-01-08T09:00:00+00:00: …
+             */
+            sentence: string;
+            /**
+             * Remedy
+             * @example give 120 tasks a jitter_seconds of 60: the peak falls from 120 to 5 starts a second, over 1 minute
+             */
+            remedy: string;
+            /**
+             * At
+             * @description When it happens first, where it happens at a moment.
+             */
+            at: string | null;
+            /** Task Count */
+            task_count: number;
+            /**
+             * Tasks
+             * @description The first 500.
+             */
+            tasks: components["schemas"]["ConcernedTask"][];
+            /**
+             * Peak Before
+             * @description Of a herd: starts in its busiest second.
+             */
+            peak_before: number | null;
+            /**
+             * Peak After
+             * @description The same with the proposed jitter; null: no jitter levels it.
+             */
+            peak_after: number | null;
+            /**
+             * Jitter
+             * @description The first 500.
+             */
+            jitter: components["schemas"]["ProposedJitter"][];
+        };
+        /**
+         * ScheduleFindingKind
+         * @description Stable words for what will hurt.
+         * @enum {string}
+         */
+        ScheduleFindingKind: "unreadable_schedule" | "unknown_executor" | "never_fires" | "overlap" | "key_overload" | "lanes_overload" | "rate_limit" | "herd" | "dst_gap" | "dst_fold";
+        /**
          * SchedulePreview
          * @description A task that may still be without a name and a type.
          */
         SchedulePreview: {
-            /** Name */
+            /**
+             * Name
+             * @description Unique among the tasks.
+             */
             name?: string | null;
-            /** Description */
+            /**
+             * Description
+             * @description For people.
+             */
             description?: string | null;
-            /** Task Type */
+            /**
+             * Task Type
+             * @description The executor that runs it.
+             */
             task_type?: string | null;
-            /** Params */
+            /**
+             * Params
+             * @description What the executor takes.
+             */
             params?: {
                 [key: string]: components["schemas"]["JsonValue"];
             } | null;
-            /** Schedule */
+            /**
+             * Schedule
+             * @description `{"type": "cron", "expression": "0 9 * * 1-5"}` (or just the expression),
+             *     `{"type": "interval", "seconds": 300}`, `{"type": "at", "at": "2030-01-01T09:00:00+08:00"}`, or none.
+             */
             schedule?: (components["schemas"]["CronSchedule"] | components["schemas"]["IntervalSchedule"] | components["schemas"]["AtSchedule"]) | null;
-            /** Timezone */
+            /**
+             * Timezone
+             * @description IANA zone of the schedule.
+             */
             timezone?: string | null;
+            /** @description Where the clocks change: `cron`, as Debian's cron does it, or `skip` what does not exist. */
             dst_policy?: components["schemas"]["DstPolicy"] | null;
-            /** Start At */
+            /**
+             * Start At
+             * @description No fire before.
+             */
             start_at?: string | null;
-            /** End At */
+            /**
+             * End At
+             * @description No fire after.
+             */
             end_at?: string | null;
-            /** Jitter Seconds */
+            /**
+             * Jitter Seconds
+             * @description Each run starts up to this much later than its fire, by a draw that is the same on every node.
+             */
             jitter_seconds?: number | null;
-            /** Is Active */
+            /**
+             * Is Active
+             * @description False: paused.
+             */
             is_active?: boolean | null;
-            /** Priority */
+            /**
+             * Priority
+             * @description Higher goes first.
+             */
             priority?: number | null;
-            /** Timeout Seconds */
+            /**
+             * Timeout Seconds
+             * @description Time limit of an attempt; by default what the executor declares.
+             */
             timeout_seconds?: number | null;
+            /** @description When and how often a failed execution is tried again; by default what the executor declares. */
             retry?: components["schemas"]["RetryPolicy"] | null;
+            /** @description What becomes of fires that came due while no node ran: `latest` runs one, `all` runs each, `skip` none. */
             misfire_policy?: components["schemas"]["MisfirePolicy"] | null;
-            /** Misfire Grace Seconds */
+            /**
+             * Misfire Grace Seconds
+             * @description A fire that is later than this counts as missed.
+             */
             misfire_grace_seconds?: number | null;
+            /** @description What a fire does while an earlier run is not over: `skip`, `queue`, `allow` or `cancel_running`. */
             overlap_policy?: components["schemas"]["OverlapPolicy"] | null;
-            /** Concurrency Key */
+            /**
+             * Concurrency Key
+             * @description Executions with the same key share a limit, whatever task they are of.
+             */
             concurrency_key?: string | null;
-            /** Concurrency Limit */
+            /**
+             * Concurrency Limit
+             * @description How many with that key may run at the same time; 1 where only the key is given.
+             */
             concurrency_limit?: number | null;
+        };
+        /**
+         * ScheduleReport
+         * @description What the schedules of the coming days come to.
+         */
+        ScheduleReport: {
+            /**
+             * Since
+             * Format: date-time
+             * @description When the look was taken; an answer may be a minute old.
+             */
+            since: string;
+            /**
+             * Until
+             * Format: date-time
+             */
+            until: string;
+            /**
+             * Task Count
+             * @description Active tasks that were looked at.
+             */
+            task_count: number;
+            /**
+             * Fire Count
+             * @description Their fires in the span; `notes` says where it is an estimate.
+             */
+            fire_count: number;
+            /**
+             * Findings
+             * @description Worst first.
+             */
+            findings: components["schemas"]["ScheduleFinding"][];
+            /**
+             * Notes
+             * @description Where the look was bounded.
+             */
+            notes: string[];
         };
         /**
          * SessionAnswer
@@ -1419,6 +2639,83 @@ export interface components {
              * @description Made by `contenthub token create`.
              */
             token: string;
+        };
+        /**
+         * SignalAnswer
+         * @description A signal that an execution was sent; the first wait that has taken it set `consumed_at`.
+         */
+        SignalAnswer: {
+            /** Id */
+            id: number;
+            /**
+             * Name
+             * @example approved
+             */
+            name: string;
+            /** Payload */
+            payload: unknown;
+            /** Signalled By */
+            signalled_by: string | null;
+            /**
+             * Signalled At
+             * Format: date-time
+             */
+            signalled_at: string;
+            /** Consumed At */
+            consumed_at: string | null;
+        };
+        /**
+         * SignalBody
+         * @description A signal to send.
+         */
+        SignalBody: {
+            /**
+             * Name
+             * @example approved
+             */
+            name: string;
+            /** Payload */
+            payload?: unknown;
+        };
+        /**
+         * SilenceRequest
+         * @description Hold the notices of a rule.
+         * @example {}
+         */
+        SilenceRequest: {
+            /**
+             * Until
+             * @description Up to this moment, with its offset; null: speak again.
+             */
+            until: string | null;
+        };
+        /**
+         * Slow
+         * @description A run takes longer than `factor` times what 99 of 100 of the task's last runs took (p99).
+         *
+         *     Nothing is called slow before `at_least_seconds`, or while fewer than `least_runs` runs were measured.
+         */
+        Slow: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "slow";
+            /**
+             * Factor
+             * @default 2
+             */
+            factor: number;
+            /**
+             * At Least Seconds
+             * @default 60
+             */
+            at_least_seconds: number;
+            /**
+             * Least Runs
+             * @default 10
+             */
+            least_runs: number;
         };
         /**
          * StatisticsAnswer
@@ -1480,6 +2777,54 @@ export interface components {
             /** Nodes */
             nodes: number;
         };
+        /**
+         * StepAnswer
+         * @description A step that finished, or a wait; one that is not over yet has no `finished_at`.
+         */
+        StepAnswer: {
+            kind: components["schemas"]["StepKind"];
+            /**
+             * Name
+             * @example draft
+             */
+            name: string;
+            /**
+             * Position
+             * @description Its place in the order of calls; null: called by a task of its own.
+             */
+            position: number | null;
+            /** Attempt */
+            attempt: number;
+            /**
+             * Started At
+             * Format: date-time
+             */
+            started_at: string;
+            /** Finished At */
+            finished_at: string | null;
+            /**
+             * Due At
+             * @description When the wait ends by itself.
+             */
+            due_at: string | null;
+            /**
+             * Result
+             * @description What it returned; of a signal: `payload`, or `timed_out`.
+             */
+            result: unknown;
+        };
+        /**
+         * StepKind
+         * @description What is stored under a step's name.
+         * @enum {string}
+         */
+        StepKind: "step" | "sleep" | "signal";
+        /**
+         * StepState
+         * @description Where a step stands. What it comes to is one of the last three.
+         * @enum {string}
+         */
+        StepState: "waiting" | "running" | "success" | "failed" | "skipped";
         /**
          * SummaryAnswer
          * @description What happened in a period.
@@ -1628,41 +2973,91 @@ export interface components {
          *     }
          */
         TaskChanges: {
-            /** Name */
+            /**
+             * Name
+             * @description Unique among the tasks.
+             */
             name?: string | null;
-            /** Description */
+            /**
+             * Description
+             * @description For people.
+             */
             description?: string | null;
-            /** Task Type */
+            /**
+             * Task Type
+             * @description The executor that runs it.
+             */
             task_type?: string | null;
-            /** Params */
+            /**
+             * Params
+             * @description What the executor takes.
+             */
             params?: {
                 [key: string]: components["schemas"]["JsonValue"];
             } | null;
-            /** Schedule */
+            /**
+             * Schedule
+             * @description `{"type": "cron", "expression": "0 9 * * 1-5"}` (or just the expression),
+             *     `{"type": "interval", "seconds": 300}`, `{"type": "at", "at": "2030-01-01T09:00:00+08:00"}`, or none.
+             */
             schedule?: (components["schemas"]["CronSchedule"] | components["schemas"]["IntervalSchedule"] | components["schemas"]["AtSchedule"]) | null;
-            /** Timezone */
+            /**
+             * Timezone
+             * @description IANA zone of the schedule.
+             */
             timezone?: string | null;
+            /** @description Where the clocks change: `cron`, as Debian's cron does it, or `skip` what does not exist. */
             dst_policy?: components["schemas"]["DstPolicy"] | null;
-            /** Start At */
+            /**
+             * Start At
+             * @description No fire before.
+             */
             start_at?: string | null;
-            /** End At */
+            /**
+             * End At
+             * @description No fire after.
+             */
             end_at?: string | null;
-            /** Jitter Seconds */
+            /**
+             * Jitter Seconds
+             * @description Each run starts up to this much later than its fire, by a draw that is the same on every node.
+             */
             jitter_seconds?: number | null;
-            /** Is Active */
+            /**
+             * Is Active
+             * @description False: paused.
+             */
             is_active?: boolean | null;
-            /** Priority */
+            /**
+             * Priority
+             * @description Higher goes first.
+             */
             priority?: number | null;
-            /** Timeout Seconds */
+            /**
+             * Timeout Seconds
+             * @description Time limit of an attempt; by default what the executor declares.
+             */
             timeout_seconds?: number | null;
+            /** @description When and how often a failed execution is tried again; by default what the executor declares. */
             retry?: components["schemas"]["RetryPolicy"] | null;
+            /** @description What becomes of fires that came due while no node ran: `latest` runs one, `all` runs each, `skip` none. */
             misfire_policy?: components["schemas"]["MisfirePolicy"] | null;
-            /** Misfire Grace Seconds */
+            /**
+             * Misfire Grace Seconds
+             * @description A fire that is later than this counts as missed.
+             */
             misfire_grace_seconds?: number | null;
+            /** @description What a fire does while an earlier run is not over: `skip`, `queue`, `allow` or `cancel_running`. */
             overlap_policy?: components["schemas"]["OverlapPolicy"] | null;
-            /** Concurrency Key */
+            /**
+             * Concurrency Key
+             * @description Executions with the same key share a limit, whatever task they are of.
+             */
             concurrency_key?: string | null;
-            /** Concurrency Limit */
+            /**
+             * Concurrency Limit
+             * @description How many with that key may run at the same time; 1 where only the key is given.
+             */
             concurrency_limit?: number | null;
         };
         /**
@@ -1670,65 +3065,107 @@ export interface components {
          * @description A task as it is asked for. Times are in seconds, moments carry their zone.
          */
         TaskDefinition: {
-            /** Name */
+            /**
+             * Name
+             * @description Unique among the tasks.
+             */
             name: string;
             /**
              * Description
+             * @description For people.
              * @default
              */
             description: string;
-            /** Task Type */
+            /**
+             * Task Type
+             * @description The executor that runs it.
+             */
             task_type: string;
             /**
              * Params
+             * @description What the executor takes.
              * @default {}
              */
             params: {
                 [key: string]: components["schemas"]["JsonValue"];
             };
-            /** Schedule */
+            /**
+             * Schedule
+             * @description `{"type": "cron", "expression": "0 9 * * 1-5"}` (or just the expression),
+             *     `{"type": "interval", "seconds": 300}`, `{"type": "at", "at": "2030-01-01T09:00:00+08:00"}`, or none.
+             */
             schedule?: (components["schemas"]["CronSchedule"] | components["schemas"]["IntervalSchedule"] | components["schemas"]["AtSchedule"]) | null;
             /**
              * Timezone
+             * @description IANA zone of the schedule.
              * @default UTC
              */
             timezone: string;
-            /** @default cron */
+            /**
+             * @description Where the clocks change: `cron`, as Debian's cron does it, or `skip` what does not exist.
+             * @default cron
+             */
             dst_policy: components["schemas"]["DstPolicy"];
-            /** Start At */
+            /**
+             * Start At
+             * @description No fire before.
+             */
             start_at?: string | null;
-            /** End At */
+            /**
+             * End At
+             * @description No fire after.
+             */
             end_at?: string | null;
             /**
              * Jitter Seconds
+             * @description Each run starts up to this much later than its fire, by a draw that is the same on every node.
              * @default 0
              */
             jitter_seconds: number;
             /**
              * Is Active
+             * @description False: paused.
              * @default true
              */
             is_active: boolean;
             /**
              * Priority
+             * @description Higher goes first.
              * @default 0
              */
             priority: number;
-            /** Timeout Seconds */
+            /**
+             * Timeout Seconds
+             * @description Time limit of an attempt; by default what the executor declares.
+             */
             timeout_seconds?: number | null;
+            /** @description When and how often a failed execution is tried again; by default what the executor declares. */
             retry?: components["schemas"]["RetryPolicy"] | null;
-            /** @default latest */
+            /**
+             * @description What becomes of fires that came due while no node ran: `latest` runs one, `all` runs each, `skip` none.
+             * @default latest
+             */
             misfire_policy: components["schemas"]["MisfirePolicy"];
             /**
              * Misfire Grace Seconds
+             * @description A fire that is later than this counts as missed.
              * @default 60
              */
             misfire_grace_seconds: number;
-            /** @default skip */
+            /**
+             * @description What a fire does while an earlier run is not over: `skip`, `queue`, `allow` or `cancel_running`.
+             * @default skip
+             */
             overlap_policy: components["schemas"]["OverlapPolicy"];
-            /** Concurrency Key */
+            /**
+             * Concurrency Key
+             * @description Executions with the same key share a limit, whatever task they are of.
+             */
             concurrency_key?: string | null;
-            /** Concurrency Limit */
+            /**
+             * Concurrency Limit
+             * @description How many with that key may run at the same time; 1 where only the key is given.
+             */
             concurrency_limit?: number | null;
         };
         /**
@@ -1786,6 +3223,18 @@ export interface components {
              * @enum {string}
              */
             role: "viewer" | "operator" | "admin";
+        };
+        /**
+         * WorkflowGraph
+         * @description Steps in their written order, what waits for what, and what was undone.
+         */
+        WorkflowGraph: {
+            /** Steps */
+            steps: components["schemas"]["NodeOfGraph"][];
+            /** Edges */
+            edges: components["schemas"]["EdgeOfGraph"][];
+            /** Undone */
+            undone: components["schemas"]["RunAnswer"][];
         };
         /**
          * Problem
@@ -1876,14 +3325,19 @@ export interface operations {
     list_tasks: {
         parameters: {
             query?: {
+                /** @description Of this executor type. */
                 task_type?: string | null;
+                /** @description Not paused. */
                 is_active?: boolean | null;
                 /** @description How the last run ended. */
                 last_state?: components["schemas"]["ExecutionState"] | null;
                 /** @description Part of the name. */
                 search?: string | null;
+                /** @description What comes first. */
                 order?: components["schemas"]["TaskOrder"];
+                /** @description `next_cursor` of the page before; without it: the first page. */
                 cursor?: string | null;
+                /** @description How many at most. */
                 limit?: number;
             };
             header?: never;
@@ -2855,7 +4309,9 @@ export interface operations {
     list_changes: {
         parameters: {
             query?: {
+                /** @description `next_cursor` of the page before; without it: the first page. */
                 cursor?: string | null;
+                /** @description How many at most. */
                 limit?: number;
             };
             header?: never;
@@ -3028,8 +4484,13 @@ export interface operations {
             query?: {
                 /** @description Any of these states. */
                 state?: components["schemas"]["ExecutionState"][] | null;
+                /** @description Of this task. */
                 task_id?: number | null;
+                /** @description Only children of this one. */
+                parent_id?: number | null;
+                /** @description Of this executor type. */
                 task_type?: string | null;
+                /** @description What asked for it: schedule, catch_up, manual, api, code, parent. */
                 trigger?: string | null;
                 /** @description Recorded at or after; with its offset. */
                 since?: string | null;
@@ -3037,7 +4498,9 @@ export interface operations {
                 until?: string | null;
                 /** @description Part of task name, message or error. */
                 search?: string | null;
+                /** @description `next_cursor` of the page before; without it: the first page. */
                 cursor?: string | null;
+                /** @description How many at most. */
                 limit?: number;
             };
             header?: never;
@@ -3283,6 +4746,7 @@ export interface operations {
             query?: {
                 /** @description `after` of the answer before. */
                 after?: number;
+                /** @description How many at most. */
                 limit?: number;
             };
             header?: never;
@@ -3558,6 +5022,743 @@ export interface operations {
             };
         };
     };
+    signal_execution: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of an execution. */
+                execution_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignalBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignalAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_workflow: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of an execution of type workflow. */
+                execution_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkflowGraph"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_approvals: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before; without it: the first page. */
+                cursor?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuestionPage"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    decide_approval: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the approval's execution. */
+                execution_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DecisionBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExecutionAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_approval_link: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the approval's execution. */
+                execution_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LinkBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LinkAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_pool: {
+        parameters: {
+            query?: {
+                /** @description Any of these states. */
+                state?: components["schemas"]["PoolState"][] | null;
+                /** @description `next_cursor` of the page before; without it: the first page. */
+                cursor?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolPage"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_pool_entry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of an entry of the pool. */
+                entry_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PoolChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    withdraw_pool_entry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of an entry of the pool. */
+                entry_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_findings: {
         parameters: {
             query?: never;
@@ -3635,8 +5836,11 @@ export interface operations {
     get_statistics: {
         parameters: {
             query?: {
+                /** @description How far back, from now. */
                 period?: components["schemas"]["Period"];
+                /** @description Of this task. */
                 task_id?: number | null;
+                /** @description Of this executor type. */
                 task_type?: string | null;
             };
             header?: never;
@@ -3713,6 +5917,7 @@ export interface operations {
     get_executor_statistics: {
         parameters: {
             query?: {
+                /** @description How far back, from now. */
                 period?: components["schemas"]["Period"];
             };
             header?: never;
@@ -3789,6 +5994,7 @@ export interface operations {
     list_fires: {
         parameters: {
             query?: {
+                /** @description How many fires. */
                 limit?: number;
             };
             header?: never;
@@ -3865,6 +6071,7 @@ export interface operations {
     get_calendar: {
         parameters: {
             query?: {
+                /** @description How far ahead. */
                 hours?: number;
                 /** @description How many tasks. */
                 limit?: number;
@@ -3904,6 +6111,1395 @@ export interface operations {
             };
             /** @description Forbidden */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    examine_schedules: {
+        parameters: {
+            query?: {
+                /** @description How far to look ahead. */
+                days?: number;
+                /** @description Of the sentences. */
+                language?: "en" | "zh";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleReport"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_alerts: {
+        parameters: {
+            query?: {
+                /** @description Which. */
+                state?: components["schemas"]["Openness"];
+                /** @description Opened by this rule. */
+                rule_id?: number | null;
+                /** @description About this task. */
+                task_id?: number | null;
+                /** @description `next_cursor` of the page before; without it: the first page. */
+                cursor?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                /** @description Of the sentences. */
+                language?: "en" | "zh";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertPage"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_alert: {
+        parameters: {
+            query?: {
+                /** @description Of the sentences. */
+                language?: "en" | "zh";
+            };
+            header?: never;
+            path: {
+                /** @description Id of an alert. */
+                alert_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    acknowledge_alert: {
+        parameters: {
+            query?: {
+                /** @description Of the sentences. */
+                language?: "en" | "zh";
+            };
+            header?: never;
+            path: {
+                /** @description Id of an alert. */
+                alert_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_alert_rules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertRuleAnswer"][];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_alert_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RuleDefinition"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertRuleAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_alert_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a rule. */
+                rule_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertRuleAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_alert_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a rule. */
+                rule_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    update_alert_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a rule. */
+                rule_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AlertRuleChanges"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertRuleAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    silence_alert_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a rule. */
+                rule_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SilenceRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertRuleAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_alert_channels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannelAnswer"][];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_alert_channel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChannelDefinition"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannelAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_alert_channel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a channel. */
+                channel_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannelAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_alert_channel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a channel. */
+                channel_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    update_alert_channel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a channel. */
+                channel_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AlertChannelChanges"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannelAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    test_alert_channel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a channel. */
+                channel_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExecutionAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

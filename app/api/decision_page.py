@@ -1,0 +1,84 @@
+"""`/approvals/TOKEN`: the small page behind a signed link. GET shows the question, POST decides.
+
+The link is the whole right: no cookie is read, so another site has nothing to ride on, and what only looks (a mail
+scanner, a preview) decides nothing. The address is kept out of Referer headers and caches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from app.api.auth import RuntimeOf
+from app.core.errors import Conflict, NotFound, NotPermitted, SchedulerError
+from app.workflows.links import ApprovalLinks, LinkExpired, LinkInvalid
+
+router = APIRouter(prefix="/approvals", include_in_schema=False)
+
+_LONGEST_COMMENT = 2000
+_templates = Environment(
+    loader=PackageLoader("app.api"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
+_STATUS: dict[type[SchedulerError], int] = {
+    LinkInvalid: 403,
+    NotPermitted: 403,
+    NotFound: 404,
+    Conflict: 409,
+    LinkExpired: 410,
+}
+
+
+@router.get("/{token}")
+async def show_question(token: str, request: Request, runtime: RuntimeOf) -> HTMLResponse:
+    """The question, and the two buttons."""
+    links = ApprovalLinks(runtime)
+    try:
+        link, _, question = await asyncio.to_thread(links.read, token)
+    except SchedulerError as error:
+        return _refused(request, error)
+    return _page(request, "question", question=question, name=link.by)
+
+
+@router.post("/{token}")
+async def decide_by_link(token: str, request: Request, runtime: RuntimeOf) -> HTMLResponse:
+    """The decision of the one the link was made for."""
+    form = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
+    decision = form.get("decision", [""])[0]
+    if decision not in ("approve", "reject"):
+        return _page(request, "refused", 422, reason="decision: approve, or reject")
+    comment = form.get("comment", [""])[0].strip()[:_LONGEST_COMMENT]
+    try:
+        await ApprovalLinks(runtime).decide(token, approved=decision == "approve", comment=comment)
+    except SchedulerError as error:
+        return _refused(request, error)
+    return _page(request, "decided", approved=decision == "approve")
+
+
+def _refused(request: Request, error: SchedulerError) -> HTMLResponse:
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 503)
+    return _page(request, "refused", status, reason=str(error))
+
+
+def _page(request: Request, shows: str, status: int = 200, **values: Any) -> HTMLResponse:
+    zh = request.headers.get("accept-language", "").lower().startswith("zh")
+    text = _templates.get_template("decision.html").render(shows=shows, zh=zh, **values)
+    return HTMLResponse(text, status, headers=_HEADERS)

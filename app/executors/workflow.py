@@ -1,0 +1,102 @@
+"""`workflow`: runs a definition, each step as an execution of its own.
+
+It holds nothing while they run: it looks at its children, asks the planner, spawns what is next, and suspends
+until enough of them have ended for there to be something new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from loguru import logger
+from sqlalchemy.orm import Session
+
+from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
+from app.scheduler.context import CurrentExecution, current_execution
+from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
+from app.workflows.checks import faults
+from app.workflows.definition import WORKFLOW_TYPE, WorkflowDefinition
+from app.workflows.planner import Plan, Start, plan
+from app.workflows.progress import Child, StepState
+
+
+class WorkflowExecutor(TaskExecutor):
+    """See the module. `service` knows which executors its steps may name."""
+
+    params_model = WorkflowDefinition
+
+    def __init__(self, service: SchedulerService) -> None:
+        self._service = service
+
+    @property
+    def executor_type(self) -> str:
+        return WORKFLOW_TYPE
+
+    def validate_params(self, task_params: dict[str, Any]) -> bool:
+        """Raises InvalidParameters: every fault of the definition, by field."""
+        found = faults(WorkflowDefinition.model_validate(task_params), self._service.check)
+        if found:
+            raise InvalidParameters(
+                FieldError(f"params.{fault.field}", fault.message, fault.kind) for fault in found
+            )
+        return True
+
+    def refuse_retry(self, result: dict[str, Any] | None) -> str | None:
+        if ((result or {}).get("data") or {}).get("undone"):
+            return "its finished steps have been undone; run the workflow anew"
+        return None
+
+    async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
+        definition = WorkflowDefinition.model_validate(task_params)
+        execution = current_execution()
+        while True:
+            children = {key: Child.of(child) for key, child in execution.children().items()}
+            decided = plan(definition, children, workflow_id=execution.id, accept=self._refusal)
+            _tell(execution, decided)
+            if decided.outcome is not None:
+                return _result(decided, succeeded=decided.outcome)
+            await asyncio.gather(*(_spawn(execution, start) for start in decided.starts))
+            ended = sum(child.is_over for child in children.values())
+            await execution.wait_for_children(ended=ended + decided.wake_after)
+
+    def _refusal(self, task_type: str, params: dict[str, Any]) -> str | None:
+        try:
+            self._service.check(task_type, params)
+        except (ExecutorNotFound, InvalidParameters) as error:
+            return str(error)
+        return None
+
+
+async def _spawn(execution: CurrentExecution, start: Start) -> None:
+    await execution.spawn(
+        start.key,
+        start.type,
+        start.params,
+        max_attempts=start.max_attempts,
+        timeout_seconds=start.timeout_seconds,
+    )
+
+
+def _tell(execution: CurrentExecution, decided: Plan) -> None:
+    over = sum(progress.is_over for progress in decided.steps.values())
+    execution.progress(over / len(decided.steps), f"{over}/{len(decided.steps)}")
+    for start in decided.starts:
+        logger.info("步骤 {} 开始 (类型: {})", start.key, start.type)
+
+
+def _result(decided: Plan, *, succeeded: bool) -> TaskExecutionResult:
+    data: dict[str, Any] = {
+        "steps": {step_id: progress.as_value() for step_id, progress in decided.steps.items()},
+        "undone": [{"step": run.key.partition(":")[2], **run.as_value()} for run in decided.undone],
+    }
+    if succeeded:
+        skipped = sum(progress.state is StepState.SKIPPED for progress in decided.steps.values())
+        note = f"，跳过 {skipped} 步" if skipped else ""
+        return TaskExecutionResult.success_result(f"工作流完成: {len(decided.steps)} 步{note}", data=data)
+    failed = decided.failed
+    name, error = (failed.step.id, failed.first_error()) if failed is not None else ("?", None)
+    note = f"，已撤销 {len(decided.undone)} 步" if decided.undone else ""
+    return TaskExecutionResult.failure_result(
+        f"工作流失败: 步骤 {name} 失败{note}", error=f"StepFailed: {name}: {error}", data=data
+    )

@@ -1,0 +1,167 @@
+"""What is wrong with a definition, before anything of it is stored: every fault, each with its field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
+from app.workflows.definition import (
+    Call,
+    WorkflowDefinition,
+    ancestors,
+    cycle_of,
+    templated_part,
+)
+from app.workflows.expressions import (
+    Expression,
+    InvalidExpression,
+    parse_expression,
+    parse_template,
+    templates_in,
+)
+
+CheckParams = Callable[[str, dict[str, Any]], object]
+"""`SchedulerService.check`: raises ExecutorNotFound or InvalidParameters."""
+
+_IN_A_MODEL = "params"
+
+
+def faults(definition: WorkflowDefinition, check: CheckParams) -> list[FieldError]:
+    """All that is wrong with a definition whose fields have the right types; empty: nothing."""
+    found = [*_names(definition), *_dependencies(definition)]
+    if found:  # what expressions may read is not known before the order is
+        return [*found, *_calls(definition, check)]
+    return [*_expressions(definition), *_calls(definition, check)]
+
+
+def _names(definition: WorkflowDefinition) -> Iterator[FieldError]:
+    seen: dict[str, int] = {}
+    for number, step in enumerate(definition.steps):
+        if step.id in seen:
+            yield FieldError(
+                f"steps.{number}.id",
+                f"{step.id!r} is the id of steps.{seen[step.id]} already; give each step its own",
+                "duplicate_id",
+            )
+        seen.setdefault(step.id, number)
+
+
+def _dependencies(definition: WorkflowDefinition) -> Iterator[FieldError]:
+    known = {step.id for step in definition.steps}
+    for number, step in enumerate(definition.steps):
+        for place, parent in enumerate(step.depends_on):
+            field = f"steps.{number}.depends_on.{place}"
+            if parent not in known:
+                yield FieldError(
+                    field, f"there is no step {parent!r}; there are {', '.join(sorted(known))}", "unknown_step"
+                )
+            elif parent in step.depends_on[:place]:
+                yield FieldError(field, f"{parent!r} is named twice", "duplicate")
+    ring = cycle_of(definition.steps)
+    if ring is not None:
+        first = next(number for number, step in enumerate(definition.steps) if step.id in ring)
+        yield FieldError(
+            f"steps.{first}.depends_on", f"the steps wait for each other: {' → '.join(ring)}", "cycle"
+        )
+    for number, step in enumerate(definition.steps):
+        if step.limit is not None and step.for_each is None:
+            yield FieldError(f"steps.{number}.limit", "limit is for a step with for_each; leave it out", "unused")
+
+
+def _expressions(definition: WorkflowDefinition) -> Iterator[FieldError]:
+    before = ancestors(definition.steps)
+    for number, step in enumerate(definition.steps):
+        seen = _Scope(definition, before[step.id], step.id, has_item=False)
+        for name in ("when", "for_each"):
+            source = getattr(step, name)
+            if source is not None:
+                yield from seen.of_expression(f"steps.{number}.{name}", source)
+        inside = _Scope(definition, before[step.id], step.id, has_item=step.for_each is not None)
+        yield from inside.of_params(f"steps.{number}.params", step)
+        if step.compensate is not None:
+            after = _Scope(definition, before[step.id] | {step.id}, step.id, has_item=False)
+            yield from after.of_params(f"steps.{number}.compensate.params", step.compensate)
+
+
+class _Scope:
+    """What an expression at one place may read."""
+
+    def __init__(
+        self, definition: WorkflowDefinition, steps: frozenset[str], here: str, *, has_item: bool
+    ) -> None:
+        self._known = {step.id for step in definition.steps}
+        self._input = definition.input
+        self._steps = steps
+        self._here = here
+        self._has_item = has_item
+
+    def of_expression(self, field: str, source: str) -> Iterator[FieldError]:
+        try:
+            expression = parse_expression(source)
+        except InvalidExpression as error:
+            yield FieldError(field, str(error), "bad_expression")
+        else:
+            yield from self._of_references(field, expression)
+
+    def of_params(self, field: str, call: Call) -> Iterator[FieldError]:
+        for path, text in templates_in(templated_part(call)):
+            place = ".".join((field, *path))
+            try:
+                template = parse_template(text)
+            except InvalidExpression as error:
+                yield FieldError(place, str(error), "bad_expression")
+            else:
+                for expression in template.expressions:
+                    yield from self._of_references(place, expression)
+
+    def _of_references(self, field: str, expression: Expression) -> Iterator[FieldError]:
+        for reference in sorted(expression.references, key=lambda item: (item.root, item.name or "")):
+            problem = self._problem(reference.root, reference.name, optional=reference.optional)
+            if problem is not None:
+                yield FieldError(field, problem, "bad_reference")
+
+    def _problem(self, root: str, name: str | None, *, optional: bool) -> str | None:
+        if root == "steps" and name not in self._known:
+            return f"there is no step {name!r}; there are {', '.join(sorted(self._known))}"
+        if root == "steps" and name not in self._steps:
+            if name == self._here:
+                return f"step {name!r} cannot read its own result"
+            return f"it reads step {name!r} and does not wait for it; add {name!r} to depends_on"
+        if root == "input" and name is not None and not optional and name not in self._input:
+            return f"input has no {name!r}; add it to input, or write input.{name}|default(…)"
+        if root in ("item", "index") and not self._has_item:
+            return f"{root} is known only in the params of a step with for_each"
+        return None
+
+
+def _calls(definition: WorkflowDefinition, check: CheckParams) -> Iterator[FieldError]:
+    for number, step in enumerate(definition.steps):
+        yield from _of_call(f"steps.{number}", step, check)
+        if step.compensate is not None:
+            yield from _of_call(f"steps.{number}.compensate", step.compensate, check)
+
+
+def _of_call(field: str, call: Call, check: CheckParams) -> Iterator[FieldError]:
+    """What the executor says of the params, as far as they are known before anything has run."""
+    to_come = {".".join((_IN_A_MODEL, *path)) for path, _ in templates_in(templated_part(call))}
+    try:
+        check(call.type, dict(call.params))
+    except ExecutorNotFound as error:
+        yield FieldError(f"{field}.type", str(error), error.code)
+    except InvalidParameters as error:
+        for item in error.errors:
+            if not _depends(item.field, to_come):
+                yield FieldError(f"{field}.{item.field}", item.message, item.kind)
+
+
+def _depends(field: str, to_come: set[str]) -> bool:
+    """Whether what an executor says of `field` may be otherwise once the templates are filled in: it is about one
+    of them, about what holds one, or about the params as a whole."""
+    if not to_come:
+        return False
+    if field == _IN_A_MODEL:
+        return True
+    return any(
+        field == place or field.startswith(f"{place}.") or place.startswith(f"{field}.") for place in to_come
+    )

@@ -1,0 +1,274 @@
+"""Approvals over HTTP: roles, decisions, signed links and those who tamper with them; the graph and the pool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from itsdangerous import URLSafeSerializer
+
+from app.core.clock import SystemClock
+from app.core.config import Settings
+from app.models.content import Content
+from app.models.content_pool import PoolEntry
+from app.models.signing_key import signing_key
+from app.workflows import approval, chain, step
+from tests.api.conftest import API
+
+Ask = Callable[..., int]
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 20
+    while not (value := condition()):
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.02)
+    return value
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def ask(client: TestClient) -> Ask:
+    """Asks for a decision, as the machine's own operator, and returns the approval's id once it waits."""
+
+    def asked(**params: Any) -> int:
+        body = {"task_type": "approval", "params": {"title": "Publish?", "on_reject": "continue", **params}}
+        answer = client.post(f"{API}/executions", json=body)
+        assert answer.status_code == 202, answer.text
+        execution_id = int(answer.json()["id"])
+        wait_for(lambda: client.get(f"{API}/executions/{execution_id}").json()["state"] == "suspended")
+        return execution_id
+
+    return asked
+
+
+def link_to(client: TestClient, execution_id: int, **body: Any) -> str:
+    """The path of a new link."""
+    answer = client.post(f"{API}/approvals/{execution_id}/links", json=body)
+    assert answer.status_code == 201, answer.text
+    return urlsplit(answer.json()["url"]).path
+
+
+def outcome(client: TestClient, execution_id: int) -> dict[str, Any]:
+    wait_for(lambda: client.get(f"{API}/executions/{execution_id}").json()["finished_at"])
+    found: dict[str, Any] = client.get(f"{API}/executions/{execution_id}").json()
+    return found
+
+
+# ---------------------------------------------------------------- with a token
+
+
+def test_what_waits_is_listed_and_decided_once(client: TestClient, ask: Ask) -> None:
+    ids = [ask(title=f"Question {number}") for number in range(3)]
+    first = client.get(f"{API}/approvals", params={"limit": 2}).json()
+    assert [item["title"] for item in first["items"]] == ["Question 0", "Question 1"]
+    second = client.get(f"{API}/approvals", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [item["execution_id"] for item in second["items"]] == ids[2:]
+    assert second["next_cursor"] is None
+    decision = {"approved": False, "comment": "not yet"}
+    assert client.post(f"{API}/executions/{ids[0]}/decision", json=decision).status_code == 200
+    assert client.post(f"{API}/executions/{ids[0]}/decision", json=decision).status_code == 409
+    data = outcome(client, ids[0])["result"]["data"]
+    assert (data["approved"], data["comment"], data["decided_by"], data["via"]) == (
+        False,
+        "not yet",
+        "local",
+        "api",
+    )
+    assert [item["execution_id"] for item in client.get(f"{API}/approvals").json()["items"]] == ids[1:]
+
+
+def test_roles_and_approvers(client: TestClient, ask: Ask, application: FastAPI, request: Any) -> None:
+    open_to_all, for_ann = ask(), ask(approvers=["ann"])
+    tokens: dict[str, str] = request.getfixturevalue("tokens")
+    decide = {"approved": True}
+    viewer, operator, admin = (bearer(tokens[role]) for role in ("viewer", "operator", "admin"))
+    path = f"{API}/executions/{open_to_all}/decision"
+    assert client.get(f"{API}/approvals").status_code == 401
+    assert client.get(f"{API}/approvals", headers=viewer).status_code == 200
+    assert client.post(path, json=decide, headers=viewer).status_code == 403
+    assert client.post(path, json=decide, headers=operator).status_code == 200
+    path = f"{API}/executions/{for_ann}/decision"
+    refused = client.post(path, json=decide, headers=operator)
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:contenthub:problem:not_permitted")
+    # Nor by a way around: a bare signal, or a link for somebody else.
+    signal = {"name": "decision", "payload": {"approved": True, "by": "ann"}}
+    assert client.post(f"{API}/executions/{for_ann}/signals", json=signal, headers=operator).status_code == 409
+    links = f"{API}/approvals/{for_ann}/links"
+    assert client.post(links, json={"name": "ann"}, headers=operator).status_code == 403
+    assert client.post(links, json={"name": "operator"}, headers=operator).status_code == 403
+    assert client.post(links, json={"name": "ann"}, headers=viewer).status_code == 403
+    assert client.post(links, json={"name": "ann"}, headers=admin).status_code == 201
+    assert client.post(path, json=decide, headers=admin).status_code == 200
+
+
+# ---------------------------------------------------------------- by a link
+
+
+def test_a_link_shows_the_question_and_decides_it_once(client: TestClient, ask: Ask) -> None:
+    execution_id = ask(title="<b>Publish</b>?", details="Line one\n<script>alert(1)</script>")
+    path = link_to(client, execution_id, name="ann@example.com")
+    client.headers.clear()
+    for _ in range(3):  # a mail scanner looks at it, too
+        shown = client.get(path)
+        assert shown.status_code == 200
+    assert "&lt;b&gt;Publish&lt;/b&gt;?" in shown.text
+    assert "<script>" not in shown.text
+    assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
+    assert (shown.headers["cache-control"], shown.headers["referrer-policy"]) == ("no-store", "no-referrer")
+    assert "批准" in client.get(path, headers={"Accept-Language": "zh-CN"}).text
+    assert client.post(path, data={"decision": "maybe"}).status_code == 422
+    decided = client.post(path, data={"decision": "approve", "comment": " good "})
+    assert (decided.status_code, "Approved" in decided.text) == (200, True)
+    assert client.post(path, data={"decision": "reject"}).status_code == 409
+    assert client.get(path).status_code == 409
+    data = outcome(client, execution_id)["result"]["data"]
+    assert (data["approved"], data["comment"], data["decided_by"]) == (True, "good", "ann@example.com")
+    assert (data["via"], data["link_made_by"]) == ("link", "local")
+    assert client.post(path, data={"decision": "reject"}).status_code == 409
+
+
+def test_two_links_for_one_question_decide_it_once(client: TestClient, ask: Ask) -> None:
+    execution_id = ask()
+    first, second = link_to(client, execution_id, name="ann"), link_to(client, execution_id, name="bob")
+    assert client.post(first, data={"decision": "reject"}).status_code == 200
+    assert client.post(second, data={"decision": "approve"}).status_code == 409
+    assert outcome(client, execution_id)["result"]["data"]["decided_by"] == "ann"
+
+
+def test_no_character_of_a_link_can_be_changed(client: TestClient, ask: Ask) -> None:
+    execution_id = ask()
+    token = link_to(client, execution_id).rpartition("/")[2]
+    for place in range(len(token)):
+        other = "A" if token[place] != "A" else "B"
+        forged = token[:place] + other + token[place + 1 :]
+        if place == len(token) - 1:  # its last character has bits that say nothing
+            forged = token[:-1]
+        assert client.get(f"/approvals/{forged}").status_code in (403, 404), place
+        assert client.post(f"/approvals/{forged}", data={"decision": "approve"}).status_code in (403, 404), place
+    assert client.get(f"{API}/executions/{execution_id}").json()["state"] == "suspended"
+
+
+def test_a_link_that_somebody_else_has_signed_is_refused(
+    client: TestClient, ask: Ask, application: FastAPI
+) -> None:
+    execution_id = ask()
+    payload = {"e": execution_id, "b": "ann", "m": "ann", "u": 4_000_000_000, "d": 0}
+    with application.state.runtime.sessions() as session:
+        key = signing_key(session, "approval links")
+    for guess, salt in (("", "contenthub approval"), (f"/{key}", "another salt"), ("/", "contenthub approval")):
+        forged = URLSafeSerializer(guess, salt=salt).dumps(payload)
+        assert client.post(f"/approvals/{forged}", data={"decision": "approve"}).status_code == 403
+    for odd in ("x", "a.b", "eyJlIjoxfQ.", "%00", "é", "A" * 5000):
+        assert client.get(f"/approvals/{odd}").status_code in (403, 404)
+
+
+def test_with_a_secret_of_its_own_a_link_cannot_be_made_from_the_database(
+    client: TestClient, ask: Ask, application: FastAPI
+) -> None:
+    execution_id = ask()
+    path = link_to(client, execution_id)
+    runtime = application.state.runtime
+    runtime.settings = Settings(**{**runtime.settings.model_dump(), "approval_secret": "only in the environment"})
+    assert client.get(path).status_code == 403
+
+
+def test_a_link_is_for_one_approval_only(client: TestClient, ask: Ask) -> None:
+    one, other = ask(), ask()
+    path = link_to(client, one)
+    assert client.post(path, data={"decision": "approve"}).status_code == 200
+    assert outcome(client, one)["state"] == "success"
+    assert client.get(f"{API}/executions/{other}").json()["state"] == "suspended"
+
+
+def test_a_link_expires(client: TestClient, ask: Ask, application: FastAPI) -> None:
+    execution_id = ask()
+    path = link_to(client, execution_id, lifetime_seconds=3600.0)
+    runtime = application.state.runtime
+
+    class Later(SystemClock):
+        def now(self) -> datetime:
+            return datetime.now(UTC) + timedelta(hours=2)
+
+    runtime.clock, clock = Later(), runtime.clock
+    assert client.get(path).status_code == 410
+    assert client.post(path, data={"decision": "approve"}).status_code == 410
+    runtime.clock = clock
+    assert client.get(path).status_code == 200
+
+
+def test_a_link_from_before_a_retry_does_not_decide_what_is_asked_then(client: TestClient, ask: Ask) -> None:
+    execution_id = ask(on_reject="fail")
+    old = link_to(client, execution_id, name="ann")
+    client.post(f"{API}/executions/{execution_id}/decision", json={"approved": False})
+    assert outcome(client, execution_id)["state"] == "failed"
+    client.post(f"{API}/executions/{execution_id}/retry")
+    wait_for(lambda: client.get(f"{API}/executions/{execution_id}").json()["state"] == "suspended")
+    assert client.post(old, data={"decision": "approve"}).status_code == 409
+    assert client.post(link_to(client, execution_id), data={"decision": "approve"}).status_code == 200
+
+
+def test_links_are_made_for_approvals_that_wait_only(client: TestClient, ask: Ask) -> None:
+    execution_id = ask()
+    client.post(f"{API}/executions/{execution_id}/decision", json={"approved": True})
+    outcome(client, execution_id)
+    assert client.post(f"{API}/approvals/{execution_id}/links", json={}).status_code == 409
+    work = client.post(f"{API}/executions", json={"task_type": "work"}).json()["id"]
+    assert client.post(f"{API}/approvals/{work}/links", json={}).status_code == 404
+    assert client.post(f"{API}/executions/{work}/decision", json={"approved": True}).status_code == 404
+
+
+# ---------------------------------------------------------------- the graph, the pool
+
+
+def test_a_workflow_is_shown_as_a_graph_while_it_runs_and_after(client: TestClient) -> None:
+    flow = chain(step("work", id="a"), approval("Go?"), step("work", {"n": 1}, id="c"))
+    body = {"task_type": "workflow", "params": flow.definition()}
+    execution_id = client.post(f"{API}/executions", json=body).json()["id"]
+    path = f"{API}/executions/{execution_id}/workflow"
+    wait_for(lambda: client.get(f"{API}/approvals").json()["items"])
+    graph = client.get(path).json()
+    assert [(node["id"], node["state"]) for node in graph["steps"]] == [
+        ("a", "success"),
+        ("approval", "running"),
+        ("c", "waiting"),
+    ]
+    assert graph["edges"] == [{"source": "a", "target": "approval"}, {"source": "approval", "target": "c"}]
+    (question,) = client.get(f"{API}/approvals").json()["items"]
+    assert (question["workflow_id"], question["step"]) == (execution_id, "approval")
+    client.post(f"{API}/executions/{question['execution_id']}/decision", json={"approved": True})
+    outcome(client, execution_id)
+    assert {node["state"] for node in client.get(path).json()["steps"]} == {"success"}
+    children = client.get(f"{API}/executions", params={"parent_id": execution_id}).json()["items"]
+    assert len(children) == 3
+    other = client.get(f"{API}/executions/{children[0]['id']}/workflow")
+    assert other.status_code == 404
+
+
+def test_the_pool_is_listed_changed_and_withdrawn_from(client: TestClient, application: FastAPI) -> None:
+    with application.state.runtime.sessions() as session:
+        contents = [Content(account_id=1, title=f"T{number}", body="b") for number in range(3)]
+        session.add_all(contents)
+        session.flush()
+        session.add_all([PoolEntry(content_id=content.id) for content in contents])
+        session.commit()
+    page = client.get(f"{API}/pool", params={"limit": 2, "state": "waiting"}).json()
+    assert [item["title"] for item in page["items"]] == ["T2", "T1"]
+    rest = client.get(f"{API}/pool", params={"cursor": page["next_cursor"]}).json()["items"]
+    assert [item["title"] for item in rest] == ["T0"]
+    entry = rest[0]["id"]
+    changed = client.patch(f"{API}/pool/{entry}", json={"priority": 5, "not_before": "2031-01-01T00:00:00+08:00"})
+    assert (changed.json()["priority"], changed.json()["not_before"][:13]) == (5, "2030-12-31T16")
+    assert client.post(f"{API}/pool/{entry}/withdraw").json()["state"] == "withdrawn"
+    assert client.post(f"{API}/pool/{entry}/withdraw").status_code == 409
+    assert client.patch(f"{API}/pool/{entry}", json={"priority": 5}).status_code == 409
+    assert client.patch(f"{API}/pool/99", json={"priority": 5}).status_code == 404

@@ -1,0 +1,141 @@
+"""Workflows on real databases: what runs after what, what is kept, what is undone, and how all of it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.core.errors import Conflict, InvalidParameters
+from app.models.task_execution import ExecutionState
+from app.services.scheduler_service import TaskExecutionResult
+from app.workflows import chain, group, start, step
+from app.workflows.approvals import Approvals, Via
+from tests.integration.workflow_support import child, workflows
+from tests.support import Recorder, ended
+
+
+async def test_steps_run_in_order_with_the_results_of_those_before(database_url: str) -> None:
+    first = step("work", {"n": "{{ input.n + 1 }}"}, id="first")
+    second = step("work", {"n": first.output("n"), "text": "n is {{ steps.first.data.n }}"}, id="second")
+    async with workflows(database_url) as (service, runtime):
+        execution = await start(chain(first, second), {"n": 1}, service=service)
+        stored = await ended(runtime, execution.id)
+        children = runtime.history.children(execution.id)
+    assert stored.state is ExecutionState.SUCCESS, stored.error
+    assert stored.message == "工作流完成: 2 步"
+    assert [(one.child_key, one.params) for one in children] == [
+        ("first", {"n": 2}),
+        ("second", {"n": 2, "text": "n is 2"}),
+    ]
+    assert stored.result["data"]["steps"]["second"]["data"] == {"n": 2, "text": "n is 2"}
+
+
+async def test_a_group_runs_side_by_side_and_what_follows_waits_for_all(database_url: str) -> None:
+    flow = chain(
+        group(step("work", {"n": 1}, id="a"), step("work", {"n": 2}, id="b")),
+        step("work", {"all": "{{ [steps.a.data.n, steps.b.data.n] }}"}, id="c"),
+    )
+    async with workflows(database_url) as (service, runtime):
+        execution = await start(flow, service=service)
+        stored = await ended(runtime, execution.id)
+    assert stored.result["data"]["steps"]["c"]["data"] == {"all": [1, 2]}
+
+
+async def test_a_fan_out_runs_every_item_once_and_never_more_than_its_limit(database_url: str) -> None:
+    running: set[int] = set()
+    most = 0
+
+    async def work(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        nonlocal most
+        import asyncio
+
+        running.add(params["n"])
+        most = max(most, len(running))
+        await asyncio.sleep(0.02)
+        running.discard(params["n"])
+        return TaskExecutionResult.success_result("好", data={"n": params["n"] * 2})
+
+    flow = chain(
+        step("double", {"n": "{{ item }}"}, id="each", for_each="input.numbers", limit=2),
+        step("work", {"sum": "{{ steps.each.data|map('n')|sum }}"}, id="sum"),
+    )
+    async with workflows(database_url, Recorder("double", work)) as (service, runtime):
+        execution = await start(flow, {"numbers": list(range(7))}, service=service)
+        stored = await ended(runtime, execution.id, seconds=30)
+        keys = [one.child_key for one in runtime.history.children(execution.id)]
+    assert stored.result["data"]["steps"]["sum"]["data"] == {"sum": 42}
+    assert keys == [*(f"each[{number}]" for number in range(7)), "sum"]
+    assert most == 2
+
+
+async def test_a_failed_workflow_is_retried_from_the_step_that_failed(database_url: str) -> None:
+    is_broken = True
+
+    def flaky(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        if is_broken:
+            return TaskExecutionResult.failure_result("坏", "ConnectionError: down")
+        return TaskExecutionResult.success_result("好", data={"n": 2})
+
+    before = Recorder("before")
+    flow = chain(step("before"), step("flaky"), step("work", {"n": "{{ steps.flaky.data.n }}"}))
+    async with workflows(database_url, before, Recorder("flaky", flaky)) as (service, runtime):
+        execution = await start(flow, service=service)
+        stored = await ended(runtime, execution.id)
+        assert stored.state is ExecutionState.FAILED
+        assert stored.error == "StepFailed: flaky: ConnectionError: down"
+        assert stored.result["data"]["steps"]["work"]["state"] == "waiting"
+        is_broken = False
+        await service.retry(execution.id)
+        result = await service.wait(execution.id, timeout=15)
+        assert runtime.history.get(execution.id).state is ExecutionState.SUCCESS, result.error
+    assert len(before.calls) == 1
+
+
+async def test_what_was_done_is_undone_once_and_the_workflow_is_not_retried(database_url: str) -> None:
+    undone: list[str] = []
+
+    def undo(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        undone.append(params["of"])
+        return TaskExecutionResult.success_result("好")
+
+    flow = chain(
+        step("work", {"n": 1}, id="a", compensate=("undo", {"of": "a{{ steps.a.data.n }}"})),
+        step("work", {"n": 2}, id="b", compensate=("undo", {"of": "b{{ steps.b.data.n }}"})),
+        step("work", {"fail": True}, id="c", on_failure="compensate"),
+    )
+    async with workflows(database_url, Recorder("undo", undo)) as (service, runtime):
+        execution = await start(flow, service=service)
+        stored = await ended(runtime, execution.id)
+        assert stored.message == "工作流失败: 步骤 c 失败，已撤销 2 步"
+        with pytest.raises(Conflict, match="undone"):
+            await service.retry(execution.id)
+    assert undone == ["b2", "a1"]
+    assert [run["step"] for run in stored.result["data"]["undone"]] == ["b", "a"]
+
+
+async def test_cancelling_a_workflow_cancels_its_steps_and_a_retry_goes_on(database_url: str) -> None:
+    flow = chain(step("work"), step("approval", {"title": "Go on?"}), step("work", id="last"))
+    async with workflows(database_url) as (service, runtime):
+        execution = await start(flow, service=service)
+        waiting = await child(runtime, execution.id, "approval", ExecutionState.SUSPENDED)
+        await service.cancel(execution.id)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.CANCELLED
+        assert (await ended(runtime, waiting.id)).state is ExecutionState.CANCELLED
+        await service.retry(execution.id)
+        await child(runtime, execution.id, "approval", ExecutionState.SUSPENDED)
+        await Approvals(runtime).decide(waiting.id, approved=True, by="ann", via=Via.API)
+        result = await service.wait(execution.id, timeout=15)
+    assert result.success, result.error
+
+
+async def test_a_wrong_definition_is_refused_with_its_fields_and_nothing_is_stored(database_url: str) -> None:
+    flow = chain(step("nobody", id="a"), step("work", {"n": "{{ steps.c.data.n }}"}, id="b"))
+    async with workflows(database_url) as (service, runtime):
+        with pytest.raises(InvalidParameters) as refused:
+            await start(flow, service=service)
+        assert runtime.history.page() == []
+    assert [error.field for error in refused.value.errors] == [
+        "params.steps.1.params.n",
+        "params.steps.0.type",
+    ]
