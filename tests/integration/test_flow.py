@@ -234,7 +234,7 @@ def test_one_who_left_the_line_by_a_retry_by_hand_starts_afresh(nodes: Callable[
     _, second = world.enqueue(2)
     world.claim()
     world.write(lambda connection: request_cancel(connection, second.id, world.now))
-    reopened = world.write(lambda connection: reopen(connection, second.id, world.now))
+    (reopened,) = world.write(lambda connection: reopen(connection, second.id, world.now))
     assert (reopened.waits_for, reopened.due_at, reopened.run_at) == (None, None, NOON)
 
 
