@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from app.core.config import Settings
 from app.factory import create_app
@@ -229,9 +230,13 @@ def _classes() -> dict[str, set[type[Any]]]:
     for name, module in sorted(sys.modules.items()):
         if name.startswith("app."):
             for kind in vars(module).values():
-                if inspect.isclass(kind) and kind.__module__ == name and issubclass(kind, (BaseModel, Enum)):
+                if inspect.isclass(kind) and kind.__module__ == name and _has_schema(kind):
                     found[kind.__name__].add(kind)
     return dict(found)
+
+
+def _has_schema(kind: type[Any]) -> bool:
+    return issubclass(kind, (BaseModel, Enum)) or is_pydantic_dataclass(kind)
 
 
 def _none_last(union: str) -> str:

@@ -43,6 +43,7 @@ from app.models.task_execution import (
     WAITING_STATES,
     Execution,
     ExecutionState,
+    RepeatedExecution,
     TaskExecution,
     beside_id,
     is_not_success,
@@ -83,6 +84,8 @@ _SERVER_SIDE = {
     "duration_seconds",
     "progress",
     "progress_message",
+    "waits_for",
+    "due_at",
 }
 _INSERT = BulkInsert(executions, [name for name in EXECUTION_FIELDS if name not in _SERVER_SIDE])
 _INSERT_ATTEMPTS = BulkInsert(attempts, [column.name for column in attempts.columns])
@@ -161,7 +164,7 @@ def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
     inserted = connection.execute(once(connection.dialect.name, values)).scalar()
     if inserted is not None:
         return Recorded(execution_of(values | {"id": inserted}), is_new=True)
-    return Recorded(Execution.from_row(connection.execute(under_key(values)).one()), is_new=False)
+    return Recorded(RepeatedExecution.from_row(connection.execute(under_key(values)).one()), is_new=False)
 
 
 def is_buried(connection: Connection, node: str) -> bool:
@@ -694,6 +697,8 @@ def reopen(connection: Connection, execution_id: int, now: datetime) -> list[Exe
             rescues=0,
             progress=None,
             progress_message=None,
+            waits_for=None,
+            due_at=None,
         )
     )
     return [read_execution(reopened, connection) for reopened in ids]

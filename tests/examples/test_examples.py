@@ -50,7 +50,7 @@ WRITE = "class GreetingExecutor"
 
 
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    use = snippet("scheduler_service.define_task")
+    use = snippet('"greet", "greeting"')
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
@@ -64,6 +64,9 @@ async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.Mon
             result = await names["use"]()
             session.commit()
         assert result.message == "Hello, Ada"
+        measure = snippet("class LetterExecutor")
+        exec("async def measure():\n    " + measure.replace("\n", "\n    "), names)
+        await names["measure"]()
         assert isinstance(service, SchedulerService)
 
 

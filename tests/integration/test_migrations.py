@@ -39,6 +39,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "opened_at": NOON,
     },
     "api_tokens": {"name": "ops", "role": "viewer", "token_hash": "0" * 64},
+    "circuits": {"task_type": "work"},
     "content_pool": {"content_id": 1},
     "contents": {"account_id": 1, "title": "a title", "body": "a body"},
     "execution_logs": {
@@ -61,6 +62,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "heartbeat_at": NOON,
     },
     "publications": {"content_id": 1, "target": "directory"},
+    "rate_limits": {"key": "k", "rate": 1, "per_seconds": 1.5, "burst": 1, "tat": NOON, "updated_at": NOON},
+    "request_keys": {"kind": "once", "task_type": "work", "key": "k"},
     "scheduled_tasks": {"name": "a task", "task_type": "work"},
     "signing_keys": {"name": "links", "key": "k"},
     "task_attempts": {"execution_id": 1, "number": 1, "node": "n", "status": "success", "started_at": NOON},

@@ -6,9 +6,9 @@ export const en = {
   signIn: { title: "Sign in", show: "Show it", token: "Token", hint: "Made by: contenthub token create NAME --role operator", submit: "Sign in" },
   state: { pending: "Waiting", running: "Running", retrying: "Retrying", suspended: "Suspended", parked: "Parked", success: "Succeeded", failed: "Failed", cancelled: "Cancelled", skipped: "Skipped" },
   reason: {
-    overlap: "an earlier run was not over", misfire: "too late", paused: "paused before it fired", rescheduled: "rescheduled before it fired", coalesced: "folded into one catch-up run", timeout: "time limit reached", node_lost: "its node died", unknown_executor: "no such executor", invalid_params: "params refused", handed_back: "handed back at shutdown", suspended: "waits", replay_mismatch: "code left its stored steps", parent_cancelled: "parent cancelled", task_deleted: "task deleted", cancelled: "cancelled",
+    overlap: "an earlier run was not over", misfire: "too late", paused: "paused before it fired", rescheduled: "rescheduled before it fired", coalesced: "folded into one catch-up run", timeout: "time limit reached", node_lost: "its node died", unknown_executor: "no such executor", invalid_params: "params refused", handed_back: "handed back at shutdown", suspended: "waits", replay_mismatch: "code left its stored steps", parent_cancelled: "parent cancelled", task_deleted: "task deleted", cancelled: "cancelled", calendar: "closed by window or calendar", deferred: "until its task is open again", rate_limited: "until its rate limit lets it go", circuit_open: "until its circuit breaker closes", circuit_probe: "a probe of its circuit breaker",
   },
-  trigger: { schedule: "Schedule", catch_up: "Catch-up", manual: "By hand", api: "API", code: "Code", cli: "Command line", parent: "parent" },
+  trigger: { schedule: "Schedule", catch_up: "Catch-up", manual: "By hand", api: "API", code: "Code", cli: "Command line", backfill: "Backfill", parent: "parent" },
   common: {
     loading: "Loading…", retry: "Try again", more: "Load more", none: "None", all: "All", cancel: "Cancel", close: "Close", save: "Save", create: "Create", delete: "Delete", edit: "Edit", duplicate: "Duplicate", refresh: "Refresh", copy: "Copy", copied: "Copied", yes: "Yes", no: "No", never: "never", name: "Name", type: "Type", state: "State", time: "Time", details: "Details", search: "Search", error: "That did not work", clear: "Clear filters", selected: "{{count}} selected", selectAll: "Select all", select: "Select {{name}}", done: "{{count}} done", someFailed: "{{failed}} of {{count}} refused: {{message}}", notFound: "There is no such page.", optional: "optional", actions: "Actions",
   },
@@ -29,6 +29,7 @@ export const en = {
     unknown_executors_one: "{{count}} active task names an executor this server does not have", unknown_executors_other: "{{count}} active tasks name executors this server does not have",
     no_node_one: "No node is alive: nothing fires and nothing runs", no_node_other: "No node is alive: nothing fires and nothing runs",
     loop_held_one: "The event loop of this server was blocked", loop_held_other: "The event loop of this server was blocked",
+    circuit_open_one: "The circuit breaker of {{count}} executor is open: its executions wait", circuit_open_other: "The circuit breakers of {{count}} executors are open: their executions wait",
   },
   severity: { error: "Error", warning: "Warning", info: "Note" },
   tasks: {

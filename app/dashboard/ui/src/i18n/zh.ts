@@ -7,8 +7,8 @@ export const zh: typeof en = {
   role: { viewer: "只读", operator: "操作员", admin: "管理员" },
   signIn: { title: "登录", show: "显示", token: "令牌", hint: "创建方式：contenthub token create NAME --role operator", submit: "登录" },
   state: { pending: "等待中", running: "运行中", retrying: "待重试", suspended: "已挂起", parked: "已搁置", success: "成功", failed: "失败", cancelled: "已取消", skipped: "已跳过" },
-  reason: { overlap: "上一次运行尚未结束", misfire: "错过时间", paused: "触发前已暂停", rescheduled: "触发前已改期", coalesced: "合并为一次补跑", timeout: "超时", node_lost: "所在节点失联", unknown_executor: "执行器不存在", invalid_params: "参数未通过校验", handed_back: "停机时交还", suspended: "挂起等待", replay_mismatch: "代码与已保存的步骤不一致", parent_cancelled: "父执行已取消", task_deleted: "任务已删除", cancelled: "已取消" },
-  trigger: { schedule: "定时", catch_up: "补跑", manual: "手动", api: "API", code: "代码", cli: "命令行", parent: "父执行" },
+  reason: { overlap: "上一次运行尚未结束", misfire: "错过时间", paused: "触发前已暂停", rescheduled: "触发前已改期", coalesced: "合并为一次补跑", timeout: "超时", node_lost: "所在节点失联", unknown_executor: "执行器不存在", invalid_params: "参数未通过校验", handed_back: "停机时交还", suspended: "挂起等待", replay_mismatch: "代码与已保存的步骤不一致", parent_cancelled: "父执行已取消", task_deleted: "任务已删除", calendar: "时段或日历不开放", deferred: "等待任务重新开放", rate_limited: "等待限速放行", circuit_open: "等待熔断器关闭", circuit_probe: "熔断器探测", cancelled: "已取消" },
+  trigger: { schedule: "定时", catch_up: "补跑", manual: "手动", api: "API", code: "代码", cli: "命令行", backfill: "回补", parent: "父执行" },
   common: {
     loading: "加载中…", retry: "重试", more: "加载更多", none: "无", all: "全部", cancel: "取消", close: "关闭", save: "保存", create: "创建", delete: "删除", edit: "编辑", duplicate: "复制一份", refresh: "刷新", copy: "复制", copied: "已复制", yes: "是", no: "否", never: "从未", name: "名称", type: "类型", state: "状态", time: "时间", details: "详情", search: "搜索", error: "操作未成功", clear: "清除筛选", selected: "已选 {{count}} 项", selectAll: "全选", select: "选择 {{name}}", done: "完成 {{count}} 项", someFailed: "{{count}} 项中有 {{failed}} 项被拒绝：{{message}}", notFound: "没有这个页面。", optional: "可选", actions: "操作",
   },
@@ -29,6 +29,7 @@ export const zh: typeof en = {
     unknown_executors_one: "{{count}} 个启用的任务使用了本服务没有的执行器", unknown_executors_other: "{{count}} 个启用的任务使用了本服务没有的执行器",
     no_node_one: "没有存活的节点：不会触发，也不会运行", no_node_other: "没有存活的节点：不会触发，也不会运行",
     loop_held_one: "本服务的事件循环曾被阻塞", loop_held_other: "本服务的事件循环曾被阻塞",
+    circuit_open_one: "{{count}} 个执行器的熔断器已打开，其执行在等待", circuit_open_other: "{{count}} 个执行器的熔断器已打开，其执行在等待",
   },
   severity: { error: "错误", warning: "警告", info: "提示" },
   tasks: {
