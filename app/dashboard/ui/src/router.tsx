@@ -69,6 +69,7 @@ export const executionsRoute = createRoute({
       state: states.length > 0 ? states : undefined,
       task_id: natural(search.task_id),
       task_type: text(search.task_type),
+      parent_id: natural(search.parent_id),
       trigger: text(search.trigger),
       since: moment(search.since),
       until: moment(search.until),

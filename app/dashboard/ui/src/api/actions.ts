@@ -48,6 +48,8 @@ export const cancelExecution = async (id: number) =>
   body(await api.POST(`${root}/executions/{execution_id}/cancel`, execution(id)));
 export const retryExecution = async (id: number) =>
   body(await api.POST(`${root}/executions/{execution_id}/retry`, execution(id)));
+export const signalExecution = async (id: number, signal: Schemas["SignalBody"]) =>
+  body(await api.POST(`${root}/executions/{execution_id}/signals`, { ...execution(id), body: signal }));
 export const readLogs = async (id: number, after: number) =>
   body(
     await api.GET(`${root}/executions/{execution_id}/logs`, {

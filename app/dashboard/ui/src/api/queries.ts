@@ -10,6 +10,7 @@ export interface ExecutionFilters {
   state?: ExecutionState[];
   task_id?: number;
   task_type?: string;
+  parent_id?: number;
   trigger?: string;
   since?: string;
   until?: string;
@@ -156,4 +157,6 @@ export const executionQuery = (id: number) =>
     queryKey: ["executions", "one", id],
     queryFn: async () =>
       body(await api.GET(`${root}/executions/{execution_id}`, { params: { path: { execution_id: id } } })),
+    // Steps are stored without a change of the execution, so nobody tells of them.
+    refetchInterval: (query) => (query.state.data?.state === "running" ? 2_000 : false),
   });
