@@ -1,6 +1,6 @@
 export const en = {
   app: "ContentHub Scheduler",
-  nav: { overview: "Overview", tasks: "Tasks", calendar: "Calendar", executions: "Executions", executors: "Executors", system: "System", label: "Main", skip: "Skip to content", open: "Menu", docs: "API documentation" },
+  nav: { overview: "Overview", tasks: "Tasks", calendar: "Calendar", executions: "Executions", approvals: "Approvals", alerts: "Alerts", executors: "Executors", system: "System", label: "Main", skip: "Skip to content", open: "Menu", docs: "API documentation" },
   header: { live: "Live", offline: "Reconnecting…", language: "Language", scheme: "Light or dark", signOut: "Sign out", signedIn: "Signed in as {{name}} ({{role}})" },
   role: { viewer: "viewer", operator: "operator", admin: "admin" },
   signIn: { title: "Sign in", show: "Show it", token: "Token", hint: "Made by: contenthub token create NAME --role operator", submit: "Sign in" },
@@ -54,4 +54,14 @@ export const en = {
     title: "System", nodes: "Nodes", node: "Node", host: "Host", pid: "Process", role: "Role", engine: "Engine", version: "Version", started: "Started", heartbeat: "Last heartbeat", running: "Running", alive: "Alive", stopped: "Stopped", dead: "Found dead", silent: "Silent", thisServer: "This server", database: "Database", journal: "Journal", journalText: "{{writes}} writes in {{groups}} groups", clock: "Clock", clockText: "your clock differs by {{lag}}", lastTick: "Last look at the schedules", settings: "Settings", setting: "Setting", value: "Value", changed: "set", retention: "Retention", retentionText: "Finished executions are kept for {{days}} days.", tokens: "Tokens", newToken: "New token", tokenOnce: "Copy it now: it is not shown again.", revoke: "Revoke", revokeTitle: "Revoke {{name}}?", revokeText: "Everything that signs in with it stops working at once.", revoked: "revoked", created: "Created", noTokens: "No token exists: only this machine may ask.", adminOnly: "Settings and tokens are for admins.",
   },
   calendar: { title: "Calendar", text: "Fires of the coming week, hour by hour, in your time zone.", fires_one: "{{count}} fire", fires_other: "{{count}} fires", partial: "Shown are the {{shown}} of {{total}} tasks that fire first.", pick: "Choose an hour to see what fires.", estimate: "estimated", empty: "Nothing fires in the coming week." },
+  approvals: { title: "Approvals", empty: "Nothing waits for a decision.", question: "It waits for a decision", asked: "Asked", expires: "Until", on_fail: "then it fails", on_approve: "then it is approved", on_reject: "then it is rejected", stepOf: "Step {{step}} of", approvers: "For {{names}}", comment: "Comment", approve: "Approve", reject: "Reject", decided: "Decided: execution {{id}} goes on" },
+  workflow: { title: "Workflow", after: "after {{steps}}", runs: "{{done}} of {{count}} done", undone: "Undone:" },
+  stepState: { waiting: "Waiting", running: "Under way", success: "Succeeded", failed: "Failed", skipped: "Skipped" },
+  doctor: { title: "What the next 30 days will hurt", text: "{{tasks}} active tasks, {{fires}} fires", allWell: "Nothing stands out." },
+  alerts: {
+    title: "Alerts", open: "Open alerts", noneOpen: "No alert is open.", rules: "Rules", newRule: "New rule", noRules: "No rules yet: nobody is told of anything.", channels: "Channels", newChannel: "New channel", noChannels: "No channels yet.", acknowledge: "Acknowledge", acknowledgedBy: "acknowledged by {{who}}", warning: "Warning", critical: "Critical", severity: "Severity", anyTask: "any task", deleteTitle: "Delete {{name}}?", test: "Test", url: "Address", urlHint: "As apprise has it: mailto://…, slack://…, feishu://…, dingtalk://…, json://…. It is not shown again.", condition: "When",
+    when_failed: "a task fails again and again", when_late: "a task is late", when_slow: "a run takes much longer than usual", when_no_success: "a task has not succeeded for long", when_parked: "executions are parked",
+    amount_failed: "Failures in a row", amount_late: "Seconds late", amount_slow: "Times the usual p99", amount_no_success: "Seconds without a success", amount_parked: "Parked executions",
+    is_failed: "failed {{amount}} times in a row", is_late: "late by more than {{amount}} s", is_slow: "takes more than {{amount}} × p99", is_no_success: "no success for {{amount}} s", is_parked: "{{amount}} parked or more",
+  },
 };

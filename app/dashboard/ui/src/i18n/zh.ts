@@ -2,7 +2,7 @@ import type { en } from "./en";
 
 export const zh: typeof en = {
   app: "ContentHub 调度器",
-  nav: { overview: "总览", tasks: "任务", calendar: "日历", executions: "执行记录", executors: "执行器", system: "系统", label: "主导航", skip: "跳到正文", open: "菜单", docs: "API 文档" },
+  nav: { overview: "总览", tasks: "任务", calendar: "日历", executions: "执行记录", approvals: "审批", alerts: "告警", executors: "执行器", system: "系统", label: "主导航", skip: "跳到正文", open: "菜单", docs: "API 文档" },
   header: { live: "实时", offline: "正在重连…", language: "语言", scheme: "浅色或深色", signOut: "退出登录", signedIn: "当前身份：{{name}}（{{role}}）" },
   role: { viewer: "只读", operator: "操作员", admin: "管理员" },
   signIn: { title: "登录", show: "显示", token: "令牌", hint: "创建方式：contenthub token create NAME --role operator", submit: "登录" },
@@ -54,4 +54,14 @@ export const zh: typeof en = {
     title: "系统", nodes: "节点", node: "节点", host: "主机", pid: "进程", role: "角色", engine: "引擎", version: "版本", started: "启动", heartbeat: "最近心跳", running: "运行中", alive: "存活", stopped: "已停止", dead: "失联", silent: "无心跳", thisServer: "本服务", database: "数据库", journal: "日志写入", journalText: "{{writes}} 次写入，分 {{groups}} 组提交", clock: "时钟", clockText: "与您的时钟相差 {{lag}}", lastTick: "最近一次检查调度", settings: "设置", setting: "设置项", value: "值", changed: "已设置", retention: "保留", retentionText: "已结束的执行保留 {{days}} 天。", tokens: "令牌", newToken: "新建令牌", tokenOnce: "请立即复制，之后不再显示。", revoke: "吊销", revokeTitle: "吊销 {{name}}？", revokeText: "使用它登录的一切将立即失效。", revoked: "已吊销", created: "创建时间", noTokens: "没有令牌：仅本机可以访问。", adminOnly: "设置和令牌仅管理员可见。",
   },
   calendar: { title: "日历", text: "未来一周每小时的触发次数（您的时区）。", fires_one: "{{count}} 次触发", fires_other: "{{count}} 次触发", partial: "显示最先触发的 {{shown}} 个任务，共 {{total}} 个。", pick: "选择一个小时查看触发的任务。", estimate: "估算", empty: "未来一周没有触发。" },
+  approvals: { title: "审批", empty: "没有等待决定的审批。", question: "等待决定", asked: "提出于", expires: "截止", on_fail: "逾期则失败", on_approve: "逾期则视为同意", on_reject: "逾期则视为拒绝", stepOf: "步骤 {{step}}，属于", approvers: "审批人：{{names}}", comment: "意见", approve: "同意", reject: "拒绝", decided: "已决定：执行 {{id}} 将继续" },
+  workflow: { title: "工作流", after: "在 {{steps}} 之后", runs: "已完成 {{done}} / {{count}}", undone: "已撤销：" },
+  stepState: { waiting: "等待中", running: "进行中", success: "成功", failed: "失败", skipped: "已跳过" },
+  doctor: { title: "未来 30 天会出的问题", text: "{{tasks}} 个启用的任务，{{fires}} 次触发", allWell: "没有发现问题。" },
+  alerts: {
+    title: "告警", open: "未恢复的告警", noneOpen: "没有未恢复的告警。", rules: "规则", newRule: "新建规则", noRules: "还没有规则：出了问题不会通知任何人。", channels: "通道", newChannel: "新建通道", noChannels: "还没有通道。", acknowledge: "确认", acknowledgedBy: "{{who}} 已确认", warning: "警告", critical: "严重", severity: "级别", anyTask: "任意任务", deleteTitle: "删除 {{name}}？", test: "测试", url: "地址", urlHint: "apprise 的写法：mailto://…、slack://…、feishu://…、dingtalk://…、json://…。之后不再显示。", condition: "条件",
+    when_failed: "任务连续失败", when_late: "任务迟到", when_slow: "运行远超平常耗时", when_no_success: "任务久未成功", when_parked: "执行被搁置",
+    amount_failed: "连续失败次数", amount_late: "迟到秒数", amount_slow: "平常 p99 的倍数", amount_no_success: "未成功的秒数", amount_parked: "搁置的执行数",
+    is_failed: "连续失败 {{amount}} 次", is_late: "迟到超过 {{amount}} 秒", is_slow: "耗时超过 p99 的 {{amount}} 倍", is_no_success: "{{amount}} 秒内没有成功", is_parked: "搁置 {{amount}} 个以上",
+  },
 };

@@ -12,6 +12,7 @@ import type { ExecutionDetail, ExecutionState, Schemas } from "../api/client";
 import { executionQuery } from "../api/queries";
 import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
+import { Decision } from "../components/decision";
 import { Took } from "../components/execution-table";
 import { Children, Parent } from "../components/family";
 import { Block, Empty, Failure, JsonBlock, Loading } from "../components/feedback";
@@ -20,6 +21,7 @@ import { useMay } from "../components/session";
 import { Dot, StateMark, reasonText, triggerText } from "../components/state";
 import { Signals, Steps } from "../components/steps";
 import { Ago, Moment } from "../components/time";
+import { WorkflowGraph } from "../components/workflow-graph";
 import { asCurl, asPython } from "../snippets";
 import { clock, duration } from "../format";
 import { executionRoute } from "../router";
@@ -61,6 +63,10 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
         <Section title={t("common.details")}><Details execution={execution} /></Section>
         <Section title={t("execution.timeline")}><Attempts attempts={execution.attempts} /></Section>
       </SimpleGrid>
+      {execution.task_type === "approval" && execution.state === "suspended" ? (
+        <Section title={t("approvals.question")}><Decision id={execution.id} title={`#${execution.id}`} /></Section>
+      ) : null}
+      {execution.task_type === "workflow" ? <WorkflowGraph id={execution.id} isOver={over.includes(execution.state)} /> : null}
       <Children execution={execution} />
       <Steps execution={execution} />
       <Signals execution={execution} isOver={over.includes(execution.state)} />
