@@ -1,7 +1,7 @@
 """What workflows need: contents that are held, the pool of those that are ready, keys that sign links.
 
-Revision ID: 0006
-Revises: 0010
+Revision ID: 0009
+Revises: 0008
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "0006"
-down_revision: str | None = "0010"
+revision: str = "0009"
+down_revision: str | None = "0008"
 branch_labels = None
 depends_on = None
 

@@ -1,6 +1,6 @@
 """Alerting: channels, rules, and the alerts they open.
 
-Revision ID: 0008
+Revision ID: 0006
 Revises: 0005
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "0008"
+revision: str = "0006"
 down_revision: str | None = "0005"
 branch_labels = None
 depends_on = None
