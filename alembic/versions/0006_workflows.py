@@ -19,6 +19,8 @@ _MOMENT = sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
 
 def upgrade() -> None:
     op.add_column("contents", sa.Column("is_held", sa.Boolean(), server_default=sa.false(), nullable=False))
+    if op.get_bind().dialect.name == "sqlite":
+        _write_anew("contents")
     op.create_table(
         "content_pool",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -65,3 +67,26 @@ def downgrade() -> None:
     op.drop_index("ix_content_pool_waiting", "content_pool")
     op.drop_table("content_pool")
     op.drop_column("contents", "is_held")
+
+
+def _write_anew(table: str) -> None:
+    """Copy a table of SQLite into one whose definition has the new column on a line of its own, as in a database
+    that is made at once: SQLite has only put it behind the last one."""
+    connection = op.get_bind()
+    query = sa.text("SELECT sql FROM sqlite_master WHERE tbl_name = :table AND type = :kind AND sql IS NOT NULL")
+    (definition,) = connection.scalars(query, {"table": table, "kind": "table"})
+    indices = list(connection.scalars(query, {"table": table, "kind": "index"}))
+    seq = {"table": table}
+    last_id = connection.scalar(sa.text("SELECT seq FROM sqlite_sequence WHERE name = :table"), seq)
+    body = definition[definition.index("(") :].replace(", is_held ", ", \n\tis_held ")
+    connection.exec_driver_sql(f"CREATE TABLE {table}_new {body}")
+    connection.exec_driver_sql(f"INSERT INTO {table}_new SELECT * FROM {table}")  # noqa: S608 - our own names
+    connection.exec_driver_sql(f"DROP TABLE {table}")
+    connection.exec_driver_sql(f"ALTER TABLE {table}_new RENAME TO {table}")
+    for index in indices:
+        connection.exec_driver_sql(index)
+    if last_id is not None:  # an id is never used twice, also not that of a row that is gone
+        connection.execute(sa.text("DELETE FROM sqlite_sequence WHERE name = :table"), seq)
+        connection.execute(
+            sa.text("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :last)"), seq | {"last": last_id}
+        )

@@ -9,6 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.problems import TooLarge, of_error
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_BULK_BYTES = 32 * 1024 * 1024
+"""Of a request for ten thousand executions."""
+_BULK = "/executions/bulk"
 
 
 class BodyLimit:
@@ -22,9 +25,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = MAX_BULK_BYTES if scope["path"].endswith(_BULK) else self._limit
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > self._limit:
-            await self._refuse(scope, receive, send)
+        if declared.isdecimal() and int(declared[:20]) > limit:
+            await self._refuse(scope, receive, send, limit)
             return
         messages: list[Message] = []
         size = 0
@@ -32,8 +36,8 @@ class BodyLimit:
             message = await receive()
             messages.append(message)
             size += len(message.get("body", b""))
-            if size > self._limit:
-                await self._refuse(scope, receive, send)
+            if size > limit:
+                await self._refuse(scope, receive, send, limit)
                 return
             if message["type"] != "http.request" or not message.get("more_body", False):
                 break
@@ -45,6 +49,6 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = TooLarge(f"the body is larger than {self._limit} bytes; send less")
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        error = TooLarge(f"the body is larger than {limit} bytes; send less")
         await of_error(Request(scope), error)(scope, receive, send)

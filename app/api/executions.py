@@ -12,7 +12,11 @@ from app.api.auth import Operator, RuntimeOf, Viewer
 from app.api.problems import documented
 from app.api.schemas import (
     AttemptAnswer,
-    EnqueueRequest,
+    BulkAnswer,
+    BulkItem,
+    BulkRequest,
+    EnqueuedAnswer,
+    EnqueueOneRequest,
     ExecutionAnswer,
     ExecutionDetail,
     ExecutionPage,
@@ -80,16 +84,17 @@ def list_executions(
 
 @router.post("", status_code=202, summary="Run an executor once", responses=documented())
 async def enqueue_execution(
-    request: Annotated[EnqueueRequest, Body(examples=[_EXAMPLE])],
+    request: Annotated[EnqueueOneRequest, Body(examples=[_EXAMPLE])],
     runtime: RuntimeOf,
     caller: Operator,
     response: Response,
     idempotency_key: Annotated[
         str | None, Header(max_length=200, description="The same as `idempotency_key` in the body.")
     ] = None,
-) -> ExecutionAnswer:
-    """Record a request; it is durable when this answers. A repeated `Idempotency-Key` returns the first one."""
-    wanted = request.model_dump()
+) -> EnqueuedAnswer:
+    """Record a request; it is durable when this answers. A repeated `Idempotency-Key` returns the first one; what
+    else a repeated request does, `repeats` says. The answer `is_repeat` where an earlier request stands for it."""
+    wanted = dict(request)
     if idempotency_key is not None:
         if request.idempotency_key not in (None, idempotency_key):
             raise InvalidRequest.of("idempotency_key", "header and body name different keys; send one of them")
@@ -98,7 +103,18 @@ async def enqueue_execution(
         wanted.pop("task_type"), wanted.pop("params"), db=None, trigger="api", triggered_by=caller.name, **wanted
     )
     response.headers["Location"] = f"/api/v1/scheduler/executions/{execution.id}"
-    return ExecutionAnswer.model_validate(execution)
+    return EnqueuedAnswer.model_validate(execution)
+
+
+@router.post("/bulk", status_code=202, summary="Run executors many times", responses=documented(413))
+async def enqueue_many(
+    request: Annotated[BulkRequest, Body(examples=[{"items": [_EXAMPLE]}])], runtime: RuntimeOf, caller: Operator
+) -> BulkAnswer:
+    """Record up to 10,000 requests, all of them or none. A refusal names the items: `items.17.params.topic`."""
+    items = [dict(item) for item in request.items]
+    recorded = await runtime.enqueue_many(items, trigger="api", triggered_by=caller.name)
+    answers = [BulkItem(id=execution.id, is_repeat=execution.is_repeat) for execution in recorded]
+    return BulkAnswer(items=answers, recorded=sum(not answer.is_repeat for answer in answers))
 
 
 @router.get("/{execution_id}", summary="Show an execution", responses=documented(404))

@@ -12,10 +12,15 @@ from app.models.execution_step import StepKind
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
 from app.scheduler.attention import Kind, Severity
+from app.scheduler.breaker import CircuitBreaker, Phase
 from app.scheduler.definitions import Params
+from app.scheduler.pace import Backfill, Pace
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
+from app.scheduler.rates import RateLimit
+from app.scheduler.repeats import Repeats
 from app.scheduler.schedules import DstPolicy, Moment
 from app.scheduler.statistics import Period, Summary
+from app.scheduler.windows import Calendar, ClosedPolicy, RunWindow
 
 Masked = Annotated[dict[str, Any], PlainSerializer(redact, return_type=dict[str, Any])]
 MaskedOrNone = Annotated[dict[str, Any] | None, PlainSerializer(redact, return_type=dict[str, Any] | None)]
@@ -60,6 +65,10 @@ class TaskAnswer(_Answer):
     overlap_policy: OverlapPolicy
     concurrency_key: str | None
     concurrency_limit: int | None
+    rate_limit: RateLimit | None
+    run_window: RunWindow | None
+    calendar: Calendar | None
+    closed_policy: ClosedPolicy
     next_run_at: datetime | None
     exhausted_at: datetime | None
     schedule_error: str | None
@@ -129,6 +138,19 @@ class ExecutionAnswer(_Answer):
     trace_id: str | None = Field(
         description="Under this id a tracing backend shows what asked for the execution, and its attempts."
     )
+    rate_limit: dict[str, Any] | None = Field(
+        description="A rate limit of its own, with the bucket it draws on.", examples=[None]
+    )
+    waits_for: str | None = Field(
+        description="The bucket or circuit that has put it off until `run_at`.", examples=["executor:publishing"]
+    )
+    due_at: datetime | None = Field(description="When it was due before it was put off.")
+
+
+class EnqueuedAnswer(ExecutionAnswer):
+    """The execution that stands for a request."""
+
+    is_repeat: bool = Field(description="An earlier request stands for this one: nothing new was recorded.")
 
 
 class AttemptAnswer(_Answer):
@@ -183,8 +205,14 @@ class SignalBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^#\x00-\x1f\x7f]+$", examples=["approved"])
-    payload: Any = None
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^#\x00-\x1f\x7f]+$",
+        examples=["approved"],
+        description="What its code waits for.",
+    )
+    payload: Any = Field(default=None, description="What the wait returns: any JSON.")
 
 
 class RelativeAnswer(_Answer):
@@ -265,6 +293,137 @@ class EnqueueRequest(BaseModel):
     """Executions with the same key share a limit."""
     concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
     """How many with that key may run at the same time; 1 where only the key is given."""
+    rate_limit: RateLimit | None = Field(default=None, description="Beside that of the executor.")
+    rate_limit_key: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Who names the same key shares the rate limit."
+    )
+
+
+class EnqueueOneRequest(EnqueueRequest):
+    """Run an executor once."""
+
+    repeats: Repeats | None = Field(
+        default=None,
+        description="What a repeated request does: debounce, throttle, once.",
+        examples=[{"kind": "debounce", "key": "account-1", "seconds": 30}],
+    )
+
+
+class BulkRequest(BaseModel):
+    """Many requests: all of them are recorded, or none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[EnqueueRequest] = Field(min_length=1, max_length=10_000)
+
+
+class BulkItem(_Answer):
+    """The execution that stands for an item."""
+
+    id: int
+    is_repeat: bool
+
+
+class BulkAnswer(BaseModel):
+    """What became of each item, in their order."""
+
+    items: list[BulkItem]
+    recorded: int = Field(description="How many are new.")
+
+
+class BackfillRange(BaseModel):
+    """A past range of a schedule."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"start": "2026-01-01T00:00:00+08:00", "end": "2026-02-01T00:00:00+08:00"}]
+        },
+    )
+
+    start: Moment = Field(description="The first moment, with its offset.")
+    end: Moment = Field(description="The moment before which it ends; not later than now.")
+
+
+class BackfillRequest(BackfillRange):
+    """Make up for the fires of a past range."""
+
+    pace: Pace = Field(default=Pace(), description="By default one after the other.")
+
+
+class KnownFire(_Answer):
+    """A fire that the ledger has already."""
+
+    scheduled_for: datetime
+    execution_id: int
+    state: str
+
+
+class BackfillAnswer(BaseModel):
+    """What a backfill would record, or has recorded."""
+
+    count: int
+    first: datetime | None
+    last: datetime | None
+    known_count: int = Field(description="Fires that the ledger has already; they stay as they are.")
+    known: list[KnownFire] = Field(description="The first hundred of these.")
+    closed: int = Field(description="Fires outside the task's window or on a closed day; they are left out.")
+    execution_ids: list[int] = Field(description="What was recorded, oldest fire first; empty for a preview.")
+
+    @classmethod
+    def of(cls, backfill: Backfill) -> BackfillAnswer:
+        return cls(
+            count=len(backfill.fires),
+            first=backfill.fires[0] if backfill.fires else None,
+            last=backfill.fires[-1] if backfill.fires else None,
+            known_count=len(backfill.known),
+            known=[KnownFire.model_validate(known) for known in backfill.known[:100]],
+            closed=backfill.closed,
+            execution_ids=list(backfill.execution_ids),
+        )
+
+
+class RateAnswer(_Answer):
+    """A bucket of tokens."""
+
+    key: str = Field(examples=["executor:publishing"])
+    limit: int
+    per_seconds: float
+    burst: int
+    available: int = Field(description="How many may start now.")
+    next_at: datetime = Field(description="When the next one may start: now, or later.")
+    waiting: int
+    used_at: datetime
+
+
+class KeyAnswer(_Answer):
+    """A concurrency key."""
+
+    key: str
+    limit: int
+    running: int
+    waiting: int
+
+
+class CircuitAnswer(_Answer):
+    """The circuit breaker of an executor."""
+
+    task_type: str
+    phase: Phase
+    failures: int = Field(description="Among the last `attempts`.")
+    attempts: int
+    since: datetime | None = Field(description="When it came into this phase.")
+    probe_at: datetime | None = Field(description="When it tries again; null: it is closed.")
+    waiting: int
+    breaker: CircuitBreaker | None = Field(description="Its rules; null: this process knows none.")
+
+
+class FlowAnswer(_Answer):
+    """Everything that lets work through at a measure, busiest first."""
+
+    rate_limits: list[RateAnswer]
+    concurrency: list[KeyAnswer]
+    circuits: list[CircuitAnswer]
 
 
 class ExecutorAnswer(BaseModel):
@@ -274,6 +433,8 @@ class ExecutorAnswer(BaseModel):
     lane: str
     timeout_seconds: float | None
     max_attempts: int
+    rate_limit: RateLimit | None
+    circuit: CircuitAnswer | None = Field(description="Its circuit breaker; null: it has none.")
     info: dict[str, Any]
 
 

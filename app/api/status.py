@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from app.api.auth import RuntimeOf, Viewer
 from app.api.problems import documented
-from app.api.schemas import ExecutorAnswer, Health, NodeAnswer, StatusAnswer
+from app.api.schemas import CircuitAnswer, ExecutorAnswer, Health, NodeAnswer, StatusAnswer
 from app.core.errors import SchedulerUnavailable
 from app.core.jsonable import to_plain_json
 from app.core.redaction import redact
@@ -23,12 +23,15 @@ health = APIRouter(prefix="/health", tags=["health"])
 @router.get("/executors", summary="List executors", responses=documented())
 def list_executors(runtime: RuntimeOf, _caller: Viewer) -> list[ExecutorAnswer]:
     """The registered executors, with the JSON Schema of their params where they declare one."""
+    circuits = {circuit.task_type: CircuitAnswer.model_validate(circuit) for circuit in runtime.circuits()}
     return [
         ExecutorAnswer(
             type=task_type,
             lane=executor.lane,
             timeout_seconds=executor.timeout_seconds,
             max_attempts=executor.max_attempts,
+            rate_limit=executor.rate_limit,
+            circuit=circuits.get(task_type) if executor.circuit_breaker is not None else None,
             info=_info(executor),
         )
         for task_type, executor in sorted(runtime.service.executors().items())

@@ -14,6 +14,9 @@ from app.api import cursor as cursors
 from app.api.auth import Admin, Operator, RuntimeOf, Viewer
 from app.api.problems import PreconditionFailed, documented
 from app.api.schemas import (
+    BackfillAnswer,
+    BackfillRange,
+    BackfillRequest,
     ExecutionAnswer,
     Explanation,
     PreviewAnswer,
@@ -210,6 +213,23 @@ async def run_task(
     return ExecutionAnswer.model_validate(execution)
 
 
+@router.post("/{task_id}/backfill/preview", summary="Preview a backfill", responses=documented(404))
+def preview_backfill(
+    task_id: TaskId, wanted: BackfillRange, runtime: RuntimeOf, _caller: Viewer
+) -> BackfillAnswer:
+    """Which fires of a past range a backfill would record, and which the ledger has already."""
+    return BackfillAnswer.of(runtime.preview_backfill(task_id, wanted.start, wanted.end))
+
+
+@router.post("/{task_id}/backfill", status_code=202, summary="Make up for the past", responses=documented(404))
+async def backfill_task(
+    task_id: TaskId, wanted: BackfillRequest, runtime: RuntimeOf, caller: Operator
+) -> BackfillAnswer:
+    """Record the fires of a past range that the ledger lacks and run them at a pace, oldest first."""
+    found = await runtime.backfill(task_id, wanted.start, wanted.end, pace=wanted.pace, triggered_by=caller.name)
+    return BackfillAnswer.of(found)
+
+
 @router.post("/{task_id}/pause", summary="Pause a task", responses=documented(404))
 def pause_task(task_id: TaskId, runtime: RuntimeOf, caller: Operator, response: Response) -> TaskAnswer:
     """Stop firing; what is under way goes on."""
@@ -274,6 +294,8 @@ def _preview(
         end_at=definition.end_at,
         anchor=anchor,
         jitter_seconds=definition.jitter_seconds,
+        hours=definition.hours(),
+        closed_policy=definition.closed_policy,
         language=language,
     )
     return PreviewAnswer(fires=list(found.fires), description=found.description, warnings=list(found.warnings))

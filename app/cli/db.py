@@ -30,15 +30,15 @@ def upgrade(as_json: output.JsonFlag = False) -> None:
     configure_logging("WARNING")
     with database_faults(), output.working("Upgrading"):
         before, head = _revisions(settings)
-        if before != head:
-            from app.factory import create_service, prepare_database  # needs SQLAlchemy, see session.py
-            from app.scheduler.runtime import runtime_of
+        from app.factory import create_service, prepare_database  # needs SQLAlchemy, see session.py
+        from app.scheduler.runtime import runtime_of
 
-            runtime = runtime_of(create_service(settings, role="cli"))
-            try:
-                prepare_database(runtime)
-            finally:
-                runtime.close()
+        runtime = runtime_of(create_service(settings, role="cli"))
+        try:
+            # Also where the schema is at head: what the engine keeps there, and the first account, may be missing.
+            prepare_database(runtime)
+        finally:
+            runtime.close()
     if as_json:
         output.show_json({"before": before, "now": head})
     elif before == head:

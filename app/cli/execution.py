@@ -245,6 +245,30 @@ def _followed(runtime: Runtime, execution_id: int) -> Iterator[ExecutionLog]:
 
 
 @app.command()
+def bulk(
+    file: Annotated[str, typer.Argument(help="JSON lines, as POST /executions takes them; - for stdin.")],
+    as_json: output.JsonFlag = False,
+) -> None:
+    """Record up to 10,000 requests from a file, a JSON object a line, all of them or none. A server runs them."""
+    items = arguments.json_lines(arguments.read_file(file))
+    with opened(executors=True) as runtime:
+        import asyncio
+
+        recorded = asyncio.run(_enqueued(runtime, items))
+    fresh = sum(not execution.is_repeat for execution in recorded)
+    if as_json:
+        answers = [{"id": execution.id, "is_repeat": execution.is_repeat} for execution in recorded]
+        output.show_json({"items": answers, "recorded": fresh})
+        return
+    known = f"; {len(recorded) - fresh} had been recorded before" if fresh < len(recorded) else ""
+    output.say(f"Recorded {fresh} executions{known}.", style="green")
+
+
+async def _enqueued(runtime: Runtime, items: list[dict[str, Any]]) -> list[Execution]:
+    return await runtime.service.enqueue_many(items, trigger="cli", triggered_by="cli")
+
+
+@app.command()
 def cancel(execution_id: ExecutionId, as_json: output.JsonFlag = False) -> None:
     """Cancel an execution: a waiting one at once, a running one as soon as its code lets go."""
     with opened() as runtime:

@@ -20,6 +20,7 @@ from app.cli import (
     demo,
     doctor,
     execution,
+    flow,
     mcp,
     node,
     output,
@@ -83,6 +84,7 @@ app.add_typer(execution.app, name="execution")
 app.add_typer(approval.app, name="approval")
 app.add_typer(pool.app, name="pool")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(flow.app, name="flow")
 app.add_typer(node.app, name="node")
 app.add_typer(alert.app, name="alert")
 app.add_typer(doctor.app, name="doctor")

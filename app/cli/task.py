@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from app.cli import arguments, output
 from app.cli.records import task_record
 from app.cli.session import opened
+from app.core.errors import InvalidRequest
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy
 from app.scheduler.schedules import DstPolicy, to_utc
+from app.scheduler.windows import ClosedPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from app.models.scheduled_task import ScheduledTask
+    from app.scheduler.pace import Backfill, Pace
     from app.scheduler.task_files import TaskChange
 
 DIFFERENCES = 3
@@ -209,6 +213,18 @@ def create(
         str | None, typer.Option("--concurrency-key", help="Executions with one key share a limit.")
     ] = None,
     concurrency_limit: Annotated[int | None, typer.Option("--concurrency-limit")] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option("--rate-limit", help="10/60s, 10/60s/account_id for each value of a param.")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", help="When it may fire: 'mon-fri 09:00-18:00', 22:00-06:00.")
+    ] = None,
+    calendar: Annotated[
+        str | None, typer.Option("--calendar", help="When it does not: holidays of CN or DE-BY, dates; commas.")
+    ] = None,
+    when_closed: Annotated[
+        ClosedPolicy | None, typer.Option("--when-closed", help="What becomes of a fire outside of these.")
+    ] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Store it, but do not fire it yet.")] = False,
     as_json: output.JsonFlag = False,
 ) -> None:
@@ -237,6 +253,10 @@ def create(
         "priority": priority,
         "concurrency_key": concurrency_key,
         "concurrency_limit": concurrency_limit,
+        "rate_limit": arguments.rate_limit(rate_limit) if rate_limit is not None else None,
+        "run_window": arguments.run_window(window) if window is not None else None,
+        "calendar": arguments.calendar(calendar) if calendar is not None else None,
+        "closed_policy": when_closed,
         "is_active": False if paused else None,
     }
     with opened(executors=True) as runtime:
@@ -287,6 +307,63 @@ def run(
             timeout=timeout,
             as_json=as_json,
         )
+
+
+@app.command()
+def backfill(
+    name: TaskName,
+    start: Annotated[str, typer.Option("--from", help="ISO 8601; without an offset in the task's zone.")],
+    end: Annotated[str | None, typer.Option("--to", help="Until before this moment; by default now.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and record nothing.")] = False,
+    at_once: Annotated[int | None, typer.Option("--at-once", help="How many run together; by default 1.")] = None,
+    every: Annotated[
+        float | None, arguments.duration_option("--every", "Start one every 30s, 5m … instead.")
+    ] = None,
+    as_json: output.JsonFlag = False,
+) -> None:
+    """Run the fires a task would have had in a past range, but for those its ledger has. A server runs them."""
+    first, last = arguments.iso_moment(start), arguments.iso_moment(end) if end is not None else None
+    with opened(executors=True) as runtime:
+        import asyncio
+
+        from app.api.schemas import BackfillAnswer  # as above
+
+        task = runtime.tasks.find(name)
+        since = to_utc(first, task.timezone, field="--from")
+        until = to_utc(last, task.timezone, field="--to") if last is not None else runtime.clock.now()
+        if dry_run:
+            found = runtime.preview_backfill(task.id, since, until)
+        else:
+            pace = _pace(at_once, every)
+            found = asyncio.run(runtime.service.backfill(task.id, since, until, pace=pace, triggered_by="cli"))
+    if as_json:
+        output.show_json(BackfillAnswer.of(found).model_dump())
+        return
+    _show_backfill(found, task, dry_run=dry_run)
+
+
+def _pace(at_once: int | None, every: float | None) -> Pace:
+    from app.scheduler.definitions import field_errors  # as above
+    from app.scheduler.pace import Pace
+
+    try:
+        return Pace(at_once=at_once, every_seconds=every)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error)) from None
+
+
+def _show_backfill(found: Backfill, task: ScheduledTask, *, dry_run: bool) -> None:
+    count = len(found.fires)
+    span = (
+        f" from {output.moment(found.fires[0], task.timezone)} to {output.moment(found.fires[-1], task.timezone)}"
+        if found.fires
+        else ""
+    )
+    output.say(f"{'Would record' if dry_run else 'Recorded'} {count} fires of {task.name}{span}.", style="green")
+    if found.known:
+        output.say(f"{len(found.known)} are in the ledger already and stay as they are.")
+    if found.closed:
+        output.say(f"{found.closed} are outside its window or on closed days and are left out.")
 
 
 @app.command()

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from app.core.config import Settings
 from app.factory import create_app
@@ -43,6 +44,11 @@ class Argument:
     annotation: str
     default: str | None
     """None: it has to be given."""
+
+    @property
+    def is_positional(self) -> bool:
+        """It has to be given, and says what it is without its name, which `True` does not."""
+        return self.default is None and self.annotation != "bool"
 
     def declared(self) -> str:
         return f"{self.name}: {self.annotation}" + (f" = {self.default}" if self.default is not None else "")
@@ -96,10 +102,10 @@ class _Writer:
         arguments = list(self._arguments(operation))
         if len({argument.name for argument in arguments}) < len(arguments):
             raise ValueError(f"{name}: two of its parameters and fields have the same name; rename one in the API")
-        positional = [argument for argument in arguments if argument.default is None]
-        optional = [argument for argument in arguments if argument.default is not None]
-        declared = ["self", *(a.declared() for a in positional), *(["*"] if optional else [])]
-        declared += [argument.declared() for argument in optional]
+        positional = [argument for argument in arguments if argument.is_positional]
+        named = [argument for argument in arguments if not argument.is_positional]
+        declared = ["self", *(a.declared() for a in positional), *(["*"] if named else [])]
+        declared += [argument.declared() for argument in named]
         answer = self._answer(operation)
         yield f"    {prefix}def {name}({', '.join(declared)}) -> {answer}:"
         yield textwrap.indent(_docstring(operation), " " * 8)
@@ -224,9 +230,13 @@ def _classes() -> dict[str, set[type[Any]]]:
     for name, module in sorted(sys.modules.items()):
         if name.startswith("app."):
             for kind in vars(module).values():
-                if inspect.isclass(kind) and kind.__module__ == name and issubclass(kind, (BaseModel, Enum)):
+                if inspect.isclass(kind) and kind.__module__ == name and _has_schema(kind):
                     found[kind.__name__].add(kind)
     return dict(found)
+
+
+def _has_schema(kind: type[Any]) -> bool:
+    return issubclass(kind, (BaseModel, Enum)) or is_pydantic_dataclass(kind)
 
 
 def _none_last(union: str) -> str:

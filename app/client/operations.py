@@ -13,7 +13,11 @@ from app.api.approvals import LinkAnswer, QuestionPage
 from app.api.doctor import ScheduleReport
 from app.api.pool import PoolAnswer, PoolPage
 from app.api.schemas import (
+    BackfillAnswer,
+    BulkAnswer,
     CalendarAnswer,
+    EnqueuedAnswer,
+    EnqueueRequest,
     ExecutionAnswer,
     ExecutionDetail,
     ExecutionPage,
@@ -22,6 +26,7 @@ from app.api.schemas import (
     Explanation,
     FindingAnswer,
     FireAnswer,
+    FlowAnswer,
     Health,
     LogPage,
     NewToken,
@@ -45,10 +50,14 @@ from app.models.task_execution import ExecutionState
 from app.scheduler.alerting.conditions import Failed, Late, NoSuccess, Parked, Slow
 from app.scheduler.alerting.definitions import QuietSpan
 from app.scheduler.alerting.store import Openness
+from app.scheduler.pace import Pace
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
+from app.scheduler.rates import RateLimit
+from app.scheduler.repeats import Debounce, Once, Throttle
 from app.scheduler.schedules import AtSchedule, CronSchedule, DstPolicy, IntervalSchedule
 from app.scheduler.statistics import Period
 from app.scheduler.tasks import TaskOrder
+from app.scheduler.windows import Calendar, ClosedPolicy, RunWindow
 
 
 class Operations(ABC):
@@ -115,6 +124,10 @@ class Operations(ABC):
         overlap_policy: OverlapPolicy | Unset = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        run_window: RunWindow | Unset | None = UNSET,
+        calendar: Calendar | Unset | None = UNSET,
+        closed_policy: ClosedPolicy | Unset = UNSET,
     ) -> TaskAnswer:
         """Store a task and arm its schedule. Nothing is stored unless every field is right."""
         return self._call(
@@ -141,6 +154,10 @@ class Operations(ABC):
                 "overlap_policy": overlap_policy,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "run_window": run_window,
+                "calendar": calendar,
+                "closed_policy": closed_policy,
             },
         )
 
@@ -166,6 +183,10 @@ class Operations(ABC):
         overlap_policy: OverlapPolicy | Unset | None = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        run_window: RunWindow | Unset | None = UNSET,
+        calendar: Calendar | Unset | None = UNSET,
+        closed_policy: ClosedPolicy | Unset | None = UNSET,
         count: int = 10,
         language: Literal["en", "zh"] = "en",
     ) -> PreviewAnswer:
@@ -195,6 +216,10 @@ class Operations(ABC):
                 "overlap_policy": overlap_policy,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "run_window": run_window,
+                "calendar": calendar,
+                "closed_policy": closed_policy,
             },
         )
 
@@ -231,6 +256,10 @@ class Operations(ABC):
         overlap_policy: OverlapPolicy | Unset | None = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        run_window: RunWindow | Unset | None = UNSET,
+        calendar: Calendar | Unset | None = UNSET,
+        closed_policy: ClosedPolicy | Unset | None = UNSET,
         if_match: str | None = None,
     ) -> TaskAnswer:
         """Change the fields that are sent. Masked secrets stay what they are. Send `If-Match` so that nobody's
@@ -261,6 +290,10 @@ class Operations(ABC):
                 "overlap_policy": overlap_policy,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "run_window": run_window,
+                "calendar": calendar,
+                "closed_policy": closed_policy,
             },
         )
 
@@ -274,6 +307,26 @@ class Operations(ABC):
         """Fire the task now, under its own policies: it may be skipped because an earlier run is not over."""
         return self._call(
             "POST", f"/api/v1/scheduler/tasks/{path_part(task_id)}/run", ExecutionAnswer, body={"params": params}
+        )
+
+    def preview_backfill(self, task_id: int, start: datetime, end: datetime) -> BackfillAnswer:
+        """Which fires of a past range a backfill would record, and which the ledger has already."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill/preview",
+            BackfillAnswer,
+            body={"start": start, "end": end},
+        )
+
+    def backfill_task(
+        self, task_id: int, start: datetime, end: datetime, *, pace: Pace | Unset = UNSET
+    ) -> BackfillAnswer:
+        """Record the fires of a past range that the ledger lacks and run them at a pace, oldest first."""
+        return self._call(
+            "POST",
+            f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill",
+            BackfillAnswer,
+            body={"start": start, "end": end, "pace": pace},
         )
 
     def pause_task(self, task_id: int) -> TaskAnswer:
@@ -362,14 +415,18 @@ class Operations(ABC):
         timeout_seconds: float | Unset | None = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
-    ) -> ExecutionAnswer:
+        rate_limit: RateLimit | Unset | None = UNSET,
+        rate_limit_key: str | Unset | None = UNSET,
+        repeats: Debounce | Throttle | Once | Unset | None = UNSET,
+    ) -> EnqueuedAnswer:
         """Record a request; it is durable when this answers. A repeated `Idempotency-Key` returns the first
-        one.
+        one; what else a repeated request does, `repeats` says. The answer `is_repeat` where an earlier
+        request stands for it.
         """
         return self._call(
             "POST",
             "/api/v1/scheduler/executions",
-            ExecutionAnswer,
+            EnqueuedAnswer,
             body={
                 "task_type": task_type,
                 "params": params,
@@ -380,8 +437,17 @@ class Operations(ABC):
                 "timeout_seconds": timeout_seconds,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "rate_limit_key": rate_limit_key,
+                "repeats": repeats,
             },
         )
+
+    def enqueue_many(self, items: list[EnqueueRequest]) -> BulkAnswer:
+        """Record up to 10,000 requests, all of them or none. A refusal names the items:
+        `items.17.params.topic`.
+        """
+        return self._call("POST", "/api/v1/scheduler/executions/bulk", BulkAnswer, body={"items": items})
 
     def get_execution(self, execution_id: int) -> ExecutionDetail:
         """One execution with its attempts, its steps and signals, its parent and its children."""
@@ -428,7 +494,7 @@ class Operations(ABC):
         )
 
     def decide_approval(
-        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+        self, execution_id: int, *, approved: bool, comment: str | Unset = UNSET
     ) -> ExecutionAnswer:
         """Once; the execution goes on, and its result says who decided, when and what."""
         return self._call(
@@ -471,6 +537,14 @@ class Operations(ABC):
     def withdraw_pool_entry(self, entry_id: int) -> PoolAnswer:
         """It will not go out, unless it is added again."""
         return self._call("POST", f"/api/v1/scheduler/pool/{path_part(entry_id)}/withdraw", PoolAnswer)
+
+    def get_flow(self) -> FlowAnswer:
+        """Rate limits, concurrency keys and circuit breakers with their present level, busiest first."""
+        return self._call("GET", "/api/v1/scheduler/flow", FlowAnswer)
+
+    def reset_circuit(self, task_type: str) -> FlowAnswer:
+        """Close the circuit of an executor: what waits for it may start at once, and its past is forgiven."""
+        return self._call("POST", f"/api/v1/scheduler/flow/circuits/{path_part(task_type)}/reset", FlowAnswer)
 
     def list_findings(self) -> list[FindingAnswer]:
         """What a person should look at first, worst first: late fires, failing tasks, dead nodes …"""
@@ -805,6 +879,10 @@ class AsyncOperations(ABC):
         overlap_policy: OverlapPolicy | Unset = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        run_window: RunWindow | Unset | None = UNSET,
+        calendar: Calendar | Unset | None = UNSET,
+        closed_policy: ClosedPolicy | Unset = UNSET,
     ) -> TaskAnswer:
         """Store a task and arm its schedule. Nothing is stored unless every field is right."""
         return await self._call(
@@ -831,6 +909,10 @@ class AsyncOperations(ABC):
                 "overlap_policy": overlap_policy,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "run_window": run_window,
+                "calendar": calendar,
+                "closed_policy": closed_policy,
             },
         )
 
@@ -856,6 +938,10 @@ class AsyncOperations(ABC):
         overlap_policy: OverlapPolicy | Unset | None = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        run_window: RunWindow | Unset | None = UNSET,
+        calendar: Calendar | Unset | None = UNSET,
+        closed_policy: ClosedPolicy | Unset | None = UNSET,
         count: int = 10,
         language: Literal["en", "zh"] = "en",
     ) -> PreviewAnswer:
@@ -885,6 +971,10 @@ class AsyncOperations(ABC):
                 "overlap_policy": overlap_policy,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "run_window": run_window,
+                "calendar": calendar,
+                "closed_policy": closed_policy,
             },
         )
 
@@ -921,6 +1011,10 @@ class AsyncOperations(ABC):
         overlap_policy: OverlapPolicy | Unset | None = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        run_window: RunWindow | Unset | None = UNSET,
+        calendar: Calendar | Unset | None = UNSET,
+        closed_policy: ClosedPolicy | Unset | None = UNSET,
         if_match: str | None = None,
     ) -> TaskAnswer:
         """Change the fields that are sent. Masked secrets stay what they are. Send `If-Match` so that nobody's
@@ -951,6 +1045,10 @@ class AsyncOperations(ABC):
                 "overlap_policy": overlap_policy,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "run_window": run_window,
+                "calendar": calendar,
+                "closed_policy": closed_policy,
             },
         )
 
@@ -964,6 +1062,26 @@ class AsyncOperations(ABC):
         """Fire the task now, under its own policies: it may be skipped because an earlier run is not over."""
         return await self._call(
             "POST", f"/api/v1/scheduler/tasks/{path_part(task_id)}/run", ExecutionAnswer, body={"params": params}
+        )
+
+    async def preview_backfill(self, task_id: int, start: datetime, end: datetime) -> BackfillAnswer:
+        """Which fires of a past range a backfill would record, and which the ledger has already."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill/preview",
+            BackfillAnswer,
+            body={"start": start, "end": end},
+        )
+
+    async def backfill_task(
+        self, task_id: int, start: datetime, end: datetime, *, pace: Pace | Unset = UNSET
+    ) -> BackfillAnswer:
+        """Record the fires of a past range that the ledger lacks and run them at a pace, oldest first."""
+        return await self._call(
+            "POST",
+            f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill",
+            BackfillAnswer,
+            body={"start": start, "end": end, "pace": pace},
         )
 
     async def pause_task(self, task_id: int) -> TaskAnswer:
@@ -1052,14 +1170,18 @@ class AsyncOperations(ABC):
         timeout_seconds: float | Unset | None = UNSET,
         concurrency_key: str | Unset | None = UNSET,
         concurrency_limit: int | Unset | None = UNSET,
-    ) -> ExecutionAnswer:
+        rate_limit: RateLimit | Unset | None = UNSET,
+        rate_limit_key: str | Unset | None = UNSET,
+        repeats: Debounce | Throttle | Once | Unset | None = UNSET,
+    ) -> EnqueuedAnswer:
         """Record a request; it is durable when this answers. A repeated `Idempotency-Key` returns the first
-        one.
+        one; what else a repeated request does, `repeats` says. The answer `is_repeat` where an earlier
+        request stands for it.
         """
         return await self._call(
             "POST",
             "/api/v1/scheduler/executions",
-            ExecutionAnswer,
+            EnqueuedAnswer,
             body={
                 "task_type": task_type,
                 "params": params,
@@ -1070,8 +1192,17 @@ class AsyncOperations(ABC):
                 "timeout_seconds": timeout_seconds,
                 "concurrency_key": concurrency_key,
                 "concurrency_limit": concurrency_limit,
+                "rate_limit": rate_limit,
+                "rate_limit_key": rate_limit_key,
+                "repeats": repeats,
             },
         )
+
+    async def enqueue_many(self, items: list[EnqueueRequest]) -> BulkAnswer:
+        """Record up to 10,000 requests, all of them or none. A refusal names the items:
+        `items.17.params.topic`.
+        """
+        return await self._call("POST", "/api/v1/scheduler/executions/bulk", BulkAnswer, body={"items": items})
 
     async def get_execution(self, execution_id: int) -> ExecutionDetail:
         """One execution with its attempts, its steps and signals, its parent and its children."""
@@ -1124,7 +1255,7 @@ class AsyncOperations(ABC):
         )
 
     async def decide_approval(
-        self, execution_id: int, approved: bool, *, comment: str | Unset = UNSET
+        self, execution_id: int, *, approved: bool, comment: str | Unset = UNSET
     ) -> ExecutionAnswer:
         """Once; the execution goes on, and its result says who decided, when and what."""
         return await self._call(
@@ -1167,6 +1298,16 @@ class AsyncOperations(ABC):
     async def withdraw_pool_entry(self, entry_id: int) -> PoolAnswer:
         """It will not go out, unless it is added again."""
         return await self._call("POST", f"/api/v1/scheduler/pool/{path_part(entry_id)}/withdraw", PoolAnswer)
+
+    async def get_flow(self) -> FlowAnswer:
+        """Rate limits, concurrency keys and circuit breakers with their present level, busiest first."""
+        return await self._call("GET", "/api/v1/scheduler/flow", FlowAnswer)
+
+    async def reset_circuit(self, task_type: str) -> FlowAnswer:
+        """Close the circuit of an executor: what waits for it may start at once, and its past is forgiven."""
+        return await self._call(
+            "POST", f"/api/v1/scheduler/flow/circuits/{path_part(task_type)}/reset", FlowAnswer
+        )
 
     async def list_findings(self) -> list[FindingAnswer]:
         """What a person should look at first, worst first: late fires, failing tasks, dead nodes …"""

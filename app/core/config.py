@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     """Attempts on worker threads at the same time."""
     scheduler_loop_concurrency: int = Field(default=100, ge=1, le=100_000)
     """Attempts of `lane = "loop"` executors at the same time."""
+    scheduler_priority_step_seconds: float = Field(default=60, ge=0, le=366 * 86_400)
+    """Waiting this long is worth one step of priority, so that nothing starves: after 1, 5, 10 minutes an
+    execution of priority 0 comes before a new one of priority 1, 5, 10. 0: priorities are strict."""
     scheduler_timeout_seconds: float | None = Field(default=None, gt=0)
     """Time limit of an attempt where neither task nor executor sets one."""
     scheduler_grace_seconds: float = Field(default=10, ge=0)

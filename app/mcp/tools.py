@@ -1,19 +1,21 @@
 """Which operations of the API an agent may call, and what it must know of each.
 
-A tool is one line here. Signing in, tokens, settings and streams are for people and programs.
+A tool is one line here. Signing in, tokens, settings and streams are for people and programs. So are decisions: an
+approval asks for a person's judgement of what programs and agents have made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from mcp.types import Tool, ToolAnnotations
 
-from app.api import alerts, doctor, executions, insight, status, tasks
+from app.api import alerts, approvals, doctor, executions, insight, pool, status, tasks, workflows
 from app.mcp.operation import Operation
 
 INSTRUCTIONS = """\
@@ -72,6 +74,7 @@ def offered_tools() -> Mapping[str, OfferedTool]:
         _tool(insight.list_findings, quotes=True),
         _tool(alerts.list_alerts, quotes=True),
         _tool(doctor.examine_schedules),
+        _tool(approvals.list_approvals, quotes=True),
         _tool(status.get_status),
         _tool(status.list_executors),
         _tool(status.list_nodes),
@@ -86,6 +89,9 @@ def offered_tools() -> Mapping[str, OfferedTool]:
         _tool(executions.list_executions, quotes=True),
         _tool(executions.get_execution, quotes=True),
         _tool(executions.get_logs, quotes=True),
+        _tool(workflows.get_workflow, quotes=True),
+        _tool(approvals.list_approvals, quotes=True),
+        _tool(pool.list_pool, quotes=True),
         _tool(tasks.run_task, quotes=True, reaches_out=True),
         _tool(executions.enqueue_execution, quotes=True, reaches_out=True),
         _tool(executions.cancel_execution, quotes=True, destroys=True),
@@ -108,16 +114,8 @@ def _tool(
 
 
 def _route_of(endpoint: Callable[..., Any]) -> APIRoute:
-    routers: tuple[APIRouter, ...] = (
-        tasks.router,
-        executions.router,
-        insight.router,
-        alerts.router,
-        doctor.router,
-        status.router,
-    )
-    for router in routers:
-        for route in router.routes:
-            if isinstance(route, APIRoute) and route.endpoint is endpoint:
-                return route
-    raise LookupError(f"{endpoint.__name__} serves no route of these routers")
+    router: APIRouter = import_module(endpoint.__module__).router
+    for route in router.routes:
+        if isinstance(route, APIRoute) and route.endpoint is endpoint:
+            return route
+    raise LookupError(f"{endpoint.__name__} serves no route of {endpoint.__module__}.router")

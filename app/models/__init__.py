@@ -5,6 +5,7 @@ from app.models.api_token import ApiToken
 from app.models.content import Account, Content, Publication
 from app.models.content_pool import PoolEntry
 from app.models.execution_step import ExecutionSignal, ExecutionStep
+from app.models.flow import CircuitState, RateBucket, RequestKey
 from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.signing_key import SigningKey
@@ -18,6 +19,7 @@ __all__ = [
     "AlertChannel",
     "AlertRule",
     "ApiToken",
+    "CircuitState",
     "Content",
     "ExecutionLog",
     "ExecutionSignal",
@@ -25,6 +27,8 @@ __all__ = [
     "Node",
     "PoolEntry",
     "Publication",
+    "RateBucket",
+    "RequestKey",
     "ScheduledTask",
     "SigningKey",
     "TaskAttempt",

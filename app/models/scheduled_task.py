@@ -65,6 +65,15 @@ class ScheduledTask(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
 
+    rate_limit: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """`RateLimit` as JSON: of this task alone, beside that of its executor."""
+    run_window: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """`RunWindow` as JSON: when it may fire."""
+    calendar: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """`Calendar` as JSON: the days on which it does not."""
+    closed_policy: Mapped[str] = mapped_column(String(10), server_default="skip", default="skip")
+    """What becomes of a fire outside of them: `skip` or `defer`."""
+
     __table_args__ = (
         CheckConstraint(
             "schedule_type IS NULL OR schedule_type IN ('cron', 'interval', 'at')", name="schedule_type"
@@ -74,6 +83,7 @@ class ScheduledTask(Base):
         CheckConstraint("overlap_policy IN ('skip', 'queue', 'allow', 'cancel_running')", name="overlap_policy"),
         CheckConstraint("dst_policy IN ('cron', 'skip')", name="dst_policy"),
         CheckConstraint("concurrency_limit IS NULL OR concurrency_limit >= 1", name="concurrency_limit"),
+        CheckConstraint("closed_policy IN ('skip', 'defer')", name="closed_policy"),
         Index(
             "ix_scheduled_tasks_due",
             "next_run_at",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 from sqlalchemy import (
     CheckConstraint,
@@ -88,6 +88,7 @@ def beside_id(state: ColumnElement[str]) -> ColumnElement[str]:
 
 
 _WAITING = f"state IN ({_sql_list(WAITING_STATES)})"
+_PUT_OFF = f"waits_for IS NOT NULL AND owner IS NULL AND {_WAITING}"
 _NOT_SUCCESS = "state <> 'success'"
 IS_FIRE = "scheduled_for IS NOT NULL"
 HAS_KEY = "idempotency_key IS NOT NULL"
@@ -160,6 +161,14 @@ class TaskExecution(Base):
     trace_context: Mapped[str | None] = mapped_column(String(55))
     """W3C `traceparent` of what asked for it: its attempts continue that trace, on whichever node."""
 
+    rate_limit: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """A `RateRule` of its own, from its task or its request; that of its executor is looked up when it is
+    claimed."""
+    waits_for: Mapped[str | None] = mapped_column(String(300))
+    """The bucket or circuit that has put it off (`reason` says which kind), until `run_at`; NULL: none."""
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it was due before a bucket or circuit put it off: how long it has waited counts from here."""
+
     __table_args__ = (
         CheckConstraint(f"state IN ({_sql_list(tuple(ExecutionState))})", name="state"),
         Index(
@@ -223,6 +232,19 @@ class TaskExecution(Base):
             "scheduled_for",
             sqlite_where=text("fire_count > 1"),
             postgresql_where=text("fire_count > 1"),
+        ),
+        Index(
+            "ix_task_executions_put_off",
+            "run_at",
+            sqlite_where=text(_PUT_OFF),
+            postgresql_where=text(_PUT_OFF),
+        ),
+        Index(
+            "ix_task_executions_waits_for",
+            "waits_for",
+            "run_at",
+            sqlite_where=text(_PUT_OFF),
+            postgresql_where=text(_PUT_OFF),
         ),
         Index(
             "ix_task_executions_finished",
@@ -290,9 +312,12 @@ class Execution(NamedTuple):
     child_key: str | None = None
     children_awaited: int | None = None
     trace_context: str | None = None
+    rate_limit: dict[str, Any] | None = None
+    waits_for: str | None = None
+    due_at: datetime | None = None
 
     @classmethod
-    def from_row(cls, row: Row[Any]) -> Execution:
+    def from_row(cls, row: Row[Any]) -> Self:
         """From a row of `select(TaskExecution.__table__)`."""
         return cls._make(row)._replace(state=EXECUTION_STATES[row.state])
 
@@ -305,6 +330,21 @@ class Execution(NamedTuple):
         """The trace it is part of, as tracing backends show it; None: nobody traced what asked for it."""
         parts = (self.trace_context or "").split("-")
         return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether `enqueue()` found it instead of recording it: an earlier request stands for this one."""
+        return False
+
+
+class RepeatedExecution(Execution):
+    """The answer to a request that an earlier one stands for (idempotency key, debounce, throttle, once)."""
+
+    __slots__ = ()
+
+    @property
+    def is_repeat(self) -> bool:
+        return True
 
 
 EXECUTION_FIELDS = Execution._fields

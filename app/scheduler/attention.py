@@ -10,13 +10,16 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.models.flow import CircuitState
 from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ACTIVE_STATES, ExecutionState, TaskExecution, is_not_success, state_in
+from app.scheduler.breaker import Phase
 
 executions = TaskExecution.__table__
 tasks = ScheduledTask.__table__
 nodes = Node.__table__
+circuits = CircuitState.__table__
 
 LATE = timedelta(seconds=10)
 """A fire that is due for longer than this and not recorded is late: no node fires."""
@@ -43,6 +46,7 @@ class Kind(StrEnum):
     UNKNOWN_EXECUTORS = "unknown_executors"
     NO_NODE = "no_node"
     LOOP_HELD = "loop_held"
+    CIRCUIT_OPEN = "circuit_open"
 
 
 class Severity(StrEnum):
@@ -85,6 +89,7 @@ class Attention:
                 *self._of_tasks(session, now, known_types),
                 *self._of_executions(session, now),
                 *self._of_nodes(session, now, node_timeout),
+                *self._of_circuits(session),
             ]
         order = list(Severity)
         return sorted(found, key=lambda finding: order.index(finding.severity))
@@ -135,6 +140,12 @@ class Attention:
         alive = select(nodes.c.id).where(nodes.c.stopped_at.is_(None), nodes.c.heartbeat_at >= now - timeout)
         if session.execute(alive.limit(1)).first() is None:
             yield Finding(Kind.NO_NODE, Severity.ERROR, 1, ())
+
+    def _of_circuits(self, session: Session) -> Iterator[Finding]:
+        opened = select(circuits.c.task_type, circuits.c.task_type.label("name")).where(
+            circuits.c.state != Phase.CLOSED.value
+        )
+        yield from _found(session, Kind.CIRCUIT_OPEN, Severity.ERROR, "executor", opened)
 
 
 def _found(

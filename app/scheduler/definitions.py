@@ -22,7 +22,9 @@ from app.core.errors import FieldError, InvalidRequest
 from app.core.jsonable import to_plain_json
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
+from app.scheduler.rates import RateLimit
 from app.scheduler.schedules import DstPolicy, Moment, Schedule, from_columns, to_columns
+from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow
 
 _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 _UNLIMITED_DAYS = 366 * 86_400
@@ -92,6 +94,14 @@ class TaskDefinition(BaseModel):
     """Executions with the same key share a limit, whatever task they are of."""
     concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
     """How many with that key may run at the same time; 1 where only the key is given."""
+    rate_limit: RateLimit | None = None
+    """Of this task alone, beside that of its executor."""
+    run_window: RunWindow | None = None
+    """Hours, in its zone, in which it may fire."""
+    calendar: Calendar | None = None
+    """Days on which it does not."""
+    closed_policy: ClosedPolicy = ClosedPolicy.SKIP
+    """What becomes of a fire outside of them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskDefinition:
@@ -100,6 +110,12 @@ class TaskDefinition(BaseModel):
         if self.concurrency_limit is not None and self.concurrency_key is None:
             raise ValueError("concurrency_limit needs a concurrency_key")
         return self
+
+    def hours(self) -> Hours | None:
+        """When it may fire; None: always."""
+        if self.run_window is None and self.calendar is None:
+            return None
+        return Hours(self.run_window, self.calendar, self.timezone)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> TaskDefinition:
@@ -139,6 +155,10 @@ class TaskDefinition(BaseModel):
         return {
             **values,
             "retry": self.retry.model_dump(mode="json") if self.retry else None,
+            "rate_limit": self.rate_limit.as_dict() if self.rate_limit else None,
+            "run_window": self.run_window.model_dump(mode="json") if self.run_window else None,
+            "calendar": self.calendar.model_dump(mode="json") if self.calendar else None,
+            "closed_policy": self.closed_policy.value,
             "schedule_type": schedule_type,
             "schedule_expression": expression,
         }

@@ -124,6 +124,7 @@ class DurableAttempt:
         self._reading = asyncio.Lock()
         self._known_children: dict[str, Execution] = {}
         self._knows_children = False
+        self._unstored: list[StepRow] = []
         self._reached: set[tuple[StepKind, str]] = set()
         self._positions = itertools.count()
         self._sleeps = itertools.count(1)
@@ -217,12 +218,19 @@ class DurableAttempt:
         if not hold(connection, self._start):
             roll_back(self._session)
             self._lose()
-        store_steps(connection, [(self._fence.execution_id, row)])
+        store_steps(connection, [(self._fence.execution_id, step) for step in (*self._unstored, row)])
         self._session.commit()
+        self._unstored.clear()
 
     async def _record(self, row: StepRow) -> None:
-        if not await self._parts.journal.commit(RecordStep(self._fence, row)):
+        if not await self._parts.journal.commit(RecordStep(self._fence, (*self.take_unstored(), row))):
             self._lose()
+
+    def take_unstored(self) -> tuple[StepRow, ...]:
+        """Sleeps that are over, to be stored with whatever is stored next: should that be lost, they are over all
+        the same."""
+        ended, self._unstored = tuple(self._unstored), []
+        return ended
 
     # ------------------------------------------------------------ sleeps and signals
 
@@ -234,7 +242,7 @@ class DurableAttempt:
                 return
             now = self._parts.clock.now()
             if row.due_at is None or row.due_at <= now:
-                await self._record(replace(row, attempt=self._fence.attempt, finished_at=now))
+                self._unstored.append(replace(row, attempt=self._fence.attempt, finished_at=now))
                 return
         await self._park(row)
 

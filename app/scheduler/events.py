@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from loguru import logger
 
 from app.models.task_execution import ExecutionState
+from app.scheduler.breaker import Phase
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,16 @@ class ExecutionChanged:
     """None: no attempt of this process moved it."""
 
 
+@dataclass(frozen=True, slots=True)
+class CircuitChanged:
+    """The circuit breaker of an executor has opened, half opened or closed."""
+
+    task_type: str
+    phase: Phase
+
+
 Subscriber = Callable[[ExecutionChanged], None]
+CircuitSubscriber = Callable[[CircuitChanged], None]
 
 
 class EventBus:
@@ -38,6 +51,7 @@ class EventBus:
 
     def __init__(self) -> None:
         self._subscribers: tuple[Subscriber, ...] = ()
+        self._circuit_subscribers: tuple[CircuitSubscriber, ...] = ()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with every event from now on; the returned function ends that."""
@@ -48,9 +62,26 @@ class EventBus:
 
         return unsubscribe
 
+    def subscribe_circuits(self, subscriber: CircuitSubscriber) -> Callable[[], None]:
+        """Call `subscriber` whenever this process has moved a circuit; the returned function ends that."""
+        self._circuit_subscribers = (*self._circuit_subscribers, subscriber)
+
+        def unsubscribe() -> None:
+            kept = tuple(item for item in self._circuit_subscribers if item is not subscriber)
+            self._circuit_subscribers = kept
+
+        return unsubscribe
+
     def publish(self, event: ExecutionChanged) -> None:
-        for subscriber in self._subscribers:
-            try:
-                subscriber(event)
-            except Exception as error:  # noqa: BLE001 - a subscriber's fault must not stop the writer
-                logger.opt(exception=error).error("event subscriber {!r} failed", subscriber)
+        _tell(self._subscribers, event)
+
+    def publish_circuit(self, event: CircuitChanged) -> None:
+        _tell(self._circuit_subscribers, event)
+
+
+def _tell(subscribers: tuple[Callable[[T], None], ...], event: T) -> None:
+    for subscriber in subscribers:
+        try:
+            subscriber(event)
+        except Exception as error:  # noqa: BLE001 - a subscriber's fault must not stop the writer
+            logger.opt(exception=error).error("event subscriber {!r} failed", subscriber)

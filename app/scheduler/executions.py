@@ -43,6 +43,7 @@ from app.models.task_execution import (
     WAITING_STATES,
     Execution,
     ExecutionState,
+    RepeatedExecution,
     TaskExecution,
     beside_id,
     is_not_success,
@@ -58,7 +59,7 @@ from app.scheduler.family import (
     wake_parents,
 )
 from app.scheduler.states import Move, moved, sources
-from app.scheduler.steps import Fence, Suspension, begin_waits, holders
+from app.scheduler.steps import Fence, StepRow, Suspension, begin_waits, holders, store_steps
 from app.services.scheduler_service import TaskStatus
 
 executions = cast("Table", TaskExecution.__table__)
@@ -83,6 +84,8 @@ _SERVER_SIDE = {
     "duration_seconds",
     "progress",
     "progress_message",
+    "waits_for",
+    "due_at",
 }
 _INSERT = BulkInsert(executions, [name for name in EXECUTION_FIELDS if name not in _SERVER_SIDE])
 _INSERT_ATTEMPTS = BulkInsert(attempts, [column.name for column in attempts.columns])
@@ -161,7 +164,7 @@ def insert_once(connection: Connection, values: dict[str, Any]) -> Recorded:
     inserted = connection.execute(once(connection.dialect.name, values)).scalar()
     if inserted is not None:
         return Recorded(execution_of(values | {"id": inserted}), is_new=True)
-    return Recorded(Execution.from_row(connection.execute(under_key(values)).one()), is_new=False)
+    return Recorded(RepeatedExecution.from_row(connection.execute(under_key(values)).one()), is_new=False)
 
 
 def is_buried(connection: Connection, node: str) -> bool:
@@ -255,6 +258,8 @@ class FinishAttempt:
     progress_message: str | None = None
     lines: tuple[LogLine, ...] = field(default=(), repr=False)
     parent_id: int | None = None
+    steps: tuple[StepRow, ...] = field(default=(), repr=False)
+    """Waits that ended and are not stored yet."""
     suspension: Suspension | None = None
     """What it waits for, where the state is `suspended`."""
     carry: Carry = field(default=lambda *_: None, repr=False)
@@ -446,6 +451,7 @@ def _after_finish(connection: Connection, writes: Sequence[FinishAttempt]) -> No
             for task_id, write in sorted(last.items())
         ],
     )
+    store_steps(connection, [(write.execution_id, step) for write in writes for step in write.steps])
     waiting = {write.execution_id: write for write in writes if write.suspension is not None}
     if waiting:
         now = max(write.finished_at for write in waiting.values())
@@ -691,6 +697,8 @@ def reopen(connection: Connection, execution_id: int, now: datetime) -> list[Exe
             rescues=0,
             progress=None,
             progress_message=None,
+            waits_for=None,
+            due_at=None,
         )
     )
     return [read_execution(reopened, connection) for reopened in ids]

@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import InvalidRequest, NotFound
 from app.models.scheduled_task import ScheduledTask
-from app.models.task_execution import Execution, ExecutionState, TaskExecution
+from app.models.task_execution import WAITING_STATES, Execution, ExecutionState, TaskExecution
 from app.scheduler.arming import trigger_of
 from app.scheduler.description import Language, Said
 from app.scheduler.steps import NEVER
 from app.scheduler.triggers import ScheduleTrigger
+from app.scheduler.windows import ClosedPolicy, hours_of
 
 executions = TaskExecution.__table__
 
@@ -31,9 +32,22 @@ _SKIP_REASONS = {
         "it was missed, and one catch-up run stands for it and the fires after it",
         "它被错过，由一次补跑代表它及其后的触发",
     ),
+    "calendar": Said(
+        "the task is closed then, by its run window or its calendar (closed policy skip)",
+        "按运行时段或日历，任务在那时不开放（关闭策略 skip）",
+    ),
     "paused": Said("the task was paused before anybody had fired it", "在触发之前任务已被暂停"),
     "rescheduled": Said(
         "the task's schedule was changed before anybody had fired it", "在触发之前任务的计划已被修改"
+    ),
+}
+_WAIT_REASONS = {
+    "rate_limited": Said("it waits for its rate limit", "它在等待限速放行"),
+    "circuit_open": Said(
+        "it waits because the circuit breaker of its executor is open", "它在等待，因为其执行器的熔断器已打开"
+    ),
+    "deferred": Said(
+        "it waits until its task is open again (closed policy defer)", "它在等待任务重新开放（关闭策略 defer）"
     ),
 }
 _STATES = {
@@ -110,7 +124,20 @@ def _outlook(task: ScheduledTask) -> Said:
             "刚刚存入；时钟会在一秒内安排第一次触发。",
         )
     next_fire = _local(task.next_run_at, task)
-    return Said(f"fires next at {next_fire}.", f"下一次在 {next_fire} 触发。")
+    closed = _closed_then(task, task.next_run_at)
+    return Said(f"fires next at {next_fire}{closed.en}.", f"下一次在 {next_fire} 触发{closed.zh}。")
+
+
+def _closed_then(task: ScheduledTask, fire: datetime) -> Said:
+    """What its window and calendar make of a fire to come."""
+    hours = hours_of(task.run_window, task.calendar, task.timezone)
+    if hours is None or hours.is_open(fire):
+        return Said("", "")
+    opens = hours.next_open(fire) if task.closed_policy == ClosedPolicy.DEFER else None
+    if opens is None:
+        return Said(", but is closed then, so that fire will be skipped", "，但那时不开放，该次触发将被跳过")
+    then = _local(opens, task)
+    return Said(f", but is closed then, so that fire will run at {then}", f"，但那时不开放，将推迟到 {then} 运行")
 
 
 def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | None:
@@ -154,6 +181,9 @@ def _account(entry: Execution, task: ScheduledTask) -> Said:
             )
         return Said(f"it was skipped: {why.en}. Execution {entry.id}.", f"它被跳过：{why.zh}。执行 {entry.id}。")
     state = _STATES[entry.state]
+    if entry.state in WAITING_STATES and entry.reason in _WAIT_REASONS:
+        until, state = _local(entry.run_at, task), _WAIT_REASONS[entry.reason]
+        state = Said(f"{state.en}, until {until}", f"{state.zh}，直到 {until}")
     english, chinese = f"{state.en}, as execution {entry.id}", f"{state.zh}，即执行 {entry.id}"
     if entry.started_at is not None:
         started = _local(entry.started_at, task)

@@ -14,7 +14,8 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Table, func, select, text, update
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -33,8 +34,10 @@ from app.scheduler.policies import (
     overlap_verdict,
     plan_fires,
 )
+from app.scheduler.rates import RateLimit, rule_of
 from app.scheduler.telemetry import UNTRACED, Origin
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
+from app.scheduler.windows import ClosedPolicy, hours_of
 from app.services.scheduler_service import describe_error
 
 tasks = cast("Table", ScheduledTask.__table__)
@@ -66,6 +69,10 @@ _FIRE_COLUMNS = (
     "concurrency_key",
     "concurrency_limit",
     "next_run_at",
+    "rate_limit",
+    "run_window",
+    "calendar",
+    "closed_policy",
 )
 
 
@@ -115,7 +122,7 @@ def fire_due(
             advances.append(_advance(task, next_fire, now))
     if rows and (trace_context := origin.trace_context()) is not None:
         rows = [row | {"trace_context": trace_context} for row in rows]
-    recorded = _insert_fires(connection, rows)
+    recorded = insert_fires(connection, rows)
     _ADVANCE.execute(connection, advances)
     _request_ends(connection, fired.cancel, now)
     fired.executions = [execution_of(row) for row in recorded]
@@ -191,26 +198,47 @@ def _rows_of(
     if plan.skipped is not None:
         skipped = plan.skipped
         rows.append(
-            _row(task, now, scheduled_for=skipped.last, trigger="schedule")
+            ledger_row(task, now, scheduled_for=skipped.last, trigger="schedule")
             | _skip(skipped.reason, now)
             | {"first_fire_at": skipped.first, "fire_count": skipped.count}
         )
     verdict = _overlap(task.overlap_policy, len(active))
-    if verdict.cancel and plan.run:
+    open_at = {fire: _open_at(task, fire, now) for fire in plan.run}
+    if verdict.cancel and any(open_at.values()):
         cancel += active
     for position, fire in enumerate(plan.run):
-        row = _row(task, now, scheduled_for=fire, trigger="catch_up" if plan.catch_up else "schedule")
+        row = ledger_row(task, now, scheduled_for=fire, trigger="catch_up" if plan.catch_up else "schedule")
+        opens = open_at[fire]
+        if opens is None:
+            rows.append(row | _skip("calendar", now))
+            continue
         # Several fires made up at once go one after the other; they do not overlap-skip each other. The first one
         # too waits its turn: a node would start it from memory beside the second, claimed by another.
         if verdict.run or (position and not active):
             row["exclusive"] = verdict.exclusive or (len(plan.run) > 1 and task.overlap_policy != "allow")
             if task.jitter_seconds:
                 row["run_at"] = max(now, fire + jitter_of(task.id, fire, task.jitter_seconds))
+            if opens > row["run_at"]:
+                row |= {"run_at": opens, "reason": "deferred"}
             row["owner"] = owner_of(row)
         else:
             row |= _skip("overlap", now)
         rows.append(row)
     return rows
+
+
+def _open_at(task: Any, fire: datetime, now: datetime) -> datetime | None:
+    """When a fire may run as far as its task's window and calendar are concerned; None: it is skipped.
+
+    A fire that could not be recorded in time is judged by the time at which it would run.
+    """
+    hours = hours_of(task.run_window, task.calendar, task.timezone)
+    if hours is None:
+        return fire
+    moment = fire if (now - fire).total_seconds() <= task.misfire_grace_seconds else now
+    if hours.is_open(moment):
+        return moment
+    return hours.next_open(moment) if task.closed_policy == ClosedPolicy.DEFER else None
 
 
 @lru_cache(maxsize=1024)
@@ -222,7 +250,8 @@ def _skip(reason: str, now: datetime) -> dict[str, Any]:
     return {"state": ExecutionState.SKIPPED.value, "reason": reason, "finished_at": now}
 
 
-def _row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: str) -> dict[str, Any]:
+def ledger_row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: str) -> dict[str, Any]:
+    """An execution of a task as a row, due now and nobody's."""
     return {
         "task_id": task.id,
         "task_name": task.name,
@@ -247,10 +276,22 @@ def _row(task: Any, now: datetime, *, scheduled_for: datetime | None, trigger: s
         "exclusive": False,
         "idempotency_key": None,
         "trace_context": None,
+        "rate_limit": _rate_rule(task, task.params),
     }
 
 
-def _insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rate_rule(task: Any, params: dict[str, Any]) -> dict[str, Any] | None:
+    """The task's own limit with the bucket that its params make, as the execution keeps it."""
+    if task.rate_limit is None:
+        return None
+    try:
+        limit = RateLimit(**task.rate_limit)
+    except (TypeError, ValidationError) as error:
+        raise InvalidRequest.of("rate_limit", f"cannot be read: {error}") from None
+    return rule_of(limit, f"task:{task.id}", params).as_dict()
+
+
+def insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Insert ledger rows; a fire that is in the ledger already (its task was set back by hand) is left out."""
     try:
         with connection.begin_nested():
@@ -331,8 +372,8 @@ def skip_due(connection: Connection, task_id: int, *, now: datetime, reason: str
     if trigger is None:
         return
     due = fires_between(trigger, task.next_run_at, now, limit=1)
-    row = _row(task, now, scheduled_for=due.latest, trigger="schedule") | _skip(reason, now)
-    _insert_fires(connection, [row | {"first_fire_at": task.next_run_at, "fire_count": due.count}])
+    row = ledger_row(task, now, scheduled_for=due.latest, trigger="schedule") | _skip(reason, now)
+    insert_fires(connection, [row | {"first_fire_at": task.next_run_at, "fire_count": due.count}])
 
 
 def next_fire_at(connection: Connection) -> datetime | None:
@@ -341,6 +382,12 @@ def next_fire_at(connection: Connection) -> datetime | None:
         select(func.min(tasks.c.next_run_at)).where(tasks.c.is_active, tasks.c.next_run_at.is_not(None))
     ).scalar()
     return earliest
+
+
+def read_task(connection: Connection, task_id: int, *, lock: bool) -> Row[Any] | None:
+    """What firing needs to know of a task; `lock` keeps it so until the transaction ends."""
+    query = select(*(tasks.c[name] for name in _FIRE_COLUMNS)).where(tasks.c.id == task_id)
+    return connection.execute(query.with_for_update() if lock else query).first()
 
 
 def fire_now(
@@ -359,19 +406,17 @@ def fire_now(
     Raises:
         NotFound: no such task.
     """
-    task = connection.execute(
-        select(*(tasks.c[name] for name in _FIRE_COLUMNS)).where(tasks.c.id == task_id).with_for_update()
-    ).first()
+    task = read_task(connection, task_id, lock=True)
     if task is None:
         raise NotFound("task", task_id)
     active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
     verdict = _overlap(task.overlap_policy, len(active.get(task_id, [])))
-    row = _row(task, now, scheduled_for=None, trigger=trigger) | {
+    row = ledger_row(task, now, scheduled_for=None, trigger=trigger) | {
         "triggered_by": triggered_by,
         "trace_context": origin.trace_context(),
     }
     if params is not None:
-        row["params"] = params
+        row |= {"params": params, "rate_limit": _rate_rule(task, params)}
     fired = Fired(tasks=1)
     if verdict.run:
         row["exclusive"] = verdict.exclusive

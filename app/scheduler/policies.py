@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -28,6 +28,20 @@ class OverlapPolicy(StrEnum):
     QUEUE = "queue"
     ALLOW = "allow"
     CANCEL_RUNNING = "cancel_running"
+
+
+def turns(priority_step_seconds: float) -> Callable[[int, datetime], tuple[float, float]]:
+    """The order in which due executions start, as a key of priority and the moment since which one is due.
+
+    The effective priority is `priority + waited / priority_step_seconds`: with a step of 60 seconds, one of
+    priority 0 that has waited for 1, 5, 10 minutes is as urgent as a new one of priority 1, 5, 10, and comes
+    before it. So whatever keeps coming with priority p, one of priority q starts at the latest among those that
+    came `(p - q) * priority_step_seconds` later. Whose turn it is does not depend on when it is asked: the key is
+    the moment at which a due one would have had to come at priority 0. A step of 0: priorities are strict.
+    """
+    if priority_step_seconds <= 0:
+        return lambda priority, due: (float(-priority), due.timestamp())
+    return lambda priority, due: (due.timestamp() - priority * priority_step_seconds, float(-priority))
 
 
 class RetryPolicy(BaseModel):

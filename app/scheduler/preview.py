@@ -39,11 +39,14 @@ from app.scheduler.triggers import (
     transition_between,
     wall_times,
 )
+from app.scheduler.windows import ClosedPolicy, Hours
 
 MAX_COUNT = 1_000
 """Fires of one preview, at most."""
 DST_HORIZON = timedelta(days=2 * 366)
 """How far ahead changes of clocks are looked for."""
+MAX_LOOKED_AT = 5_000
+"""Fires looked at to find some at which the task is open."""
 RHYTHM_SAMPLE = 50
 """Fires looked at to find the shortest time between two of them."""
 
@@ -95,13 +98,16 @@ def preview(
     anchor: datetime | None = None,
     expected_duration_seconds: float | None = None,
     jitter_seconds: float = 0,
+    hours: Hours | None = None,
+    closed_policy: ClosedPolicy = ClosedPolicy.SKIP,
     language: Language = "en",
 ) -> Preview:
     """The first `count` fires strictly after `after`, with a description and warnings.
 
     Datetimes without an offset are wall time in `zone`. `anchor` is where an interval counts from: the task's
     creation; None: `after`, as if the task were created then. `expected_duration_seconds` is how long a run
-    takes, for the warning that it fires more often than it can finish.
+    takes, for the warning that it fires more often than it can finish. Fires at which the task is closed by
+    `hours` are left out, or moved to when they would run, as `closed_policy` says.
 
     Raises:
         InvalidRequest: naming `timezone`, `after`, `count`, `start_at`, `end_at` or the schedule's field.
@@ -112,7 +118,9 @@ def preview(
     make = partial(
         make_trigger, schedule, zone=zone, dst_policy=dst_policy, anchor=anchor or now, start_at=start_at
     )
-    sample = list(islice(_fires_after(make(end_at=end_at), now), max(count, RHYTHM_SAMPLE)))
+    fires = _fires_after(make(end_at=end_at), now)
+    opened = _Opened(fires, hours, closed_policy)
+    sample = list(islice(opened, max(count, RHYTHM_SAMPLE)))
     window = _Window(
         zone_of(zone),
         max(now, to_utc(start_at, zone, field="start_at")) if start_at else now,
@@ -124,7 +132,8 @@ def preview(
         warnings=[
             said.in_(language)
             for said in (
-                *([] if sample else [_never_fires(schedule, window, beyond=make().next_after(now))]),
+                *([] if opened.seen else [_never_fires(schedule, window, beyond=make().next_after(now))]),
+                *_closed_warnings(opened, window, has_fires=bool(sample)),
                 *_rhythm_warnings(sample, expected_duration_seconds, jitter_seconds),
                 *_schedule_warnings(schedule, zone, dst_policy, window, fires=bool(sample)),
             )
@@ -137,6 +146,32 @@ def _fires_after(trigger: ScheduleTrigger, after: datetime) -> Iterator[datetime
     while fire is not None:
         yield fire
         fire = trigger.next_after(fire)
+
+
+@dataclass(slots=True)
+class _Opened:
+    """Fires as the task's hours let them through: those at closed moments are left out, or moved."""
+
+    fires: Iterator[datetime]
+    hours: Hours | None
+    policy: ClosedPolicy
+    seen: int = 0
+    closed: int = 0
+    last: datetime | None = None
+
+    def __iter__(self) -> Iterator[datetime]:
+        for fire in self.fires:
+            self.seen += 1
+            self.last = fire
+            if self.hours is None or self.hours.is_open(fire):
+                yield fire
+                continue
+            self.closed += 1
+            opens = self.hours.next_open(fire) if self.policy is ClosedPolicy.DEFER else None
+            if opens is not None:
+                yield opens
+            if self.seen >= MAX_LOOKED_AT:
+                return
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +216,26 @@ def _never_fires(schedule: Schedule, window: _Window, *, beyond: datetime | None
                 "never fires: the calendar of schedules ends before the next fire",
                 "永远不会触发：下一次触发超出了日历的范围",
             )
+
+
+def _closed_warnings(opened: _Opened, window: _Window, *, has_fires: bool) -> Iterator[Said]:
+    if not opened.closed or opened.last is None:
+        return
+    until = window.says(opened.last)
+    if not has_fires:
+        yield Said(
+            f"never fires within its run window and calendar: all {opened.seen} fires until {until} are at closed"
+            f" times; change the schedule, the window or the calendar",
+            f"在其运行时段和日历内永远不会触发：直到 {until} 的 {opened.seen} 次触发都在关闭时间；"
+            f"请修改计划、时段或日历",
+        )
+        return
+    moved = opened.policy is ClosedPolicy.DEFER
+    fate = Said("move to the next open moment", "推迟到下一个开放时刻") if moved else Said("are skipped", "被跳过")
+    yield Said(
+        f"{opened.closed} of the next {opened.seen} fires (until {until}) are at closed times and {fate.en}",
+        f"接下来的 {opened.seen} 次触发（直到 {until}）中有 {opened.closed} 次在关闭时间，{fate.zh}",
+    )
 
 
 def _rhythm_warnings(

@@ -20,10 +20,13 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import InvalidRequest
 from app.core.jsonable import to_plain_json
-from app.models.task_execution import Execution, ExecutionState
+from app.models.task_execution import Execution, ExecutionState, RepeatedExecution
 from app.scheduler.definitions import ShortText, field_errors
 from app.scheduler.executions import Carry, Recorded, execution_of, once, under_key
 from app.scheduler.policies import RetryPolicy
+from app.scheduler.rates import RateLimit, rule_of
+from app.scheduler.repeats import Debounce, Repeats
+from app.scheduler.request_keys import record_under
 from app.scheduler.schedules import Moment
 
 T = TypeVar("T")
@@ -47,6 +50,10 @@ class ExecutionRequest(BaseModel):
     timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, allow_inf_nan=False, strict=True)
     concurrency_key: ShortText | None = None
     concurrency_limit: int | None = Field(default=None, ge=1, le=10_000, strict=True)
+    rate_limit: RateLimit | None = None
+    rate_limit_key: ShortText | None = None
+    """The bucket, shared by all that name it; None: one for each executor type."""
+    repeats: Repeats | None = None
     trigger: Annotated[str, StringConstraints(min_length=1, max_length=20)] = "code"
     triggered_by: Annotated[str, StringConstraints(max_length=200)] | None = None
 
@@ -54,7 +61,19 @@ class ExecutionRequest(BaseModel):
     def _consistent(self) -> ExecutionRequest:
         if self.concurrency_limit is not None and self.concurrency_key is None:
             raise ValueError("concurrency_limit needs a concurrency_key")
+        if self.repeats is not None and self.idempotency_key is not None:
+            raise ValueError("idempotency_key and repeats both say what a repeated request does; give one of them")
+        if isinstance(self.repeats, Debounce) and self.run_at is not None:
+            raise ValueError("run_at is what a Debounce decides; give one of them")
+        if self.rate_limit_key is not None and self.rate_limit is None:
+            raise ValueError("rate_limit_key needs a rate_limit")
         return self
+
+    def rate_rule(self) -> dict[str, Any] | None:
+        """Its own limit with the bucket it draws on, as the execution keeps it."""
+        if self.rate_limit is None:
+            return None
+        return rule_of(self.rate_limit, f"request:{self.rate_limit_key or self.task_type}", self.params).as_dict()
 
 
 def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
@@ -96,6 +115,7 @@ def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
         "exclusive": False,
         "idempotency_key": wanted.idempotency_key,
         "trace_context": None,
+        "rate_limit": wanted.rate_rule(),
     }
 
 
@@ -113,13 +133,34 @@ async def insert_into(
     if inserted is not None:
         recorded = Recorded(execution_of(values | {"id": inserted.id}), is_new=True)
     else:
-        recorded = Recorded(Execution.from_row(await _first(db, under_key(values))), is_new=False)
+        recorded = Recorded(RepeatedExecution.from_row(await _first(db, under_key(values))), is_new=False)
     if recorded.is_new:
         if isinstance(db, AsyncSession):
             await db.run_sync(lambda sync: carry(sync.connection(), [recorded.execution]))
         else:
             carry(db.connection(), [recorded.execution])
         _wake_after_commit(session, values["run_at"], wake)
+    return recorded.execution
+
+
+async def insert_under(
+    db: Session | AsyncSession,
+    values: dict[str, Any],
+    policy: Repeats,
+    now: datetime,
+    carry: Carry,
+    wake: Callable[[datetime], None],
+) -> Execution:
+    """The same under a key of `policy`; who asks under that key meanwhile waits for the end of this
+    transaction."""
+    session = db.sync_session if isinstance(db, AsyncSession) else db
+
+    def record(session: Session) -> Recorded:
+        return record_under(session.connection(), values, policy, now, carry)
+
+    recorded = await db.run_sync(record) if isinstance(db, AsyncSession) else record(db)
+    if recorded.is_new:
+        _wake_after_commit(session, recorded.execution.run_at, wake)
     return recorded.execution
 
 

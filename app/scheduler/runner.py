@@ -18,10 +18,13 @@ from app.core.clock import Clock
 from app.core.errors import ReplayMismatch, SchedulerUnavailable
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState
 from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
+from app.scheduler.breaker import Phase
+from app.scheduler.circuits import ReportOutcome
 from app.scheduler.context import CurrentExecution, enter_execution
 from app.scheduler.durable import DurableAttempt, DurableParts, Spawn
-from app.scheduler.events import AttemptEnded, EventBus, ExecutionChanged
+from app.scheduler.events import AttemptEnded, CircuitChanged, EventBus, ExecutionChanged
 from app.scheduler.executions import Carry, FinishAttempt, SpeakUp, StartAttempt, finish_attempt
+from app.scheduler.gate import PROBE
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
 from app.scheduler.policies import RetryPolicy, retry_delay
@@ -312,6 +315,8 @@ class Runner:
             started + limit if limit is not None else None,
             span=self.tracer.attempt(execution, attempt.number, attempt.owner),
         )
+        if execution.reason == PROBE:
+            self.announce_circuit(execution.task_type, Phase.HALF_OPEN)
         if not attempt.recorded:
             start = StartAttempt(execution.id, attempt.number, attempt.owner, started_at)
             self.journal.submit(
@@ -504,6 +509,7 @@ class Runner:
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),
+            steps=running.durable.take_unstored() if running.durable is not None else (),
             parent_id=execution.parent_id,
             carry=self.carry,
         )
@@ -513,6 +519,8 @@ class Runner:
         durable, execution, now = running.durable, running.attempt.execution, self.clock.now()
         assert durable is not None and durable.suspension is not None  # noqa: S101, PT018 - or it had not ended so
         suspension = durable.suspension
+        state = moved(ExecutionState.RUNNING, Move.SUSPEND)
+        running.span.decided(state, SUSPENDED, None, None)
         return FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
@@ -522,7 +530,7 @@ class Runner:
             finished_at=now,
             duration_seconds=self.clock.monotonic() - running.started,
             status=TaskStatus.SUCCESS,
-            state=moved(ExecutionState.RUNNING, Move.SUSPEND),
+            state=state,
             reason=SUSPENDED,
             message=suspension.sentence,
             error=None,
@@ -532,6 +540,7 @@ class Runner:
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),
+            steps=running.durable.take_unstored() if running.durable is not None else (),
             parent_id=execution.parent_id,
             suspension=suspension,
             carry=self.carry,
@@ -550,6 +559,38 @@ class Runner:
         is_tried_again = finish.state in (ExecutionState.PENDING, ExecutionState.RETRYING)
         self.on_settled(finish.execution_id, finish.run_at if is_tried_again else None)
         self.events.publish(ExecutionChanged(finish.execution_id, finish.state, _ended(finish, execution)))
+        self._report(finish, execution.task_type)
+
+    def _report(self, finish: FinishAttempt, task_type: str) -> None:
+        """Tell the circuit of the executor, if it has one, how the attempt went."""
+        executor = self.service.get_executor(task_type)
+        says_something = finish.state in (ExecutionState.SUCCESS, ExecutionState.FAILED, ExecutionState.RETRYING)
+        if executor is None or executor.circuit_breaker is None or not says_something:
+            return
+        report = ReportOutcome(
+            task_type,
+            executor.circuit_breaker,
+            finish.state is ExecutionState.SUCCESS,
+            finish.started_at,
+            finish.finished_at,
+        )
+        self.journal.submit(report, partial(self._circuit_moved, task_type))
+
+    def _circuit_moved(self, task_type: str, phase: Phase | None, error: BaseException | None) -> None:
+        if error is not None:
+            logger.error("执行器 {} 的熔断器未能更新: {}", task_type, error)
+        elif phase is not None:
+            self.announce_circuit(task_type, phase)
+
+    def announce_circuit(self, task_type: str, phase: Phase) -> None:
+        """Say that a circuit has moved, and look at who waited for it."""
+        if phase is Phase.OPEN:
+            logger.warning("执行器 {} 失败过多，熔断器已打开，其执行将等待", task_type)
+        else:
+            logger.info("执行器 {} 的熔断器状态: {}", task_type, phase.value)
+        self.events.publish_circuit(CircuitChanged(task_type, phase))
+        if phase is Phase.CLOSED:
+            self.on_waiting(self.clock.now())
 
     def _timeout_of(self, execution: Execution) -> float | None:
         if execution.timeout_seconds is not None:
@@ -598,6 +639,7 @@ def _unstorable(finish: FinishAttempt, error: BaseException) -> FinishAttempt:
         message="执行结果无法保存",
         error=describe_error(error),
         result=None,
+        steps=(),
         suspension=None,
         traceback=None,
         lines=(),

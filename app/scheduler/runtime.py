@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
-from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable
+from app.core.errors import Conflict, InvalidRequest, NotFound, SchedulerError, SchedulerUnavailable
 from app.core.redaction import refuse_masks, restore
 from app.db.database import SessionLocal, journal_engine
 from app.db.database import make_engine as make_database
@@ -34,7 +34,12 @@ from app.scheduler.alerting.store import AlertStore
 from app.scheduler.alerting.verdicts import Notice
 from app.scheduler.attention import RECENT, Attention, Example, Finding, Severity
 from app.scheduler.attention import Kind as FindingKind
+from app.scheduler.backfills import preview_backfill, record_backfill
+from app.scheduler.breaker import Phase
+from app.scheduler.buckets import forget_idle
+from app.scheduler.bulk_requests import bulk_values, record_many
 from app.scheduler.children import RecordChild
+from app.scheduler.circuits import read_circuits, reset_circuit
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.definitions import TaskDefinition
@@ -43,11 +48,13 @@ from app.scheduler.doctor.schedules import Report, ScheduleDoctor
 from app.scheduler.engines.choice import courier_of, make_engine, prepare
 from app.scheduler.engines.pool import NodeParts
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
-from app.scheduler.events import EventBus, ExecutionChanged
+from app.scheduler.events import CircuitChanged, EventBus, ExecutionChanged
 from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
 from app.scheduler.explain import explain
 from app.scheduler.family import CalledOff
 from app.scheduler.firing import Fired, arm_tasks, fire_due, fire_now, next_fire_at
+from app.scheduler.flow_status import CircuitStatus, FlowStatus, circuit_status, flow_status
+from app.scheduler.gate import flow_rules
 from app.scheduler.history import History
 from app.scheduler.interpreter import InterpreterTuning
 from app.scheduler.journal import Journal
@@ -55,7 +62,16 @@ from app.scheduler.lock_order import lock_rows
 from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.outcome import outcome_of
-from app.scheduler.requests import checked_signal, execution_values, insert_into, within
+from app.scheduler.pace import Backfill, Pace
+from app.scheduler.repeats import Debounce, Once, Repeats, Throttle
+from app.scheduler.request_keys import forget_expired, record_under
+from app.scheduler.requests import (
+    checked_signal,
+    execution_values,
+    insert_into,
+    insert_under,
+    within,
+)
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.runner import Runner
 from app.scheduler.statistics import Statistics
@@ -133,6 +149,7 @@ class _Live:
                 concurrency=settings.scheduler_concurrency,
                 loop_concurrency=settings.scheduler_loop_concurrency,
                 max_rescues=settings.scheduler_max_rescues,
+                priority_step_seconds=settings.scheduler_priority_step_seconds,
             ),
             role=runtime.role,
             claims=runtime.claimable_here,
@@ -477,6 +494,8 @@ class Runtime:
             live.engine.end(fired.cancel)
 
     async def _prune(self) -> None:
+        await self.journal.step(lambda connection: forget_idle(connection, self.clock.now()))
+        await self.journal.step(lambda connection: forget_expired(connection, self.clock.now()))
         pruned = BATCH
         while pruned == BATCH and self.is_running:
             pruned = await self.journal.step(
@@ -530,15 +549,23 @@ class Runtime:
     async def enqueue(
         self, task_type: str, params: dict[str, Any], *, db: Session | AsyncSession | None, **request: Any
     ) -> Execution:
+        repeats: Repeats | None = request.get("repeats")
+        if repeats is not None and not isinstance(repeats, Debounce | Throttle | Once):
+            raise InvalidRequest.of("repeats", f"repeats is a Debounce, Throttle or Once, not {repeats!r}")
         values = self._checked_values(task_type, params, request)
         with self.tracer.enqueue(task_type) as origin:
             values["trace_context"] = origin.trace_context()
-            execution = await self._record(values, db)
+            execution = await self._record(values, db, repeats)
             origin.recorded([execution])
             return execution
 
-    async def _record(self, values: dict[str, Any], db: Session | AsyncSession | None) -> Execution:
+    async def _record(
+        self, values: dict[str, Any], db: Session | AsyncSession | None, repeats: Repeats | None = None
+    ) -> Execution:
+        now = values["created_at"]
         live = self._live if self.is_running else None
+        if db is not None and repeats is not None:
+            return await insert_under(db, values, repeats, now, self._courier.carry, self._wake_engine)
         if db is not None:
             return await insert_into(db, values, self._courier.carry, self._wake_engine)
         if live is not None:
@@ -549,7 +576,100 @@ class Runtime:
                 self.ask_for([recorded.execution.id])
                 live.engine.offer([recorded.execution])
 
+        if repeats is not None:
+            record = partial(record_under, values=values, policy=repeats, now=now, carry=self._courier.carry)
+            return (await self.journal.step(record, stored)).execution
         return (await self.journal.commit(RecordExecution(values, self._courier.carry), stored)).execution
+
+    async def enqueue_many(
+        self, items: Sequence[Mapping[str, Any]], *, trigger: str, triggered_by: str | None
+    ) -> list[Execution]:
+        now = self.clock.now()
+        rows = await asyncio.to_thread(
+            bulk_values, self.service, items, now, trigger=trigger, triggered_by=triggered_by
+        )
+        live = self._live if self.is_running else None
+        if live is not None:
+            for row in rows:
+                row["owner"] = live.engine.owner_of(row)
+
+        def stored(recorded: list[Recorded]) -> None:
+            if live is not None:
+                fresh = [one.execution for one in recorded if one.is_new]
+                self.ask_for([execution.id for execution in fresh])
+                live.engine.offer(fresh)
+
+        with self.tracer.enqueue("bulk") as origin:
+            for row in rows:
+                row["trace_context"] = origin.trace_context()
+            record = partial(record_many, rows=rows, carry=self._courier.carry)
+            executions = [one.execution for one in await self.journal.step(record, stored)]
+            origin.recorded(executions)
+            return executions
+
+    async def backfill(
+        self, task_id: int, start: datetime, end: datetime, *, pace: Pace, triggered_by: str | None
+    ) -> Backfill:
+        live = self._live if self.is_running else None
+
+        def record(connection: Connection) -> tuple[Backfill, list[Execution]]:
+            made, recorded = record_backfill(
+                connection,
+                task_id,
+                start,
+                end,
+                now=self.clock.now(),
+                pace=pace,
+                triggered_by=triggered_by,
+                owner_of=live.engine.owner_of if live is not None else lambda _: None,
+            )
+            self._courier.carry(connection, recorded)
+            return made, recorded
+
+        def stored(outcome: tuple[Backfill, list[Execution]]) -> None:
+            self.ask_for(outcome[0].execution_ids)
+            if live is not None:
+                live.engine.offer(outcome[1])
+
+        return (await self.journal.step(record, stored))[0]
+
+    def preview_backfill(self, task_id: int, start: datetime, end: datetime) -> Backfill:
+        """What `backfill()` would record.
+
+        Raises:
+            NotFound, InvalidRequest: as `backfill()`.
+        """
+        with self.sessions() as session:
+            return preview_backfill(session.connection(), task_id, start, end, self.clock.now())
+
+    async def reset_circuit(self, task_type: str) -> None:
+        """Close the circuit of an executor by hand: what waits for it may start, its past is forgiven.
+
+        Raises:
+            NotFound: no executor of that type has a circuit.
+        """
+        known = self.service.get_executor(task_type)
+
+        def reset(connection: Connection) -> Phase:
+            if (known is None or known.circuit_breaker is None) and task_type not in read_circuits(connection):
+                raise NotFound("circuit", task_type)
+            return reset_circuit(connection, task_type, self.clock.now())
+
+        before = await self.journal.step(reset)
+        if before is not Phase.CLOSED:
+            logger.info("执行器 {} 的熔断器已手动复位", task_type)
+            self.events.publish_circuit(CircuitChanged(task_type, Phase.CLOSED))
+        self._wake_engine(self.clock.now())
+
+    def circuits(self) -> list[CircuitStatus]:
+        """The circuits of executors."""
+        with self.sessions() as session:
+            return circuit_status(session.connection(), flow_rules(self.service))
+
+    def flow(self) -> FlowStatus:
+        """Rate limits, concurrency keys and circuits, with their present level."""
+        with self.sessions() as session:
+            return flow_status(session.connection(), flow_rules(self.service), self.clock.now())
 
     def _checked_values(
         self, task_type: str, params: dict[str, Any], request: Mapping[str, Any]
@@ -604,6 +724,8 @@ class Runtime:
         values = self._checked_values(task_type, params, {"trigger": "parent", **options})
         if values["idempotency_key"] is not None:
             raise InvalidRequest.of("idempotency_key", "a child is known by its key; give it no idempotency_key")
+        if options.get("repeats") is not None:
+            raise InvalidRequest.of("repeats", "a child is known by its key; give it no repeats")
         values |= {"parent_id": parent.execution_id, "child_key": key}
         live = self._live if self.is_running else None
         if live is not None:

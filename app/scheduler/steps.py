@@ -141,19 +141,18 @@ def stored_signals(connection: Connection, execution_id: int, *, limit: int | No
 
 @dataclass(frozen=True, slots=True)
 class RecordStep:
-    """A step, or a wait, that has ended. Outcome: False where the fence refused it."""
+    """A step that has ended, and waits that ended before. Outcome: False where the fence refused them."""
 
     rank: ClassVar[int | None] = 3
     must_land: ClassVar[bool] = True
     fence: Fence
-    step: StepRow
+    steps: tuple[StepRow, ...]
 
     @classmethod
     def apply_all(cls, connection: Connection, writes: Sequence[RecordStep]) -> Sequence[bool]:
         held = holders(connection, [write.fence for write in writes])
-        store_steps(
-            connection, [(write.fence.execution_id, write.step) for write in writes if write.fence in held]
-        )
+        accepted = [write for write in writes if write.fence in held]
+        store_steps(connection, [(write.fence.execution_id, step) for write in accepted for step in write.steps])
         return [write.fence in held for write in writes]
 
 

@@ -14,9 +14,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.errors import InvalidRequest
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.arming import trigger_of
+from app.scheduler.windows import ClosedPolicy, hours_of
 
 COUNTED = 200
 """Fires of one task that are counted one by one; a denser task's are taken to go on at the same rate."""
+
+
+LOOKED_AT = 1_000
+"""Fires in a row at which a task is closed, after which no further are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +80,19 @@ def _fires(task: ScheduledTask) -> Iterator[Fire]:
 
 def _moments(task: ScheduledTask) -> Iterator[datetime]:
     try:
-        trigger = trigger_of(task)
+        trigger, hours = trigger_of(task), hours_of(task.run_window, task.calendar, task.timezone)
     except InvalidRequest:
         return  # plain SQL has written a schedule that cannot be read; the clock says so in `schedule_error`
     at = task.next_run_at
-    while at is not None and trigger is not None:
-        yield at
+    looked_at = 0
+    while at is not None and trigger is not None and looked_at < LOOKED_AT:
+        looked_at += 1
+        runs_at = at if hours is None or hours.is_open(at) else None
+        if runs_at is None and hours is not None and task.closed_policy == ClosedPolicy.DEFER:
+            runs_at = hours.next_open(at)
+        if runs_at is not None:
+            yield runs_at
+            looked_at = 0
         at = trigger.next_after(at)
 
 

@@ -11,6 +11,7 @@ import asyncio
 import threading
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -29,6 +30,10 @@ from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, Inv
 from app.core.jsonable import safe_text, to_plain_json
 from app.core.redaction import declare_secrets, redact
 from app.models.task_execution import Execution
+from app.scheduler.breaker import CircuitBreaker
+from app.scheduler.pace import Backfill, Pace
+from app.scheduler.rates import RateLimit
+from app.scheduler.repeats import Repeats
 
 Lane = Literal["thread", "loop"]
 
@@ -115,14 +120,17 @@ class TaskExecutor(ABC):
 
     Optional class attributes: `params_model` (params are validated against it, and its JSON Schema is
     published), `lane` ("thread": each attempt on a worker thread with an event loop of its own, so that
-    blocking calls harm nobody; "loop": on the application's loop, for executors that only await), and defaults
-    for `timeout_seconds` and `max_attempts` where a task sets none.
+    blocking calls harm nobody; "loop": on the application's loop, for executors that only await), defaults
+    for `timeout_seconds` and `max_attempts` where a task sets none, `rate_limit` (how many attempts may start, on
+    all nodes together) and `circuit_breaker` (when to stop starting them for a while).
     """
 
     params_model: ClassVar[type[BaseModel] | None] = None
     lane: ClassVar[Lane] = "thread"
     timeout_seconds: ClassVar[float | None] = None
     max_attempts: ClassVar[int] = 1
+    rate_limit: ClassVar[RateLimit | None] = None
+    circuit_breaker: ClassVar[CircuitBreaker | None] = None
 
     @property
     @abstractmethod
@@ -184,9 +192,24 @@ class SchedulerRuntime(Protocol):
         timeout_seconds: float | None,
         concurrency_key: str | None,
         concurrency_limit: int | None,
+        rate_limit: RateLimit | None,
+        rate_limit_key: str | None,
+        repeats: Repeats | None,
         trigger: str,
         triggered_by: str | None,
     ) -> Execution: ...
+    async def enqueue_many(
+        self, items: Sequence[Mapping[str, Any]], *, trigger: str, triggered_by: str | None
+    ) -> list[Execution]: ...
+    async def backfill(
+        self,
+        task_id: int,
+        start: datetime,
+        end: datetime,
+        *,
+        pace: Pace,
+        triggered_by: str | None,
+    ) -> Backfill: ...
     async def run_now(
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
     ) -> Execution: ...
@@ -234,6 +257,10 @@ class SchedulerService:
             )
         if executor.lane not in get_args(Lane):
             raise InvalidRequest.of("lane", f"lane must be 'thread' or 'loop', not {executor.lane!r}")
+        for name, kind in (("rate_limit", RateLimit), ("circuit_breaker", CircuitBreaker)):
+            value: object = getattr(executor, name)
+            if value is not None and not isinstance(value, kind):
+                raise InvalidRequest.of(name, f"{name} must be a {kind.__name__} or None, not {value!r}")
         if task_type in self._executors:
             logger.warning("执行器 {} 已注册，将被 {} 替换", task_type, type(executor).__name__)
         if executor.params_model is not None:
@@ -372,6 +399,9 @@ class SchedulerService:
         timeout_seconds: float | None = None,
         concurrency_key: str | None = None,
         concurrency_limit: int | None = None,
+        rate_limit: RateLimit | None = None,
+        rate_limit_key: str | None = None,
+        repeats: Repeats | None = None,
         trigger: str = "code",
         triggered_by: str | None = None,
     ) -> Execution:
@@ -380,6 +410,9 @@ class SchedulerService:
         With `db` the row is part of the caller's transaction: nothing happens unless that commits.
         `idempotency_key`: a repeated request returns the first execution. A higher `priority` goes first.
         At most `concurrency_limit` (1 if only the key is given) executions of one `concurrency_key` run at once.
+        `rate_limit` holds beside that of the executor, for all that name the same `rate_limit_key` (None: of this
+        type). `repeats` says what a repeated request does: `Debounce`, `Throttle`, `Once`; the answer `is_repeat`
+        where an earlier request stands for this one.
 
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
@@ -397,9 +430,45 @@ class SchedulerService:
             timeout_seconds=timeout_seconds,
             concurrency_key=concurrency_key,
             concurrency_limit=concurrency_limit,
+            rate_limit=rate_limit,
+            rate_limit_key=rate_limit_key,
+            repeats=repeats,
             trigger=trigger,
             triggered_by=triggered_by,
         )
+
+    async def enqueue_many(
+        self, items: Sequence[Mapping[str, Any]], *, trigger: str = "code", triggered_by: str | None = None
+    ) -> list[Execution]:
+        """Record up to 10,000 requests, all of them or none; returns their executions in the same order.
+
+        An item has `task_type`, `params` and the options of `enqueue()` without `db` and `repeats`. One whose
+        `idempotency_key` is taken is answered with the execution that has it, which then `is_repeat`.
+
+        Raises:
+            InvalidRequest: `errors` names every wrong field, as in `items.17.params.topic`; nothing is stored.
+            SchedulerUnavailable: the database is out of reach, nothing stored.
+        """
+        return await self.runtime.enqueue_many(items, trigger=trigger, triggered_by=triggered_by)
+
+    async def backfill(
+        self,
+        task_id: int,
+        start: datetime,
+        end: datetime,
+        *,
+        pace: Pace | None = None,
+        triggered_by: str | None = None,
+    ) -> Backfill:
+        """Run the fires a task would have had from `start` until before `end`, but for those in its ledger.
+
+        `pace`: how many at once, or one every so many seconds; by default one after the other.
+
+        Raises:
+            NotFound: no such task. InvalidRequest: no schedule, no past range, or too many fires; nothing is
+            stored.
+        """
+        return await self.runtime.backfill(task_id, start, end, pace=pace or Pace(), triggered_by=triggered_by)
 
     async def run_now(
         self,

@@ -69,6 +69,7 @@ class SandboxNode:
             clock=clock,
             node_id=self.node_id,
             concurrency=settings.scheduler_concurrency,
+            priority_step_seconds=settings.scheduler_priority_step_seconds,
         )
         self._heartbeat = Heartbeat(
             runtime.engine,

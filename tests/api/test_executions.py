@@ -175,6 +175,8 @@ _NEEDS_ELSE = {
     ("get", "/settings"): "admin",
     ("get", "/tokens"): "admin",
     ("post", "/tokens"): "admin",
+    ("post", "/alert-channels"): "admin",
+    ("patch", "/alert-channels/{channel_id}"): "admin",
 }
 _FOR_EVERYBODY = {("get", "/events"), ("post", "/session"), ("delete", "/session")}  # a stream; signing in and out
 

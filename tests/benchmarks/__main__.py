@@ -24,7 +24,7 @@ from rich.table import Table
 
 Figures = dict[str, float]
 _PACKAGE = "tests.benchmarks"
-_PROBE_TIMEOUT_SECONDS = 400
+_PROBE_TIMEOUT_SECONDS = 900
 _UNITS = {"rate": "/s", "ms": "ms", "us": "µs", "mib": "MiB"}
 """Unit of a figure by the last word of its key."""
 
@@ -253,6 +253,7 @@ def benchmarks(*, quick: bool) -> list[Benchmark]:
     ]
     found.append(_lists(10_000 if quick else 1_000_000))
     found.append(_streams(300))
+    found.append(_suspended(5_000 if quick else 100_000, jobs))
     return found
 
 
@@ -346,6 +347,31 @@ def _streams(many: int) -> Benchmark:
             Ratio("p50, open ÷ none", lambda f: f[open_pages]["p50_ms"] / f[none]["p50_ms"], at_most=2),
             Ratio("p99, open ÷ none", lambda f: f[open_pages]["p99_ms"] / f[none]["p99_ms"]),
             Ratio("memory, open ÷ none", lambda f: f[open_pages]["memory_mib"] / f[none]["memory_mib"]),
+        ),
+    )
+
+
+def _suspended(many: int, jobs: int) -> Benchmark:
+    """Very many executions that wait beside none, and steps beside plain executions."""
+    waiting, none = f"{many:,} suspended", "none suspended"
+    plain, one, ten = "plain executions", "one step each", "ten steps each"
+    return Benchmark(
+        "suspended",
+        (
+            Probe(waiting, "suspended", "suspended", (f"count={many}",)),
+            Probe(none, "suspended", "suspended", ("count=0",)),
+            *(
+                Probe(name, "suspended", "stepping", (f"jobs={jobs}", f"steps={steps}"))
+                for name, steps in ((plain, 0), (one, 1), (ten, 10))
+            ),
+        ),
+        (
+            Ratio("memory, suspended ÷ none", lambda f: f[waiting]["memory_mib"] / f[none]["memory_mib"]),
+            Ratio(
+                "p50 of others, suspended ÷ none", lambda f: f[waiting]["p50_ms"] / f[none]["p50_ms"], at_most=2
+            ),
+            Ratio("time, one step ÷ plain", lambda f: f[plain]["rate"] / f[one]["rate"]),
+            Ratio("time, ten steps ÷ plain", lambda f: f[plain]["rate"] / f[ten]["rate"]),
         ),
     )
 

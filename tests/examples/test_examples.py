@@ -50,7 +50,7 @@ WRITE = "class GreetingExecutor"
 
 
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    use = snippet("scheduler_service.define_task")
+    use = snippet('"greet", "greeting"')
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
@@ -64,6 +64,9 @@ async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.Mon
             result = await names["use"]()
             session.commit()
         assert result.message == "Hello, Ada"
+        measure = snippet("class LetterExecutor")
+        exec("async def measure():\n    " + measure.replace("\n", "\n    "), names)
+        await names["measure"]()
         assert isinstance(service, SchedulerService)
 
 
@@ -79,8 +82,8 @@ async def test_the_readmes_traced_executor_runs(sqlite_url: str) -> None:
     names: dict[str, Any] = {}
     exec(snippet(WRITE), names)
     exec(snippet("start_as_current_span"), names)
-    async with running(sqlite_url, names["ReviewExecutor"]()) as (service, _):
-        assert (await service.wait((await service.enqueue("review")).id, 10)).message == "reviewed"
+    async with running(sqlite_url, names["ProofreadExecutor"]()) as (service, _):
+        assert (await service.wait((await service.enqueue("proofread")).id, 10)).message == "proofread"
 
 
 async def test_the_readmes_client_asks_a_server(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:

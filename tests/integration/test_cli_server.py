@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -189,6 +190,12 @@ def test_a_worker_answers_prometheus_where_it_is_told_to(contenthub: ContentHub)
         refused = contenthub("worker", code=1, METRICS_PORT=str(port))
         assert "METRICS_PORT" in refused.err
         assert "choose another" in refused.err
+
+
+def test_what_needs_no_database_loads_no_sqlalchemy() -> None:
+    """And `serve --port` is heard: who loads the models has read the settings."""
+    code = "import sys, app.cli.main; sys.exit('sqlalchemy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_an_engine_that_cannot_work_here_is_refused_with_the_remedy(contenthub: ContentHub) -> None:

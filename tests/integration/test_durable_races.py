@@ -107,7 +107,7 @@ def test_a_step_of_an_attempt_that_is_being_taken_over_is_not_stored(engine: Eng
     from app.scheduler.nodes import rescue
 
     runs = store(engine, state="running", owner="sleeper", attempt=1)
-    write = RecordStep(Fence(runs, "sleeper", 1), step("draft"))
+    write = RecordStep(Fence(runs, "sleeper", 1), (step("draft"),))
     stored = overlap(
         engine,
         lambda c: rescue(c, "sleeper", 7, now=LATER, max_rescues=3),
@@ -122,7 +122,7 @@ def test_a_step_that_is_being_stored_is_there_for_who_takes_over(engine: Engine)
     from app.scheduler.nodes import rescue
 
     runs = store(engine, state="running", owner="sleeper", attempt=1)
-    write = RecordStep(Fence(runs, "sleeper", 1), step("draft"))
+    write = RecordStep(Fence(runs, "sleeper", 1), (step("draft"),))
     rescued = overlap(
         engine,
         lambda c: RecordStep.apply_all(c, [write]),

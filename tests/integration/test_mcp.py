@@ -24,6 +24,9 @@ from tests.integration.test_cli_server import answers, free_port
 PARAMS = {"account_id": 1, "topic": "人工智能"}
 READING = {
     "list_findings",
+    "list_alerts",
+    "list_approvals",
+    "examine_schedules",
     "get_status",
     "list_executors",
     "list_nodes",
@@ -113,7 +116,18 @@ async def over(client: Client, execution_id: int) -> Any:
         await asyncio.sleep(0.1)
 
 
-async def test_an_agent_without_a_server_creates_runs_and_reads(contenthub: ContentHub) -> None:
+@pytest.fixture(params=["sqlite", "postgresql", "pgqueuer"])
+def anywhere(request: pytest.FixtureRequest, contenthub: ContentHub) -> ContentHub:
+    """On each kind of database, with each engine."""
+    if request.param != "sqlite":
+        contenthub.settings["DATABASE_URL"] = request.getfixturevalue("postgres_url")
+        contenthub.settings["SCHEDULER_ENGINE"] = "pgqueuer" if request.param == "pgqueuer" else "embedded"
+        contenthub("db", "upgrade")  # the database has our tables; not yet PgQueuer's, nor an account
+    return contenthub
+
+
+async def test_an_agent_without_a_server_creates_runs_and_reads(anywhere: ContentHub) -> None:
+    contenthub = anywhere
     async with Client(command(contenthub)) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert names > READING

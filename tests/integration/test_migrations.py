@@ -39,6 +39,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "opened_at": NOON,
     },
     "api_tokens": {"name": "ops", "role": "viewer", "token_hash": "0" * 64},
+    "circuits": {"task_type": "work"},
     "content_pool": {"content_id": 1},
     "contents": {"account_id": 1, "title": "a title", "body": "a body"},
     "execution_logs": {
@@ -61,6 +62,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "heartbeat_at": NOON,
     },
     "publications": {"content_id": 1, "target": "directory"},
+    "rate_limits": {"key": "k", "rate": 1, "per_seconds": 1.5, "burst": 1, "tat": NOON, "updated_at": NOON},
+    "request_keys": {"kind": "once", "task_type": "work", "key": "k"},
     "scheduled_tasks": {"name": "a task", "task_type": "work"},
     "signing_keys": {"name": "links", "key": "k"},
     "task_attempts": {"execution_id": 1, "number": 1, "node": "n", "status": "success", "started_at": NOON},
@@ -270,3 +273,12 @@ def test_the_alembic_command_works_on_the_database_of_the_settings(
     engine = make_engine(Settings(database_url=url))
     assert current_revision(engine) == head_revision()
     engine.dispose()
+
+
+def test_what_is_suspended_begins_anew_under_the_older_code(engine: Engine) -> None:
+    migrate(engine, "0005")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO task_executions (task_type, state) VALUES ('work', 'suspended')"))
+    migrate(engine, "0004", down=True)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT state FROM task_executions")) == "pending"

@@ -368,3 +368,18 @@ async def test_nodes_of_both_engines_may_run_while_one_replaces_the_other(pgqueu
         for execution in found:
             assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
     assert len(executor.calls) == len(found)
+
+
+async def test_jobs_that_have_waited_long_are_raised_to_what_their_wait_is_worth(
+    pgqueuer_url: str, database: Engine
+) -> None:
+    async with running(pgqueuer_url, Recorder("work"), start=False) as (service, _):
+        old = await service.enqueue("work", priority=1)
+        new = await service.enqueue("work", priority=3)
+    with database.begin() as connection:
+        assert pgqueuer_jobs.age(connection, old.run_at + timedelta(seconds=59), 60) == 0
+        assert pgqueuer_jobs.age(connection, old.run_at + timedelta(minutes=5, seconds=1), 60) == 2
+        found = connection.execute(text("SELECT payload, priority FROM pgqueuer")).all()
+        assert {int(bytes(row.payload)): row.priority for row in found} == {old.id: 6, new.id: 8}
+        connection.execute(text("UPDATE task_executions SET priority = 5 WHERE id = :id"), {"id": new.id})
+        assert pgqueuer_jobs.age(connection, old.run_at + timedelta(minutes=5, seconds=1), 60) == 1

@@ -14,16 +14,27 @@ from app.core.config import Settings
 from app.db.database import make_engine
 from app.db.schema import upgrade
 from app.models.task_execution import EXECUTION_FIELDS, ExecutionState, TaskExecution
-from app.scheduler import claims, executions, firing, nodes, retention
+from app.scheduler import (
+    backfills,
+    buckets,
+    circuits,
+    claims,
+    executions,
+    firing,
+    nodes,
+    request_keys,
+    retention,
+)
 from app.scheduler.attention import Attention
 from app.scheduler.changes import ChangeWatch
 from app.scheduler.explain import explain
 from app.scheduler.history import History
 from app.scheduler.statistics import Period, Statistics
 
-SMALL = {"nodes", "sqlite_sequence"}
-"""Tables of a few rows, whatever happens."""
+SMALL = {"nodes", "sqlite_sequence", "level"}
+"""Tables of a few rows, whatever happens, and the priorities that a claim finds."""
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -34,13 +45,19 @@ def engine(sqlite_url: str) -> Iterator[Engine]:
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO scheduled_tasks (id, name, task_type, next_run_at)"
-                " VALUES (1, 'a', 'x', '2031-01-01 00:00:00')"
+                "INSERT INTO scheduled_tasks (id, name, task_type, next_run_at, schedule_type,"
+                " schedule_expression) VALUES (1, 'a', 'x', '2031-01-01 00:00:00', 'cron', '0 * * * *')"
             )
         )
         connection.execute(text("INSERT INTO task_executions (task_type, task_id) VALUES ('x', 1), ('x', 1)"))
         connection.execute(
             text("UPDATE task_executions SET concurrency_key = 'k', run_at = '2029-01-01 00:00:00'")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO rate_limits (key, rate, per_seconds, burst, tat, line_end, updated_at) VALUES"
+                " ('k', 1, 1, 1, '2029-01-01 00:00:00', '2031-01-01 00:00:00', '2029-01-01 00:00:00')"
+            )
         )
     yield engine
     engine.dispose()
@@ -75,6 +92,14 @@ ASKED: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_task_executions_claimable", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
     ("ix_task_executions_running_key", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
     ("ix_task_executions_active_task", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
+    ("ix_task_executions_put_off", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
+    ("ix_task_executions_put_off", lambda c: buckets.next_put_off(c, NOW)),
+    ("ix_task_executions_waits_for", lambda c: buckets.close_gaps(c, NOW)),
+    ("ix_rate_limits_line_end", lambda c: buckets.has_line(c, NOW)),
+    ("ix_rate_limits_tat", lambda c: buckets.forget_idle(c, NOW)),
+    ("ix_request_keys_expires_at", lambda c: request_keys.forget_expired(c, NOW)),
+    ("ix_task_executions_waits_for", lambda c: circuits.release_waiting(c, "x")),
+    ("uq_task_executions_fire", lambda c: backfills.preview_backfill(c, 1, NOW - DAY, NOW, NOW)),
     ("ix_task_executions_owned", lambda c: executions.cancel_requests(c, "n")),
     ("ix_task_executions_state", lambda c: executions.parked(c, "invalid_params")),
     ("ix_task_executions_finished", lambda c: retention.prune(c, now=NOW, keep_days=1)),

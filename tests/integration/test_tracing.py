@@ -172,16 +172,45 @@ async def test_spans_of_an_executor_are_inside_its_attempt(sqlite_url: str, span
     assert (parent(deep), parent(draft)) == (of(draft).span_id, of(attempt).span_id)
 
 
-async def test_a_step_is_a_span_and_its_error_is_told(sqlite_url: str, spans: Spans) -> None:
-    def work(*_: Any) -> None:
-        with current_execution().tracer.step("fetch"):
-            raise TimeoutError("too slow")
+async def test_a_step_is_a_span_once_however_often_its_attempt_is_tried(sqlite_url: str, spans: Spans) -> None:
+    async def work(*_: Any) -> None:
+        execution = current_execution()
+        await execution.step("draft", lambda: 1)
+        if execution.attempt == 1:
+            await execution.step("fetch", _too_slow)
 
-    async with traced(sqlite_url, Recorder("work", work)) as (service, _):
-        await service.enqueue("work")
-        attempt, step = await spans.one("execute work"), await spans.one("step fetch")
-    assert parent(step) == of(attempt).span_id
-    assert (step.status.status_code, step.status.description) == (StatusCode.ERROR, "TimeoutError: too slow")
+    async with traced(sqlite_url, Recorder("work", work)) as (service, runtime):
+        execution = await service.enqueue("work", max_attempts=2)
+        assert (await ended(runtime, execution.id, 60)).state is ExecutionState.SUCCESS
+        await until(lambda: len(spans.named("execute work")) == 2)
+        draft, fetch = await spans.one("step draft"), await spans.one("step fetch")
+    first, second = spans.named("execute work")
+    assert of(first).trace_id == of(second).trace_id
+    assert parent(draft) == parent(fetch) == of(first).span_id
+    assert draft.status.status_code is StatusCode.UNSET
+    assert (fetch.status.status_code, fetch.status.description) == (StatusCode.ERROR, "TimeoutError: too slow")
+
+
+def _too_slow() -> None:
+    raise TimeoutError("too slow")
+
+
+async def test_a_child_and_what_follows_a_durable_wait_are_in_the_same_trace(
+    database_url: str, spans: Spans
+) -> None:
+    async def work(*_: Any) -> None:
+        await current_execution().call("part", "child", {})
+
+    async with traced(database_url, Recorder("work", work), Recorder("child")) as (service, runtime):
+        execution = await service.enqueue("work")
+        assert (await ended(runtime, execution.id, 60)).state is ExecutionState.SUCCESS
+        await until(lambda: said(spans.named("execute work")[-1])["contenthub.execution.state"] == "success")
+    attempts, child = spans.named("execute work"), await spans.one("execute child")
+    spawned = await spans.one("enqueue child")
+    assert {of(span).trace_id for span in (*attempts, child, spawned)} == {of(attempts[0]).trace_id}
+    assert (parent(spawned), parent(child)) == (of(attempts[0]).span_id, of(spawned).span_id)
+    assert {span.status.status_code for span in attempts} == {StatusCode.UNSET}
+    assert said(attempts[0])["contenthub.execution.state"] in ("suspended", "success")
 
 
 async def test_a_batch_of_fires_is_one_trace_and_no_fire_is_none(database_url: str, spans: Spans) -> None:

@@ -139,3 +139,19 @@ async def test_a_wrong_definition_is_refused_with_its_fields_and_nothing_is_stor
         "params.steps.1.params.n",
         "params.steps.0.type",
     ]
+
+
+async def test_workflows_and_approvals_run_on_pgqueuer_too(pgqueuer_url: str) -> None:
+    flow = chain(
+        step("work", {"n": "{{ item }}"}, id="each", for_each="input.numbers", limit=2),
+        step("approval", {"title": "{{ steps.each.data|map('n')|sum }}?"}),
+        step("work", {"by": "{{ steps.approval.data.decided_by }}"}, id="last"),
+    )
+    async with workflows(pgqueuer_url, scheduler_engine="pgqueuer") as (service, runtime):
+        execution = await start(flow, {"numbers": [1, 2, 3, 4]}, service=service)
+        asked = await child(runtime, execution.id, "approval", ExecutionState.SUSPENDED)
+        assert asked.params["title"] == "10?"
+        await Approvals(runtime).decide(asked.id, approved=True, by="ann", via=Via.API)
+        stored = await ended(runtime, execution.id, seconds=60)
+    assert stored.state is ExecutionState.SUCCESS, stored.error
+    assert stored.result["data"]["steps"]["last"]["data"] == {"by": "ann"}

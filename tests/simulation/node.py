@@ -141,6 +141,7 @@ class SimulatedLive:
                 concurrency=0,  # no threads: every simulated executor is of the loop lane
                 loop_concurrency=scenario.concurrency,
                 max_rescues=scenario.max_rescues,
+                priority_step_seconds=runtime.settings.scheduler_priority_step_seconds,
             ),
         )
         self.engine: ExecutionEngine = self.embedded

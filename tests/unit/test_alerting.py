@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.scheduler.alerting.apprise_channel import masked, without_secrets
+from app.core.errors import InvalidRequest
+from app.scheduler.alerting.apprise_channel import ChannelRefused, check_url, masked, send, without_secrets
 from app.scheduler.alerting.conditions import (
     Breach,
     Slow,
@@ -236,6 +238,37 @@ def test_every_notice_has_its_words(notice: Notice) -> None:
     assert texts[0] != texts[1]
     if notice in (Notice.REMINDER, Notice.RESOLVED):
         assert "2 hours" in texts[0].body
+
+
+class Overheard(logging.Handler):
+    """What reaches the handlers of an application. pytest's own would not do: it also hears loggers that keep
+    what they log to themselves."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += record.getMessage() + "\n"
+
+
+@pytest.mark.parametrize("url", ["nonsense://s3cret-key-0815", "json://", "slack://s3cret-key-0815"])
+def test_what_apprise_logs_of_a_url_stays_inside(url: str) -> None:
+    overheard, level = Overheard(), logging.root.level
+    logging.root.addHandler(overheard)
+    logging.root.setLevel(logging.DEBUG)
+    try:
+        with pytest.raises(InvalidRequest, match="apprise does not know"):
+            check_url(url)
+        check_url("json://127.0.0.1:9/s3cret-key-0815")
+        with pytest.raises(ChannelRefused, match="json://"):
+            send("json://127.0.0.1:9/s3cret-key-0815", "title", "body", "info")
+        logging.getLogger("another").info("heard")
+    finally:
+        logging.root.removeHandler(overheard)
+        logging.root.setLevel(level)
+    assert "heard" in overheard.text
+    assert "s3cret" not in overheard.text
 
 
 @pytest.mark.parametrize(

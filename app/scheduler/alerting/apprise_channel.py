@@ -101,7 +101,8 @@ def _instantiate(url: str) -> NotifyBase:
         import apprise
     except ModuleNotFoundError:
         raise InvalidRequest.of("url", "apprise is missing; install contenthub-scheduler[alerts]") from None
-    found: NotifyBase | None = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    with _Listener():  # it logs the URL that it cannot read
+        found: NotifyBase | None = apprise.Apprise.instantiate(url, suppress_exceptions=True)
     if found is None:
         raise InvalidRequest.of(
             "url",

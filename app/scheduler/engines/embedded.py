@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -15,15 +16,27 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.models.task_execution import Execution
+from app.scheduler.buckets import next_put_off
 from app.scheduler.claims import Types, claim, lock_claims
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
+from app.scheduler.gate import Gate, flow_rules
 from app.scheduler.runner import Attempt
 
 NAME = "embedded"
 _MEMORY_LIMIT = 10_000
 """Executions a node keeps waiting in memory; what comes on top waits in the table."""
 _LET_GO_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a turn has claimed, and when there may be more."""
+
+    by_lane: list[list[Execution]]
+    is_cut_short: bool
+    next_try: datetime | None
+    """When the first of those that a bucket or circuit has put off tries again."""
 
 
 class EmbeddedEngine:
@@ -48,11 +61,18 @@ class EmbeddedEngine:
 
     def owner_of(self, values: dict[str, Any]) -> str | None:
         due_now = values["run_at"] <= values["created_at"]
-        constrained = values["concurrency_key"] is not None or values["exclusive"]
         room = self._pool.threads.waiting < _MEMORY_LIMIT
-        known = self._node.service.get_executor(values["task_type"]) is not None
-        mine = self._may_take and due_now and not constrained and room and known
-        return self._node.node_id if mine else None
+        executor = self._node.service.get_executor(values["task_type"])
+        if executor is None or not (self._may_take and due_now and room):
+            return None
+        constrained = (
+            values["concurrency_key"] is not None
+            or values["exclusive"]
+            or values["rate_limit"] is not None
+            or executor.rate_limit is not None
+            or executor.circuit_breaker is not None
+        )
+        return None if constrained else self._node.node_id
 
     @property
     def _may_take(self) -> bool:
@@ -127,27 +147,43 @@ class EmbeddedEngine:
         if self._may_take:
             self._claim()
 
-    def _take(self, lanes: Sequence[tuple[Types, int]], connection: Connection) -> list[list[Execution]]:
+    def _take(self, lanes: Sequence[tuple[Types, int]], connection: Connection) -> _Taken:
         """What each lane gets."""
         node = self._node
         lock_claims(connection)  # before the clock is read: an attempt starts when its turn has come
         now, only = node.clock.now(), self._claims()
-        return [
-            claim(connection, node=node.node_id, now=now, limit=room, only=only, types=types, clock=node.clock)
+        gate = Gate(connection, flow_rules(node.service), now)
+        claimed = [
+            claim(
+                connection,
+                node=node.node_id,
+                now=now,
+                limit=room,
+                only=only,
+                types=types,
+                clock=node.clock,
+                gate=gate,
+                priority_step_seconds=node.priority_step_seconds,
+            )
             for types, room in lanes
         ]
+        return _Taken(claimed, is_cut_short=gate.is_tired, next_try=next_put_off(connection, now))
 
     def _claim(self) -> None:
         node, lanes = self._node, self._pool.free()
         if not lanes or not self._open:
             self._backlog = True
             return
-        claimed = node.journal.step_blocking(partial(self._take, lanes))
-        self._backlog = any(len(taken) == room for taken, (_, room) in zip(claimed, lanes, strict=True))
+        taken = node.journal.step_blocking(partial(self._take, lanes))
+        self._backlog = any(len(got) == room for got, (_, room) in zip(taken.by_lane, lanes, strict=True))
         self._pool.put(
             [
                 Attempt(execution, execution.attempt, node.node_id, recorded=True)
-                for taken in claimed
-                for execution in taken
+                for got in taken.by_lane
+                for execution in got
             ]
         )
+        if taken.is_cut_short:
+            self.wake()
+        elif taken.next_try is not None:
+            self.wake(taken.next_try)

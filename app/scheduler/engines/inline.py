@@ -17,8 +17,10 @@ from sqlalchemy import Connection, func, select
 from app.core.clock import Clock
 from app.core.errors import SchedulerError, SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution, state_in
+from app.scheduler.buckets import close_gaps
 from app.scheduler.claims import claim
 from app.scheduler.executions import cancel_requests, executions, parked, unpark
+from app.scheduler.gate import Gate, flow_rules
 from app.scheduler.journal import Journal
 from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
 from app.scheduler.steps import NEVER
@@ -44,6 +46,7 @@ class InlineEngine:
         clock: Clock,
         node_id: str,
         concurrency: int,
+        priority_step_seconds: float = 0,
     ) -> None:
         self._service = service
         self._journal = journal
@@ -51,6 +54,7 @@ class InlineEngine:
         self._clock = clock
         self._node_id = node_id
         self._concurrency = concurrency
+        self._priority_step = priority_step_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._turn: asyncio.Task[None] | None = None
@@ -144,9 +148,23 @@ class InlineEngine:
         now = self._clock.now()
         waiting = parked(connection, "unknown_executor") + parked(connection, "invalid_params")
         unpark(connection, [execution.id for execution in waiting if self._is_runnable(execution)], now)
+        close_gaps(connection, now)
+        gate = Gate(connection, flow_rules(self._service), now)
         free = self._concurrency - len(self._attempts)
-        claimed = claim(connection, node=self._node_id, now=now, limit=free) if free > 0 else []
-        return claimed, cancel_requests(connection, self._node_id), _next_due(connection, now)
+        claimed = (
+            claim(
+                connection,
+                node=self._node_id,
+                now=now,
+                limit=free,
+                gate=gate,
+                priority_step_seconds=self._priority_step,
+            )
+            if free > 0
+            else []
+        )
+        next_due = now if gate.is_tired else _next_due(connection, now)
+        return claimed, cancel_requests(connection, self._node_id), next_due
 
     def _is_runnable(self, execution: Execution) -> bool:
         try:

@@ -39,6 +39,7 @@ from app.scheduler.engines.pgqueuer_pick import ClaimingQueries, Picked
 from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
 from app.scheduler.executions import read_execution
+from app.scheduler.gate import flow_rules
 from app.scheduler.runner import CANCELLED, Attempt
 from app.services.scheduler_service import describe_error
 
@@ -57,6 +58,8 @@ _BRIEF_SECONDS = 0.1
 _LAPSED_SECONDS = 0.1
 _TOO_LONG = 19
 """Digits that no id has."""
+_AGEING_SECONDS = 5.0
+"""How often, at most, jobs that have waited long are given a higher priority."""
 _SWEEP_SHARE = 20
 """A sweep for missing jobs rests this many times as long as it took: a long queue must not be swept all day."""
 
@@ -181,6 +184,7 @@ class PgQueuerEngine:
         self._pool = AttemptPool(node)
         self._ticker = Ticker(self.run_once, node.clock)
         self._next_sweep = 0.0
+        self._next_ageing = 0.0
         self._open = False
         self._thread: threading.Thread | None = None
         self._calls = _Calls()
@@ -256,7 +260,7 @@ class PgQueuerEngine:
     # ------------------------------------------------------------ the ticker's thread
 
     def run_once(self) -> None:
-        """One turn of the ticker: see to executions that may start and have no job."""
+        """One turn of the ticker: see to executions that may start and have no job, or an old one."""
         if not self._open:
             return
         if self._pool.keep_house():
@@ -268,6 +272,10 @@ class PgQueuerEngine:
             )
             ended = time.monotonic()
             self._next_sweep = ended + _SWEEP_SHARE * (ended - started)
+        step = self._node.priority_step_seconds
+        if step > 0 and started >= self._next_ageing:
+            self._node.journal.step_blocking(lambda connection: jobs.age(connection, self._node.clock.now(), step))
+            self._next_ageing = started + max(step, _AGEING_SECONDS)
 
     # ------------------------------------------------------------ PgQueuer's thread
 
@@ -299,7 +307,11 @@ class PgQueuerEngine:
         )
         try:
             queries = ClaimingQueries(
-                _WatchedDriver(pool, lost.set), desk=self, node_id=self._node.node_id, clock=self._node.clock
+                _WatchedDriver(pool, lost.set),
+                desk=self,
+                node_id=self._node.node_id,
+                clock=self._node.clock,
+                ruled_types=lambda: sorted(flow_rules(self._node.service).types),
             )
             manager = QueueManager(queries)
             manager.entrypoint(jobs.ENTRYPOINT, accepts_context=True)(self._handle)
@@ -403,7 +415,7 @@ class PgQueuerEngine:
                 raise RetryRequested(reason="this node is shutting down")
             if not node.runner.lease.is_valid:
                 raise RetryRequested(timedelta(seconds=1), "the lease of this node has lapsed")
-            execution = await node.journal.commit(ClaimNamed(execution_id, node.node_id, node.clock))
+            execution = await node.journal.commit(self._claim_of(execution_id))
             if execution is not None:
                 started = execution, self._expect(execution)
                 self._pool.put([Attempt(execution, execution.attempt, node.node_id, recorded=True)])
@@ -416,6 +428,9 @@ class PgQueuerEngine:
         if started is None:
             await self._put_off(execution_id)
         return started
+
+    def _claim_of(self, execution_id: int) -> ClaimNamed:
+        return ClaimNamed(execution_id, self._node.node_id, self._node.clock, flow_rules(self._node.service))
 
     async def _put_off(self, execution_id: int) -> None:
         """It did not start. If it is about to be due (by our clock, which is not the database's), come back then.

@@ -27,6 +27,7 @@ from app.scheduler.executions import executions
 
 ENTRYPOINT = "contenthub"
 BATCH = 500
+AGED_AT_ONCE = 1_000
 
 _QUEUE = db_settings().qualified.queue_table
 _HAS_A_LATE_JOB = (
@@ -37,6 +38,19 @@ _HAS_A_LATE_JOB = (
 _HAS_NO_JOB = (
     f"NOT EXISTS (SELECT 1 FROM {_QUEUE} job WHERE job.status IN ('queued', 'picked')"  # noqa: S608 - a name from PgQueuer's own settings
     f" AND job.dedupe_key = '{ENTRYPOINT}:' || line.id)"
+)
+
+_WORTH = (
+    "one.priority + CAST(floor(extract(epoch FROM CAST(:now AS timestamptz) - coalesce(one.due_at, one.run_at))"
+    " / :step) AS int)"
+)
+_AGE = (
+    f"WITH late AS (SELECT job.id, {_WORTH} AS worth FROM {_QUEUE} job"  # noqa: S608 - as above
+    f" JOIN task_executions one ON job.dedupe_key = '{ENTRYPOINT}:' || one.id"
+    " WHERE job.status = 'queued' AND one.owner IS NULL AND one.state IN ('pending', 'retrying')"
+    f" AND one.run_at < :now AND job.priority < {_WORTH}"
+    " ORDER BY one.run_at LIMIT :limit FOR UPDATE OF job SKIP LOCKED)"
+    f" UPDATE {_QUEUE} job SET priority = late.worth FROM late WHERE job.id = late.id"
 )
 
 
@@ -146,6 +160,15 @@ def _hasten(connection: Connection, query: Select[Any]) -> None:
             f"UPDATE {_QUEUE} SET execute_after = now() WHERE status = 'queued' AND dedupe_key = ANY(:late)"  # noqa: S608
         )
         connection.execute(text(statement), {"late": late})
+
+
+def age(connection: Connection, now: datetime, step_seconds: float) -> int:
+    """Raise jobs whose executions have waited to the priority that their wait is worth, at most `AGED_AT_ONCE`,
+    the longest waiting first; returns how many. PgQueuer itself knows only the priority a job was sent with."""
+    return connection.execute(
+        text(_AGE),
+        {"now": now, "step": step_seconds, "limit": AGED_AT_ONCE},
+    ).rowcount
 
 
 def send_all(connection: Connection) -> int:

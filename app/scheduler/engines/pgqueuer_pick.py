@@ -58,6 +58,8 @@ class ClaimingQueries(Queries):
     desk: Desk = field(kw_only=True)
     node_id: str = field(kw_only=True)
     clock: Clock = field(kw_only=True)
+    ruled_types: Callable[[], Sequence[str]] = field(kw_only=True)
+    """The executors with a rate limit or a circuit breaker: theirs are claimed through the gate."""
     _statements: dict[str, str] = field(init=False, default_factory=dict)
 
     async def dequeue(
@@ -84,7 +86,8 @@ class ClaimingQueries(Queries):
             statement = self._statements.get(query.sql)
             if statement is None:
                 statement = self._statements[query.sql] = _and_claim(query.sql, len(query.args))
-            rows = await self.driver.fetch(statement, *query.args, self.node_id, self.clock.now())
+            ruled = list(self.ruled_types())
+            rows = await self.driver.fetch(statement, *query.args, self.node_id, self.clock.now(), ruled)
             picked = [Picked(Job.model_validate(row), _execution_in(row)) for row in rows]
         finally:
             self.desk.bring(picked)
@@ -92,7 +95,8 @@ class ClaimingQueries(Queries):
 
 
 def _and_claim(dequeue: str, parameters: int) -> str:
-    """PgQueuer's statement and the claim in one; the node and the present moment are its last two parameters.
+    """PgQueuer's statement and the claim in one; the node, the present moment and the executors with rules
+    are its last parameters.
 
     The fence is the same as in every claim: the row is nobody's, waits, and is due. A node declared dead gets
     nothing: its row is locked against a burial until the commit. Where two jobs name one execution, one gets it.
@@ -102,7 +106,7 @@ def _and_claim(dequeue: str, parameters: int) -> str:
     """
     if not dequeue.endswith(_PICKED):
         raise RuntimeError("PgQueuer's dequeue statement has changed: pgqueuer_pick.py must be adapted to it")
-    node, now = f"${parameters + 1}", f"${parameters + 2}"
+    node, now, ruled = (f"${parameters + further}" for further in (1, 2, 3))
     free = unlimited(bindparam("now", type_=executions.c.run_at.type)).compile(dialect=_DIALECT)
     is_free = re.sub(r"%\(now\)s", now, str(free))
     returned = ", ".join(f"execution.{name} AS {_OF_EXECUTION}{name}" for name in EXECUTION_FIELDS)
@@ -124,6 +128,7 @@ started AS (
         owner = alive.id, started_at = {now}
     FROM named, alive
     WHERE {executions.name}.id = named.execution_id AND {is_free}
+        AND {executions.name}.task_type <> ALL({ruled}::text[])
     RETURNING named.job_id, {returned.replace("execution.", f"{executions.name}.")}
 ),
 begun AS (

@@ -19,6 +19,7 @@ from sqlalchemy import Engine as Database
 from app.core.clock import Clock
 from app.core.errors import SchedulerError
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.buckets import close_gaps, has_line
 from app.scheduler.claims import Types
 from app.scheduler.engines.forgotten import Forgotten
 from app.scheduler.engines.ticker import TICK_SECONDS
@@ -55,6 +56,7 @@ class NodeParts:
     concurrency: int
     loop_concurrency: int
     max_rescues: int
+    priority_step_seconds: float
 
 
 @dataclass(slots=True)
@@ -187,9 +189,9 @@ class AttemptPool:
     # ------------------------------------------------------------ once a second
 
     def keep_house(self) -> bool:
-        """Store progress, carry out cancellations asked for elsewhere, give up what blocks, bury dead nodes,
-        unpark what can run again, hand back what was forgotten. Does nothing, and returns False, within a second
-        of the last time."""
+        """Store progress, carry out cancellations asked for elsewhere, give up what blocks, bury dead nodes, close
+        gaps in the lines of rate limits, unpark what can run again, hand back what was forgotten. Does nothing,
+        and returns False, within a second of the last time."""
         now = self.node.clock.monotonic()
         if self._last_round is not None and now - self._last_round < TICK_SECONDS:
             return False
@@ -201,6 +203,7 @@ class AttemptPool:
         for running in self.node.runner.abandon_overdue(_BLOCKING_GRACE_SECONDS):
             self.threads.abandon(running.thread)
         self._bury_the_dead()
+        self._close_gaps()
         if self._rounds % _SLOWLY_ROUNDS == 0:
             self._unpark()
             self._find_forgotten()
@@ -219,6 +222,14 @@ class AttemptPool:
         for node_id in orphaned:
             self.node.journal.step_blocking(partial(self._take_over, node_id))
             self.found_dead += 1
+
+    def _close_gaps(self) -> None:
+        """Whoever left the line of a rate limit has left a gap: let the next one try now."""
+        now = self.node.clock.now()
+        with self.node.database.connect() as connection:
+            is_needed = has_line(connection, now)
+        if is_needed:
+            self.node.journal.step_blocking(lambda connection: close_gaps(connection, self.node.clock.now()))
 
     def _take_over(self, node_id: str, connection: Connection) -> list[Execution]:
         return take_over(connection, node_id, now=self.node.clock.now(), max_rescues=self.node.max_rescues)

@@ -69,6 +69,7 @@ export const executionsRoute = createRoute({
       state: states.length > 0 ? states : undefined,
       task_id: natural(search.task_id),
       task_type: text(search.task_type),
+      parent_id: natural(search.parent_id),
       trigger: text(search.trigger),
       since: moment(search.since),
       until: moment(search.until),
@@ -85,6 +86,18 @@ export const executionRoute = createRoute({
   component: lazyRouteComponent(() => import("./pages/execution")),
 });
 
+const approvals = createRoute({
+  getParentRoute: () => root,
+  path: "/approvals",
+  component: lazyRouteComponent(() => import("./pages/approvals")),
+});
+
+const alerts = createRoute({
+  getParentRoute: () => root,
+  path: "/alerts",
+  component: lazyRouteComponent(() => import("./pages/alerts")),
+});
+
 const executors = createRoute({
   getParentRoute: () => root,
   path: "/executors",
@@ -99,7 +112,7 @@ const system = createRoute({
 
 export const router = createRouter({
   routeTree: root.addChildren([
-    overview, tasksRoute, newTaskRoute, taskRoute, editTaskRoute, calendar, executionsRoute, executionRoute, executors, system,
+    overview, tasksRoute, newTaskRoute, taskRoute, editTaskRoute, calendar, executionsRoute, executionRoute, approvals, alerts, executors, system,
   ]),
   basepath: "/scheduler",
   defaultPreload: "intent",

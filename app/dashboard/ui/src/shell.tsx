@@ -1,7 +1,7 @@
 import { ActionIcon, Anchor, AppShell, Burger, Group, Menu, NavLink, Text, Tooltip, useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import {
-  IconCalendarWeek, IconCpu, IconLanguage, IconLayoutDashboard, IconListCheck, IconLogout, IconMoon, IconServer, IconSun, IconTimeline,
+  IconBell, IconCalendarWeek, IconChecklist, IconCpu, IconLanguage, IconLayoutDashboard, IconListCheck, IconLogout, IconMoon, IconServer, IconSun, IconTimeline,
 } from "@tabler/icons-react";
 import { useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useLocation } from "@tanstack/react-router";
@@ -22,6 +22,8 @@ const places = [
   ["/tasks", "tasks", IconListCheck],
   ["/calendar", "calendar", IconCalendarWeek],
   ["/executions", "executions", IconTimeline],
+  ["/approvals", "approvals", IconChecklist],
+  ["/alerts", "alerts", IconBell],
   ["/executors", "executors", IconCpu],
   ["/system", "system", IconServer],
 ] as const;

@@ -48,6 +48,10 @@ export const cancelExecution = async (id: number) =>
   body(await api.POST(`${root}/executions/{execution_id}/cancel`, execution(id)));
 export const retryExecution = async (id: number) =>
   body(await api.POST(`${root}/executions/{execution_id}/retry`, execution(id)));
+export const signalExecution = async (id: number, signal: Schemas["SignalBody"]) =>
+  body(await api.POST(`${root}/executions/{execution_id}/signals`, { ...execution(id), body: signal }));
+export const decideApproval = async (id: number, decision: Schemas["DecisionBody"]) =>
+  body(await api.POST(`${root}/executions/{execution_id}/decision`, { ...execution(id), body: decision }));
 export const readLogs = async (id: number, after: number) =>
   body(
     await api.GET(`${root}/executions/{execution_id}/logs`, {
@@ -59,4 +63,24 @@ export const makeToken = async (request: Schemas["TokenRequest"]) =>
   body(await api.POST(`${root}/tokens`, { body: request }));
 export const revokeToken = async (name: string) => {
   await api.DELETE(`${root}/tokens/{name}`, { params: { path: { name } } });
+};
+
+const rule = (rule_id: number) => ({ params: { path: { rule_id } } });
+const channel = (channel_id: number) => ({ params: { path: { channel_id } } });
+
+export const acknowledgeAlert = async (alert_id: number) =>
+  body(await api.POST(`${root}/alerts/{alert_id}/acknowledge`, { params: { path: { alert_id } } }));
+export const createRule = async (definition: Schemas["RuleDefinition"]) =>
+  body(await api.POST(`${root}/alert-rules`, { body: definition }));
+export const switchRule = async ({ id, is_active }: Pick<Schemas["AlertRuleAnswer"], "id" | "is_active">) =>
+  body(await api.PATCH(`${root}/alert-rules/{rule_id}`, { ...rule(id), body: { is_active: !is_active } }));
+export const deleteRule = async (id: number) => {
+  await api.DELETE(`${root}/alert-rules/{rule_id}`, rule(id));
+};
+export const createChannel = async (definition: Schemas["ChannelDefinition"]) =>
+  body(await api.POST(`${root}/alert-channels`, { body: definition }));
+export const testChannel = async (id: number) =>
+  body(await api.POST(`${root}/alert-channels/{channel_id}/test`, channel(id)));
+export const deleteChannel = async (id: number) => {
+  await api.DELETE(`${root}/alert-channels/{channel_id}`, channel(id));
 };

@@ -8,6 +8,7 @@ import type { ExecutionFilters } from "./queries";
 
 type Changes = Schemas["ChangesAnswer"];
 type Page = Schemas["ExecutionPage"];
+type Key = (string | number)[];
 
 export function matches(filters: ExecutionFilters, execution: Execution): boolean {
   const text = filters.search?.toLowerCase();
@@ -15,6 +16,7 @@ export function matches(filters: ExecutionFilters, execution: Execution): boolea
     (filters.state === undefined || filters.state.length === 0 || filters.state.includes(execution.state)) &&
     (filters.task_id === undefined || filters.task_id === execution.task_id) &&
     (filters.task_type === undefined || filters.task_type === execution.task_type) &&
+    (filters.parent_id === undefined || filters.parent_id === execution.parent_id) &&
     (filters.trigger === undefined || filters.trigger === execution.trigger) &&
     (filters.since === undefined || Date.parse(execution.created_at) >= Date.parse(filters.since)) &&
     (filters.until === undefined || Date.parse(execution.created_at) < Date.parse(filters.until)) &&
@@ -49,7 +51,7 @@ export function merge(
   return { ...list, pages };
 }
 
-function apply(client: QueryClient, changes: Changes, later: (key: string[]) => void): void {
+function apply(client: QueryClient, changes: Changes, later: (key: Key) => void): void {
   for (const query of client.getQueryCache().findAll({ queryKey: ["executions", "list"] })) {
     const filters = query.queryKey[2] as ExecutionFilters;
     client.setQueryData<InfiniteData<Page, string | undefined>>(query.queryKey, (list) =>
@@ -58,6 +60,7 @@ function apply(client: QueryClient, changes: Changes, later: (key: string[]) => 
   }
   for (const execution of changes.executions) {
     void client.invalidateQueries({ queryKey: ["executions", "one", execution.id] });
+    if (execution.parent_id !== null) later(["executions", "one", execution.parent_id]);
   }
   if (changes.is_partial) later(["executions", "list"]);
   if (changes.executions.length > 0) {
@@ -78,7 +81,7 @@ function apply(client: QueryClient, changes: Changes, later: (key: string[]) => 
 const PAUSE: Record<string, number> = { statistics: 10_000, attention: 5_000, fires: 5_000 };
 
 /** At most one refetch of a key in its pause. */
-function throttled(client: QueryClient): { later: (key: string[]) => void; stop: () => void } {
+function throttled(client: QueryClient): { later: (key: Key) => void; stop: () => void } {
   const waiting = new Map<string, ReturnType<typeof setTimeout>>();
   return {
     later(key) {

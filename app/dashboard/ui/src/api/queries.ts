@@ -10,6 +10,7 @@ export interface ExecutionFilters {
   state?: ExecutionState[];
   task_id?: number;
   task_type?: string;
+  parent_id?: number;
   trigger?: string;
   since?: string;
   until?: string;
@@ -156,4 +157,50 @@ export const executionQuery = (id: number) =>
     queryKey: ["executions", "one", id],
     queryFn: async () =>
       body(await api.GET(`${root}/executions/{execution_id}`, { params: { path: { execution_id: id } } })),
+    // Steps are stored without a change of the execution, so nobody tells of them.
+    refetchInterval: (query) => (query.state.data?.state === "running" ? 2_000 : false),
   });
+
+export const workflowQuery = (id: number, isOver: boolean) =>
+  queryOptions({
+    queryKey: ["executions", "one", id, "workflow"],
+    queryFn: async () =>
+      body(await api.GET(`${root}/executions/{execution_id}/workflow`, { params: { path: { execution_id: id } } })),
+    refetchInterval: isOver ? false : 3_000,
+  });
+
+export const approvalsQuery = infiniteQueryOptions({
+  queryKey: ["approvals"],
+  queryFn: async ({ pageParam }) =>
+    body(await api.GET(`${root}/approvals`, { params: { query: { cursor: pageParam, limit: 20 } } })),
+  initialPageParam: undefined as string | undefined,
+  getNextPageParam: (page) => page.next_cursor ?? undefined,
+  refetchInterval: 15_000,
+});
+
+export const doctorQuery = (language: Language) =>
+  queryOptions({
+    queryKey: ["doctor", language],
+    queryFn: async () => body(await api.GET(`${root}/doctor/schedules`, { params: { query: { days: 30, language } } })),
+    staleTime: 300_000,
+  });
+
+export const alertsQuery = (language: Language) =>
+  infiniteQueryOptions({
+    queryKey: ["alerts", language],
+    queryFn: async ({ pageParam }) =>
+      body(await api.GET(`${root}/alerts`, { params: { query: { state: "open", language, cursor: pageParam, limit: 50 } } })),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (page) => page.next_cursor ?? undefined,
+    refetchInterval: 15_000,
+  });
+
+export const rulesQuery = queryOptions({
+  queryKey: ["alerts", "rules"],
+  queryFn: async () => body(await api.GET(`${root}/alert-rules`)),
+});
+
+export const channelsQuery = queryOptions({
+  queryKey: ["alerts", "channels"],
+  queryFn: async () => body(await api.GET(`${root}/alert-channels`)),
+});

@@ -8,6 +8,7 @@ import type { Schemas } from "../api/client";
 import { calendarQuery } from "../api/queries";
 import { Empty, Failure, Loading } from "../components/feedback";
 import { Page, Section } from "../components/page";
+import { ScheduleDoctor } from "../components/schedule-doctor";
 import { count } from "../format";
 
 type Calendar = Schemas["CalendarAnswer"];
@@ -49,6 +50,7 @@ export default function CalendarPage() {
       ) : (
         <Week calendar={found.data} />
       )}
+      <ScheduleDoctor />
     </Page>
   );
 }

@@ -12,12 +12,16 @@ import type { ExecutionDetail, ExecutionState, Schemas } from "../api/client";
 import { executionQuery } from "../api/queries";
 import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
+import { Decision } from "../components/decision";
 import { Took } from "../components/execution-table";
+import { Children, Parent } from "../components/family";
 import { Block, Empty, Failure, JsonBlock, Loading } from "../components/feedback";
 import { Facts, Page, Section } from "../components/page";
 import { useMay } from "../components/session";
 import { Dot, StateMark, reasonText, triggerText } from "../components/state";
+import { Signals, Steps } from "../components/steps";
 import { Ago, Moment } from "../components/time";
+import { WorkflowGraph } from "../components/workflow-graph";
 import { asCurl, asPython } from "../snippets";
 import { clock, duration } from "../format";
 import { executionRoute } from "../router";
@@ -59,6 +63,13 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
         <Section title={t("common.details")}><Details execution={execution} /></Section>
         <Section title={t("execution.timeline")}><Attempts attempts={execution.attempts} /></Section>
       </SimpleGrid>
+      {execution.task_type === "approval" && execution.state === "suspended" ? (
+        <Section title={t("approvals.question")}><Decision id={execution.id} title={`#${execution.id}`} /></Section>
+      ) : null}
+      {execution.task_type === "workflow" ? <WorkflowGraph id={execution.id} isOver={over.includes(execution.state)} /> : null}
+      <Children execution={execution} />
+      <Steps execution={execution} />
+      <Signals execution={execution} isOver={over.includes(execution.state)} />
       <SimpleGrid cols={{ base: 1, md: execution.result === null ? 1 : 2 }} spacing="md">
         <Section title={t("execution.params")}><JsonBlock value={execution.params} label={t("execution.params")} /></Section>
         {execution.result === null ? null : <Section title={t("execution.result")}><JsonBlock value={execution.result} label={t("execution.result")} /></Section>}
@@ -78,6 +89,7 @@ function Details({ execution }: { execution: ExecutionDetail }) {
         [t("executions.task"), execution.task_id === null ? "–" : <Link className="link" to="/tasks/$id" params={{ id: execution.task_id }}>{execution.task_name}</Link>],
         [t("common.type"), execution.task_type],
         [t("execution.trigger"), `${triggerText(t, execution.trigger)}${execution.triggered_by ? ` · ${t("execution.by", { who: execution.triggered_by })}` : ""}`],
+        ...optional(t("execution.parent"), execution.parent && <Parent parent={execution.parent} childKey={execution.child_key} />),
         ...optional(t("execution.message"), execution.message),
         ...optional(t("execution.scheduledFor"), execution.scheduled_for && <><Moment at={execution.scheduled_for} />{execution.fire_count > 1 ? ` · ${t("execution.fireCount", { count: execution.fire_count })}` : ""}</>),
         [t("execution.created"), <Moment key="created" at={execution.created_at} />],

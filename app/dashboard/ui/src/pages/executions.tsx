@@ -83,6 +83,9 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
       {filters.task_id !== undefined ? (
         <Button variant="light" onClick={() => change({ task_id: undefined })} rightSection="×">{t("executions.task")}: {task.data?.name ?? filters.task_id}</Button>
       ) : null}
+      {filters.parent_id !== undefined ? (
+        <Button variant="light" onClick={() => change({ parent_id: undefined })} rightSection="×">{t("executions.childrenOf", { id: filters.parent_id })}</Button>
+      ) : null}
       {isFiltered ? (
         <Button
           variant="subtle"

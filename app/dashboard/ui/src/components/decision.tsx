@@ -1,0 +1,28 @@
+import { Button, Group, Stack, Textarea } from "@mantine/core";
+import { IconCheck, IconX } from "@tabler/icons-react";
+import { useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import { decideApproval } from "../api/actions";
+import { useAct } from "./act";
+import { useMay } from "./session";
+
+/** Says yes or no to an approval that waits; once. */
+export function Decision({ id, title }: { id: number; title: string }) {
+  const { t } = useTranslation();
+  const mayDecide = useMay("operator");
+  const [comment, setComment] = useState("");
+  const decide = useAct((approved: boolean) => decideApproval(id, { approved, comment }), {
+    done: (execution) => t("approvals.decided", { id: execution.id }),
+  });
+  if (!mayDecide) return null;
+  return (
+    <Stack gap="xs">
+      <Textarea label={t("approvals.comment")} value={comment} onChange={(event) => setComment(event.currentTarget.value)} maxLength={2000} autosize minRows={2} />
+      <Group gap="xs">
+        <Button color="teal.8" leftSection={<IconCheck size={16} aria-hidden />} loading={decide.isPending} onClick={() => decide.mutate(true)} aria-label={`${t("approvals.approve")}: ${title}`}>{t("approvals.approve")}</Button>
+        <Button color="red" variant="outline" leftSection={<IconX size={16} aria-hidden />} loading={decide.isPending} onClick={() => decide.mutate(false)} aria-label={`${t("approvals.reject")}: ${title}`}>{t("approvals.reject")}</Button>
+      </Group>
+    </Stack>
+  );
+}

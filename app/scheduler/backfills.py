@@ -1,0 +1,131 @@
+"""Backfill: the fires a task would have had in a past range, recorded now and run at a pace.
+
+Each fire is a row of the ledger, unique by (task, scheduled fire time): what is there already stays as it is, and
+two backfills of one range, at once or one after the other, record it once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from app.core.errors import InvalidRequest, NotFound
+from app.models.task_execution import Execution
+from app.scheduler.arming import trigger_of
+from app.scheduler.executions import execution_of, executions
+from app.scheduler.firing import OwnerOf, insert_fires, ledger_row, read_task
+from app.scheduler.pace import Backfill, Known, Pace
+from app.scheduler.windows import hours_of
+
+MAX_FIRES = 10_000
+"""Fires of one backfill, at most."""
+TRIGGER = "backfill"
+_TICK = timedelta(microseconds=1)
+
+
+def preview_backfill(
+    connection: Connection, task_id: int, start: datetime, end: datetime, now: datetime
+) -> Backfill:
+    """What a backfill of [`start`, `end`) would record.
+
+    Raises:
+        NotFound: no such task.
+        InvalidRequest: it has no schedule, the range is empty, not past, or holds more than `MAX_FIRES` fires.
+    """
+    return _missing(connection, _task(connection, task_id, lock=False), start, end, now)
+
+
+def record_backfill(
+    connection: Connection,
+    task_id: int,
+    start: datetime,
+    end: datetime,
+    *,
+    now: datetime,
+    pace: Pace,
+    triggered_by: str | None,
+    owner_of: OwnerOf,
+) -> tuple[Backfill, list[Execution]]:
+    """Record the missing fires of [`start`, `end`), oldest first, and return them with their executions.
+
+    With `at_once` they share a concurrency key; with `every_seconds` each is due that much later than the one
+    before.
+
+    Raises:
+        NotFound, InvalidRequest: as `preview_backfill`; or the task has a concurrency key that `at_once` would
+        replace.
+    """
+    task = _task(connection, task_id, lock=True)
+    found = _missing(connection, task, start, end, now)
+    paced = _paced(task, pace)
+    rows = []
+    for position, fire in enumerate(found.fires):
+        row = ledger_row(task, now, scheduled_for=fire, trigger=TRIGGER) | paced | {"triggered_by": triggered_by}
+        if pace.every_seconds is not None:
+            row["run_at"] = now + timedelta(seconds=position * pace.every_seconds)
+        row["owner"] = owner_of(row)
+        rows.append(row)
+    recorded = [execution_of(row) for row in insert_fires(connection, rows)]
+    fires = tuple(execution.scheduled_for for execution in recorded if execution.scheduled_for is not None)
+    ids = tuple(execution.id for execution in recorded)
+    return Backfill(fires, found.known, found.closed, ids), recorded
+
+
+def _task(connection: Connection, task_id: int, *, lock: bool) -> Row[Any]:
+    task = read_task(connection, task_id, lock=lock)
+    if task is None:
+        raise NotFound("task", task_id)
+    return task
+
+
+def _paced(task: Row[Any], pace: Pace) -> dict[str, Any]:
+    if pace.every_seconds is not None:
+        return {}
+    if task.concurrency_key is not None:
+        if pace.at_once is None:
+            return {}
+        raise InvalidRequest.of(
+            "pace.at_once",
+            f"the task has the concurrency key {task.concurrency_key!r}, which paces the backfill too;"
+            f" leave at_once out, or give every_seconds",
+        )
+    return {"concurrency_key": f"{TRIGGER}:{task.id}", "concurrency_limit": pace.at_once or 1}
+
+
+def _missing(connection: Connection, task: Row[Any], start: datetime, end: datetime, now: datetime) -> Backfill:
+    trigger = trigger_of(task)
+    if trigger is None:
+        raise InvalidRequest.of("task_id", "the task has no schedule, so there is nothing to make up for")
+    if end <= start:
+        raise InvalidRequest.of("end", "end must be later than start")
+    if end > now:
+        raise InvalidRequest.of(
+            "end", f"end must be past (it is {now.isoformat()} now); the schedule does the rest"
+        )
+    hours = hours_of(task.run_window, task.calendar, task.timezone)
+    known = {
+        row.scheduled_for: Known(row.scheduled_for, row.id, row.state)
+        for row in connection.execute(
+            select(executions.c.scheduled_for, executions.c.id, executions.c.state)
+            .where(
+                executions.c.task_id == task.id,
+                executions.c.scheduled_for >= start,
+                executions.c.scheduled_for < end,
+            )
+            .order_by(executions.c.scheduled_for)
+        )
+    }
+    fires, closed = [], 0
+    fire = trigger.next_after(start - _TICK)
+    while fire is not None and fire < end:
+        if fire not in known:
+            if hours is not None and not hours.is_open(fire):
+                closed += 1
+            else:
+                fires.append(fire)
+        if len(fires) + closed > MAX_FIRES:
+            raise InvalidRequest.of("end", f"the range holds more than {MAX_FIRES} fires; choose a shorter one")
+        fire = trigger.next_after(fire)
+    return Backfill(tuple(fires), tuple(known.values()), closed)

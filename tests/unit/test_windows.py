@@ -1,0 +1,147 @@
+"""Windows and calendars in wall time: over midnight, over changes of clocks, on holidays."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.scheduler.description import Language
+from app.scheduler.preview import preview
+from app.scheduler.schedules import CronSchedule, DstPolicy
+from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow, Weekday
+
+BERLIN = "Europe/Berlin"
+clocks = st.builds(lambda hour, minute: f"{hour:02}:{minute:02}", st.integers(0, 23), st.sampled_from([0, 15, 30]))
+windows = st.builds(
+    RunWindow, opens=clocks, closes=clocks, days=st.lists(st.sampled_from(Weekday), max_size=3).map(tuple)
+)
+moments = st.integers(0, 2 * 365 * 24 * 60).map(
+    lambda minutes: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+)
+
+
+def berlin(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(BERLIN))
+
+
+@given(windows, st.lists(st.dates(date(2026, 1, 1), date(2027, 12, 31)), max_size=5), moments)
+def test_the_next_open_moment_is_open_and_everything_before_it_is_closed(
+    window: RunWindow, closed: list[date], moment: datetime
+) -> None:
+    hours = Hours(window, Calendar(closed=tuple(closed)), BERLIN)
+    opens = hours.next_open(moment)
+    assert opens is not None
+    assert hours.is_open(opens)
+    if opens > moment:
+        assert not hours.is_open(opens - timedelta(microseconds=1))
+        steps = min(int((opens - moment) / timedelta(minutes=15)), 300)
+        assert not any(hours.is_open(moment + step * timedelta(minutes=15)) for step in range(steps))
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_open"),
+    [
+        ("2026-03-02T08:59:59", False),
+        ("2026-03-02T09:00", True),
+        ("2026-03-02T17:59:59", True),
+        ("2026-03-02T18:00", False),
+        ("2026-03-01T12:00", False),  # a Sunday
+    ],
+)
+def test_a_window_opens_and_closes_on_its_days(moment: str, is_open: bool) -> None:
+    week = tuple(Weekday)[:5]
+    assert (
+        Hours(RunWindow(opens="09:00", closes="18:00", days=week), None, BERLIN).is_open(berlin(moment)) is is_open
+    )
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_open"),
+    [
+        ("2026-03-06T21:59", False),
+        ("2026-03-06T22:00", True),  # a Friday
+        ("2026-03-07T05:59", True),  # Saturday morning is still Friday's window
+        ("2026-03-07T06:00", False),
+        ("2026-03-07T23:00", False),
+        ("2026-03-06T03:00", False),  # that would be Thursday's
+    ],
+)
+def test_a_window_over_midnight_belongs_to_the_day_it_opens_on(moment: str, is_open: bool) -> None:
+    hours = Hours(RunWindow(opens="22:00", closes="06:00", days=(Weekday.FRI,)), None, BERLIN)
+    assert hours.is_open(berlin(moment)) is is_open
+
+
+def test_a_window_that_begins_in_a_gap_opens_after_it_and_a_repeated_hour_opens_once() -> None:
+    hours = Hours(RunWindow(opens="02:30", closes="04:00"), None, BERLIN)
+    assert hours.next_open(berlin("2026-03-29T00:00")) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)  # 03:30 CEST
+    first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)  # 02:30 CEST
+    assert hours.next_open(berlin("2026-10-25T00:00")) == first
+    assert hours.is_open(first + timedelta(hours=1))  # 02:30 CET
+    assert not hours.is_open(datetime(2026, 10, 25, 3, 0, tzinfo=UTC))  # 04:00 CET
+
+
+def test_equal_ends_are_a_whole_day() -> None:
+    hours = Hours(RunWindow(days=(Weekday.SAT,)), None, BERLIN)
+    assert hours.is_open(berlin("2026-03-07T00:00"))
+    assert hours.is_open(berlin("2026-03-07T23:59"))
+    assert not hours.is_open(berlin("2026-03-08T00:00"))
+
+
+def test_holidays_of_a_country_and_its_parts_are_closed_and_dates_of_its_own_win() -> None:
+    china = Hours(None, Calendar(country="cn", open=(date(2026, 10, 2),)), "Asia/Shanghai")
+    at = ZoneInfo("Asia/Shanghai")
+    assert not china.is_open(datetime(2026, 10, 1, 9, tzinfo=at))
+    assert china.is_open(datetime(2026, 10, 2, 9, tzinfo=at))
+    assert china.is_open(datetime(2026, 9, 30, 23, 59, tzinfo=at))
+    epiphany = berlin("2026-01-06T12:00")
+    assert not Hours(None, Calendar(country="DE", subdivision="BY"), BERLIN).is_open(epiphany)
+    assert Hours(None, Calendar(country="DE"), BERLIN).is_open(epiphany)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"country": "XX"}, "Country XX not available"),
+        ({"country": "DE", "subdivision": "ZZ"}, "does not have subdivision ZZ"),
+        ({"subdivision": "BY"}, "subdivision needs a country"),
+        ({"closed": ["31.12.2026"]}, "closed"),
+    ],
+)
+def test_a_calendar_that_does_not_exist_is_refused(values: dict, sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        Calendar(**values)
+
+
+def preview_of(policy: ClosedPolicy, hours: Hours, language: Language = "en", expression: str = "0 12 * * *"):
+    return preview(
+        CronSchedule(expression=expression),
+        zone=BERLIN,
+        dst_policy=DstPolicy.CRON,
+        after=berlin("2026-03-06T13:00"),
+        count=3,
+        hours=hours,
+        closed_policy=policy,
+        language=language,
+    )
+
+
+def test_a_preview_leaves_out_closed_fires_or_moves_them_and_says_so() -> None:
+    hours = Hours(RunWindow(opens="09:00", closes="18:00", days=tuple(Weekday)[:5]), None, BERLIN)
+    skipped = preview_of(ClosedPolicy.SKIP, hours)
+    assert [f"{fire:%a %H:%M}" for fire in skipped.fires] == ["Mon 12:00", "Tue 12:00", "Wed 12:00"]
+    assert "are at closed times and are skipped" in skipped.warnings[0]
+    deferred = preview_of(ClosedPolicy.DEFER, hours)
+    assert [f"{fire:%a %H:%M}" for fire in deferred.fires] == ["Mon 09:00", "Mon 09:00", "Mon 12:00"]
+
+
+def test_a_schedule_that_never_meets_its_window_is_warned_about() -> None:
+    hours = Hours(RunWindow(opens="01:00", closes="02:00"), None, BERLIN)
+    found = preview_of(ClosedPolicy.SKIP, hours)
+    assert found.fires == []
+    assert found.warnings[0].startswith("never fires within its run window and calendar")
+    assert "永远不会触发" in preview_of(ClosedPolicy.SKIP, hours, "zh").warnings[0]
