@@ -117,6 +117,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/scheduler/tasks/{task_id}/backfill/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview a backfill
+         * @description Which fires of a past range a backfill would record, and which the ledger has already.
+         */
+        post: operations["preview_backfill"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/tasks/{task_id}/backfill": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make up for the past
+         * @description Record the fires of a past range that the ledger lacks and run them at a pace, oldest first.
+         */
+        post: operations["backfill_task"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/scheduler/tasks/{task_id}/pause": {
         parameters: {
             query?: never;
@@ -233,9 +273,30 @@ export interface paths {
         put?: never;
         /**
          * Run an executor once
-         * @description Record a request; it is durable when this answers. A repeated `Idempotency-Key` returns the first one.
+         * @description Record a request; it is durable when this answers. A repeated `Idempotency-Key` returns the first one; what
+         *     else a repeated request does, `repeats` says. The answer `is_repeat` where an earlier request stands for it.
          */
         post: operations["enqueue_execution"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/executions/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run executors many times
+         * @description Record up to 10,000 requests, all of them or none. A refusal names the items: `items.17.params.topic`.
+         */
+        post: operations["enqueue_many"];
         delete?: never;
         options?: never;
         head?: never;
@@ -476,6 +537,46 @@ export interface paths {
          * @description It will not go out, unless it is added again.
          */
         post: operations["withdraw_pool_entry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/flow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show limits and circuits
+         * @description Rate limits, concurrency keys and circuit breakers with their present level, busiest first.
+         */
+        get: operations["get_flow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/flow/circuits/{task_type}/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reset a circuit breaker
+         * @description Close the circuit of an executor: what waits for it may start at once, and its past is forgiven.
+         */
+        post: operations["reset_circuit"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1277,6 +1378,141 @@ export interface components {
             traceback: string | null;
         };
         /**
+         * BackfillAnswer
+         * @description What a backfill would record, or has recorded.
+         */
+        BackfillAnswer: {
+            /** Count */
+            count: number;
+            /** First */
+            first: string | null;
+            /** Last */
+            last: string | null;
+            /**
+             * Known Count
+             * @description Fires that the ledger has already; they stay as they are.
+             */
+            known_count: number;
+            /**
+             * Known
+             * @description The first hundred of these.
+             */
+            known: components["schemas"]["KnownFire"][];
+            /**
+             * Closed
+             * @description Fires outside the task's window or on a closed day; they are left out.
+             */
+            closed: number;
+            /**
+             * Execution Ids
+             * @description What was recorded, oldest fire first; empty for a preview.
+             */
+            execution_ids: number[];
+        };
+        /**
+         * BackfillRange
+         * @description A past range of a schedule.
+         * @example {
+         *       "end": "2026-02-01T00:00:00+08:00",
+         *       "start": "2026-01-01T00:00:00+08:00"
+         *     }
+         */
+        BackfillRange: {
+            /**
+             * Start
+             * Format: date-time
+             * @description The first moment, with its offset.
+             */
+            start: string;
+            /**
+             * End
+             * Format: date-time
+             * @description The moment before which it ends; not later than now.
+             */
+            end: string;
+        };
+        /**
+         * BackfillRequest
+         * @description Make up for the fires of a past range.
+         * @example {
+         *       "end": "2026-02-01T00:00:00+08:00",
+         *       "start": "2026-01-01T00:00:00+08:00"
+         *     }
+         */
+        BackfillRequest: {
+            /**
+             * Start
+             * Format: date-time
+             * @description The first moment, with its offset.
+             */
+            start: string;
+            /**
+             * End
+             * Format: date-time
+             * @description The moment before which it ends; not later than now.
+             */
+            end: string;
+            /**
+             * @description By default one after the other.
+             * @default {}
+             */
+            pace: components["schemas"]["Pace"];
+        };
+        /**
+         * BulkAnswer
+         * @description What became of each item, in their order.
+         */
+        BulkAnswer: {
+            /** Items */
+            items: components["schemas"]["BulkItem"][];
+            /**
+             * Recorded
+             * @description How many are new.
+             */
+            recorded: number;
+        };
+        /**
+         * BulkItem
+         * @description The execution that stands for an item.
+         */
+        BulkItem: {
+            /** Id */
+            id: number;
+            /** Is Repeat */
+            is_repeat: boolean;
+        };
+        /**
+         * BulkRequest
+         * @description Many requests: all of them are recorded, or none.
+         */
+        BulkRequest: {
+            /** Items */
+            items: components["schemas"]["EnqueueRequest"][];
+        };
+        /**
+         * Calendar
+         * @description The days on which a task is closed: the public holidays of a country, and dates of its own.
+         *
+         *     `country` and `subdivision` are ISO 3166 codes (`CN`, `DE` and `BY`); the holidays come from the package
+         *     `holidays` (extra `[calendars]`). `closed` are further dates, `open` dates on which it is open all the same.
+         */
+        Calendar: {
+            /** Country */
+            country?: string | null;
+            /** Subdivision */
+            subdivision?: string | null;
+            /**
+             * Closed
+             * @default []
+             */
+            closed: string[];
+            /**
+             * Open
+             * @default []
+             */
+            open: string[];
+        };
+        /**
          * CalendarAnswer
          * @description What fires when, hour by hour.
          */
@@ -1324,6 +1560,77 @@ export interface components {
             is_active: boolean;
         };
         /**
+         * CircuitAnswer
+         * @description The circuit breaker of an executor.
+         */
+        CircuitAnswer: {
+            /** Task Type */
+            task_type: string;
+            phase: components["schemas"]["Phase"];
+            /**
+             * Failures
+             * @description Among the last `attempts`.
+             */
+            failures: number;
+            /** Attempts */
+            attempts: number;
+            /**
+             * Since
+             * @description When it came into this phase.
+             */
+            since: string | null;
+            /**
+             * Probe At
+             * @description When it tries again; null: it is closed.
+             */
+            probe_at: string | null;
+            /** Waiting */
+            waiting: number;
+            /** @description Its rules; null: this process knows none. */
+            breaker: components["schemas"]["CircuitBreaker"] | null;
+        };
+        /**
+         * CircuitBreaker
+         * @description When to stop starting an executor's attempts for a while.
+         *
+         *     It opens when at least `minimum` of the last `window` attempts are known and the share of failures among them
+         *     reaches `failure_rate`. After `open_seconds` it lets `probes` attempts through: if all of them succeed it
+         *     closes, with a clean window; if one fails it is open again.
+         */
+        CircuitBreaker: {
+            /**
+             * Failure Rate
+             * @default 0.5
+             */
+            failure_rate: number;
+            /**
+             * Window
+             * @default 20
+             */
+            window: number;
+            /**
+             * Minimum
+             * @default 5
+             */
+            minimum: number;
+            /**
+             * Open Seconds
+             * @default 60
+             */
+            open_seconds: number;
+            /**
+             * Probes
+             * @default 1
+             */
+            probes: number;
+        };
+        /**
+         * ClosedPolicy
+         * @description What becomes of a fire at a moment when its task is closed.
+         * @enum {string}
+         */
+        ClosedPolicy: "skip" | "defer";
+        /**
          * ConcernedTask
          * @description A task that a finding is about.
          */
@@ -1355,6 +1662,26 @@ export interface components {
             expression: string;
         };
         /**
+         * Debounce
+         * @description Wait until nobody has asked for `seconds`, then run once, with the params of the last request.
+         *
+         *     However often somebody asks, it runs at the latest `max_wait_seconds` after the first request (by default ten
+         *     times `seconds`).
+         */
+        Debounce: {
+            /** Key */
+            key: string;
+            /** Seconds */
+            seconds: number;
+            /** Max Wait Seconds */
+            max_wait_seconds?: number | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "debounce";
+        };
+        /**
          * DecisionBody
          * @description A decision.
          */
@@ -1382,6 +1709,85 @@ export interface components {
             source: string;
             /** Target */
             target: string;
+        };
+        /**
+         * EnqueueOneRequest
+         * @description Run an executor once.
+         * @example {
+         *       "params": {
+         *         "account_id": 1,
+         *         "topic": "人工智能"
+         *       },
+         *       "task_type": "content_generation"
+         *     }
+         */
+        EnqueueOneRequest: {
+            /**
+             * Task Type
+             * @description The executor to run; `GET …/executors` lists them, with the schema of their params.
+             */
+            task_type: string;
+            /**
+             * Params
+             * @description What the executor takes.
+             * @default {}
+             */
+            params: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Run At
+             * @description Not before this moment; with its offset.
+             */
+            run_at?: string | null;
+            /**
+             * Priority
+             * @description Higher goes first.
+             * @default 0
+             */
+            priority: number;
+            /**
+             * Idempotency Key
+             * @description A repeated request with the same key returns the first one's execution.
+             */
+            idempotency_key?: string | null;
+            /**
+             * Max Attempts
+             * @description How often to try; by default what the executor declares.
+             */
+            max_attempts?: number | null;
+            /**
+             * Timeout Seconds
+             * @description Time limit of an attempt; by default what the executor declares.
+             */
+            timeout_seconds?: number | null;
+            /**
+             * Concurrency Key
+             * @description Executions with the same key share a limit.
+             */
+            concurrency_key?: string | null;
+            /**
+             * Concurrency Limit
+             * @description How many with that key may run at the same time; 1 where only the key is given.
+             */
+            concurrency_limit?: number | null;
+            /** @description Beside that of the executor. */
+            rate_limit?: components["schemas"]["RateLimit"] | null;
+            /**
+             * Rate Limit Key
+             * @description Who names the same key shares the rate limit.
+             */
+            rate_limit_key?: string | null;
+            /**
+             * Repeats
+             * @description What a repeated request does: debounce, throttle, once.
+             * @example {
+             *       "key": "account-1",
+             *       "kind": "debounce",
+             *       "seconds": 30
+             *     }
+             */
+            repeats?: (components["schemas"]["Debounce"] | components["schemas"]["Throttle"] | components["schemas"]["Once"]) | null;
         };
         /**
          * EnqueueRequest
@@ -1444,6 +1850,131 @@ export interface components {
              * @description How many with that key may run at the same time; 1 where only the key is given.
              */
             concurrency_limit?: number | null;
+            /** @description Beside that of the executor. */
+            rate_limit?: components["schemas"]["RateLimit"] | null;
+            /**
+             * Rate Limit Key
+             * @description Who names the same key shares the rate limit.
+             */
+            rate_limit_key?: string | null;
+        };
+        /**
+         * EnqueuedAnswer
+         * @description The execution that stands for a request.
+         */
+        EnqueuedAnswer: {
+            /** Id */
+            id: number;
+            /** Task Id */
+            task_id: number | null;
+            /** Task Name */
+            task_name: string | null;
+            /** Task Type */
+            task_type: string;
+            /** Params */
+            params: {
+                [key: string]: unknown;
+            };
+            state: components["schemas"]["ExecutionState"];
+            /** Reason */
+            reason: string | null;
+            /** Trigger */
+            trigger: string;
+            /** Triggered By */
+            triggered_by: string | null;
+            /** Scheduled For */
+            scheduled_for: string | null;
+            /** First Fire At */
+            first_fire_at: string | null;
+            /** Fire Count */
+            fire_count: number;
+            /**
+             * Run At
+             * Format: date-time
+             */
+            run_at: string;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Started At */
+            started_at: string | null;
+            /** Finished At */
+            finished_at: string | null;
+            /** Attempt */
+            attempt: number;
+            /** Failures */
+            failures: number;
+            /** Rescues */
+            rescues: number;
+            /** Owner */
+            owner: string | null;
+            /** Timeout Seconds */
+            timeout_seconds: number | null;
+            /** Priority */
+            priority: number;
+            /** Concurrency Key */
+            concurrency_key: string | null;
+            /** Concurrency Limit */
+            concurrency_limit: number | null;
+            /** Idempotency Key */
+            idempotency_key: string | null;
+            /** Cancel Requested At */
+            cancel_requested_at: string | null;
+            /** Message */
+            message: string | null;
+            /** Error */
+            error: string | null;
+            /** Result */
+            result: {
+                [key: string]: unknown;
+            } | null;
+            /** Duration Seconds */
+            duration_seconds: number | null;
+            /** Progress */
+            progress: number | null;
+            /** Progress Message */
+            progress_message: string | null;
+            /**
+             * Parent Id
+             * @description The execution that spawned it.
+             */
+            parent_id: number | null;
+            /**
+             * Child Key
+             * @description What its parent calls it.
+             */
+            child_key: string | null;
+            /**
+             * Trace Id
+             * @description Under this id a tracing backend shows what asked for the execution, and its attempts.
+             */
+            trace_id: string | null;
+            /**
+             * Rate Limit
+             * @description A rate limit of its own, with the bucket it draws on.
+             * @example null
+             */
+            rate_limit: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Waits For
+             * @description The bucket or circuit that has put it off until `run_at`.
+             * @example executor:publishing
+             */
+            waits_for: string | null;
+            /**
+             * Due At
+             * @description When it was due before it was put off.
+             */
+            due_at: string | null;
+            /**
+             * Is Repeat
+             * @description An earlier request stands for this one: nothing new was recorded.
+             */
+            is_repeat: boolean;
         };
         /**
          * ExampleAnswer
@@ -1553,6 +2084,25 @@ export interface components {
              * @description Under this id a tracing backend shows what asked for the execution, and its attempts.
              */
             trace_id: string | null;
+            /**
+             * Rate Limit
+             * @description A rate limit of its own, with the bucket it draws on.
+             * @example null
+             */
+            rate_limit: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Waits For
+             * @description The bucket or circuit that has put it off until `run_at`.
+             * @example executor:publishing
+             */
+            waits_for: string | null;
+            /**
+             * Due At
+             * @description When it was due before it was put off.
+             */
+            due_at: string | null;
         };
         /** ExecutionDetail */
         ExecutionDetail: {
@@ -1644,6 +2194,25 @@ export interface components {
              * @description Under this id a tracing backend shows what asked for the execution, and its attempts.
              */
             trace_id: string | null;
+            /**
+             * Rate Limit
+             * @description A rate limit of its own, with the bucket it draws on.
+             * @example null
+             */
+            rate_limit: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Waits For
+             * @description The bucket or circuit that has put it off until `run_at`.
+             * @example executor:publishing
+             */
+            waits_for: string | null;
+            /**
+             * Due At
+             * @description When it was due before it was put off.
+             */
+            due_at: string | null;
             /** Attempts */
             attempts: components["schemas"]["AttemptAnswer"][];
             /**
@@ -1692,6 +2261,9 @@ export interface components {
             timeout_seconds: number | null;
             /** Max Attempts */
             max_attempts: number;
+            rate_limit: components["schemas"]["RateLimit"] | null;
+            /** @description Its circuit breaker; null: it has none. */
+            circuit: components["schemas"]["CircuitAnswer"] | null;
             /** Info */
             info: {
                 [key: string]: unknown;
@@ -1780,6 +2352,18 @@ export interface components {
             /** Task Name */
             task_name: string;
         };
+        /**
+         * FlowAnswer
+         * @description Everything that lets work through at a measure, busiest first.
+         */
+        FlowAnswer: {
+            /** Rate Limits */
+            rate_limits: components["schemas"]["RateAnswer"][];
+            /** Concurrency */
+            concurrency: components["schemas"]["KeyAnswer"][];
+            /** Circuits */
+            circuits: components["schemas"]["CircuitAnswer"][];
+        };
         /** Health */
         Health: {
             /**
@@ -1806,11 +2390,40 @@ export interface components {
         };
         JsonValue: unknown;
         /**
+         * KeyAnswer
+         * @description A concurrency key.
+         */
+        KeyAnswer: {
+            /** Key */
+            key: string;
+            /** Limit */
+            limit: number;
+            /** Running */
+            running: number;
+            /** Waiting */
+            waiting: number;
+        };
+        /**
          * Kind
          * @description Stable words for what can be wrong.
          * @enum {string}
          */
-        Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held";
+        Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held" | "circuit_open";
+        /**
+         * KnownFire
+         * @description A fire that the ledger has already.
+         */
+        KnownFire: {
+            /**
+             * Scheduled For
+             * Format: date-time
+             */
+            scheduled_for: string;
+            /** Execution Id */
+            execution_id: number;
+            /** State */
+            state: string;
+        };
         /**
          * Late
          * @description A fire is due for more than `seconds` and not recorded, or what it recorded waits for so long.
@@ -2007,6 +2620,21 @@ export interface components {
             runs: components["schemas"]["RunAnswer"][];
         };
         /**
+         * Once
+         * @description As `Throttle`, but an execution that failed or was cancelled does not count.
+         */
+        Once: {
+            /** Key */
+            key: string;
+            /** Seconds */
+            seconds: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "once";
+        };
+        /**
          * Openness
          * @description Which alerts to list.
          * @enum {string}
@@ -2018,6 +2646,17 @@ export interface components {
          * @enum {string}
          */
         OverlapPolicy: "skip" | "queue" | "allow" | "cancel_running";
+        /**
+         * Pace
+         * @description At most `at_once` running together, or one that starts every `every_seconds`; by default one after the
+         *     other.
+         */
+        Pace: {
+            /** At Once */
+            at_once?: number | null;
+            /** Every Seconds */
+            every_seconds?: number | null;
+        };
         /**
          * Parked
          * @description At least `count` executions are parked: nobody runs them until something is mended.
@@ -2040,6 +2679,12 @@ export interface components {
          * @enum {string}
          */
         Period: "hour" | "day" | "week";
+        /**
+         * Phase
+         * @description What a circuit does with an execution that wants to start.
+         * @enum {string}
+         */
+        Phase: "closed" | "open" | "half_open";
         /**
          * PointAnswer
          * @description One step of a series, from `at`.
@@ -2229,6 +2874,63 @@ export interface components {
             timezone: string;
         };
         /**
+         * RateAnswer
+         * @description A bucket of tokens.
+         */
+        RateAnswer: {
+            /**
+             * Key
+             * @example executor:publishing
+             */
+            key: string;
+            /** Limit */
+            limit: number;
+            /** Per Seconds */
+            per_seconds: number;
+            /** Burst */
+            burst: number;
+            /**
+             * Available
+             * @description How many may start now.
+             */
+            available: number;
+            /**
+             * Next At
+             * Format: date-time
+             * @description When the next one may start: now, or later.
+             */
+            next_at: string;
+            /** Waiting */
+            waiting: number;
+            /**
+             * Used At
+             * Format: date-time
+             */
+            used_at: string;
+        };
+        /**
+         * RateLimit
+         * @description At most `limit` attempts start within any `per_seconds`; those that come too early wait.
+         *
+         *     They start evenly spaced: `RateLimit(10, per_seconds=60)` lets one go every 6 seconds. `burst` lets that many
+         *     go at once after a pause, and then up to `limit + burst - 1` within `per_seconds`; by default it is what
+         *     accrues in a tenth of a second, and at least 1. `key` names a param: each of its values has a bucket of its
+         *     own.
+         */
+        RateLimit: {
+            /** Limit */
+            limit: number;
+            /**
+             * Per Seconds
+             * @default 1
+             */
+            per_seconds: number;
+            /** Burst */
+            burst?: number | null;
+            /** Key */
+            key?: string | null;
+        };
+        /**
          * RecentRun
          * @description An execution as a small bar.
          */
@@ -2391,6 +3093,38 @@ export interface components {
             } | null;
         };
         /**
+         * RunWindow
+         * @description The hours in which a task may fire: from `opens` until before `closes`, on `days` (none given: on all).
+         *
+         *     Where `closes` is not after `opens` it is on the next day; equal ones are a whole day from `opens` on.
+         */
+        RunWindow: {
+            /**
+             * Opens
+             * @default 00:00
+             * @example 22:00
+             */
+            opens: string;
+            /**
+             * Closes
+             * @default 00:00
+             * @example 06:00
+             */
+            closes: string;
+            /**
+             * Days
+             * @default []
+             * @example [
+             *       "mon",
+             *       "tue",
+             *       "wed",
+             *       "thu",
+             *       "fri"
+             *     ]
+             */
+            days: components["schemas"]["Weekday"][];
+        };
+        /**
          * ScheduleAnswer
          * @description A schedule as it is stored.
          */
@@ -2549,6 +3283,14 @@ export interface components {
              * @description How many with that key may run at the same time; 1 where only the key is given.
              */
             concurrency_limit?: number | null;
+            /** @description Of this task alone, beside that of its executor. */
+            rate_limit?: components["schemas"]["RateLimit"] | null;
+            /** @description Hours, in its zone, in which it may fire. */
+            run_window?: components["schemas"]["RunWindow"] | null;
+            /** @description Days on which it does not. */
+            calendar?: components["schemas"]["Calendar"] | null;
+            /** @description What becomes of a fire outside of them. */
+            closed_policy?: components["schemas"]["ClosedPolicy"] | null;
         };
         /**
          * ScheduleReport
@@ -2671,10 +3413,14 @@ export interface components {
         SignalBody: {
             /**
              * Name
+             * @description What its code waits for.
              * @example approved
              */
             name: string;
-            /** Payload */
+            /**
+             * Payload
+             * @description What the wait returns: any JSON.
+             */
             payload?: unknown;
         };
         /**
@@ -2894,6 +3640,10 @@ export interface components {
             concurrency_key: string | null;
             /** Concurrency Limit */
             concurrency_limit: number | null;
+            rate_limit: components["schemas"]["RateLimit"] | null;
+            run_window: components["schemas"]["RunWindow"] | null;
+            calendar: components["schemas"]["Calendar"] | null;
+            closed_policy: components["schemas"]["ClosedPolicy"];
             /** Next Run At */
             next_run_at: string | null;
             /** Exhausted At */
@@ -3059,6 +3809,14 @@ export interface components {
              * @description How many with that key may run at the same time; 1 where only the key is given.
              */
             concurrency_limit?: number | null;
+            /** @description Of this task alone, beside that of its executor. */
+            rate_limit?: components["schemas"]["RateLimit"] | null;
+            /** @description Hours, in its zone, in which it may fire. */
+            run_window?: components["schemas"]["RunWindow"] | null;
+            /** @description Days on which it does not. */
+            calendar?: components["schemas"]["Calendar"] | null;
+            /** @description What becomes of a fire outside of them. */
+            closed_policy?: components["schemas"]["ClosedPolicy"] | null;
         };
         /**
          * TaskDefinition
@@ -3167,6 +3925,17 @@ export interface components {
              * @description How many with that key may run at the same time; 1 where only the key is given.
              */
             concurrency_limit?: number | null;
+            /** @description Of this task alone, beside that of its executor. */
+            rate_limit?: components["schemas"]["RateLimit"] | null;
+            /** @description Hours, in its zone, in which it may fire. */
+            run_window?: components["schemas"]["RunWindow"] | null;
+            /** @description Days on which it does not. */
+            calendar?: components["schemas"]["Calendar"] | null;
+            /**
+             * @description What becomes of a fire outside of them.
+             * @default skip
+             */
+            closed_policy: components["schemas"]["ClosedPolicy"];
         };
         /**
          * TaskOrder
@@ -3193,6 +3962,22 @@ export interface components {
             task_id: number;
             /** Runs */
             runs: components["schemas"]["RecentRun"][];
+        };
+        /**
+         * Throttle
+         * @description Run at most once per `seconds`: the first request wins, those that follow are answered with its
+         *     execution.
+         */
+        Throttle: {
+            /** Key */
+            key: string;
+            /** Seconds */
+            seconds: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "throttle";
         };
         /**
          * TokenAnswer
@@ -3224,6 +4009,12 @@ export interface components {
              */
             role: "viewer" | "operator" | "admin";
         };
+        /**
+         * Weekday
+         * @description Days of the week, in the order of `date.weekday()`.
+         * @enum {string}
+         */
+        Weekday: "mon" | "tue" | "wed" | "thu" | "fri" | "sat" | "sun";
         /**
          * WorkflowGraph
          * @description Steps in their written order, what waits for what, and what was undone.
@@ -4043,6 +4834,186 @@ export interface operations {
             };
         };
     };
+    preview_backfill: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a task. */
+                task_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BackfillRange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BackfillAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    backfill_task: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a task. */
+                task_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BackfillRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BackfillAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     pause_task: {
         parameters: {
             query?: never;
@@ -4586,7 +5557,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["EnqueueRequest"];
+                "application/json": components["schemas"]["EnqueueOneRequest"];
             };
         };
         responses: {
@@ -4596,7 +5567,85 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ExecutionAnswer"];
+                    "application/json": components["schemas"]["EnqueuedAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    enqueue_many: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BulkRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkAnswer"];
                 };
             };
             /** @description Bad Request */
@@ -5723,6 +6772,166 @@ export interface operations {
             };
             /** @description Conflict */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_flow: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FlowAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reset_circuit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Executor type. */
+                task_type: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FlowAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
