@@ -157,6 +157,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("resolved_at IS NULL"),
     )
     op.create_index("ix_alerts_task", "alerts", ["task_id", "id"])
+    op.create_index(
+        "ix_alerts_resolved",
+        "alerts",
+        ["resolved_at"],
+        sqlite_where=sa.text("resolved_at IS NOT NULL"),
+        postgresql_where=sa.text("resolved_at IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:

@@ -122,6 +122,12 @@ class Alert(Base):
             postgresql_where=text("resolved_at IS NULL"),
         ),
         Index("ix_alerts_task", "task_id", "id"),
+        Index(
+            "ix_alerts_resolved",
+            "resolved_at",
+            sqlite_where=text("resolved_at IS NOT NULL"),
+            postgresql_where=text("resolved_at IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 

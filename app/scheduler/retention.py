@@ -40,5 +40,5 @@ def prune(connection: Connection, *, now: datetime, keep_days: float, limit: int
         connection.execute(delete(signals).where(signals.c.execution_id.in_(ids)))
         connection.execute(delete(executions).where(executions.c.id.in_(ids)))
     connection.execute(delete(Node).where(Node.stopped_at < before))
-    connection.execute(delete(Alert).where(Alert.resolved_at < before))
+    connection.execute(delete(Alert).where(Alert.resolved_at.is_not(None), Alert.resolved_at < before))
     return len(ids)
