@@ -78,10 +78,10 @@ class FaultyJournal(InlineJournal):
     def _store_group(self, writes: list[Write[Any]]) -> list[Any]:
         """As production's journal: those of a rank together, all in one transaction; else one by one."""
         try:
-            with self._database.begin() as connection:
+            with self.engine.begin() as connection:
                 return [outcome for run in _runs(writes) for outcome in type(run[0]).apply_all(connection, run)]
         except Fenced:
-            with self._database.begin() as connection:
+            with self.engine.begin() as connection:
                 return [type(write).apply_all(connection, [write])[0] for write in writes]
 
 
@@ -127,6 +127,8 @@ class SimulatedLive:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
+            spawn=runtime.spawn,
+            carry=runtime.carry,
         )
         self.embedded: EmbeddedEngine = SimulatedEngine(
             node,

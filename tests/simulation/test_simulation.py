@@ -64,7 +64,7 @@ def without_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is claimed together does not exclude each other."""
-    monkeypatch.setattr(claims, "_within_limits", lambda _, candidates: candidates)
+    monkeypatch.setattr(claims, "_within_limits", lambda _, candidates, gate, room: candidates[:room])
 
 
 def without_the_burial(monkeypatch: pytest.MonkeyPatch) -> None:
