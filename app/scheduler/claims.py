@@ -86,14 +86,14 @@ def claim(
         wanted = max(room, _AT_A_GLANCE) if gate.rules.types else room
         found = in_turn(connection, now, wanted, priority_step_seconds, only, types)
         unwanted = [execution for execution in found if execution.cancel_requested_at is not None]
-        _end_unwanted(connection, unwanted, now)
+        ended = _end_unwanted(connection, unwanted, now)
         candidates = [execution for execution in found if execution.cancel_requested_at is None]
         accepted = _within_limits(connection, candidates, gate, room)
         started_at = clock.now() if clock is not None else now
         taken += _start_claimed(connection, accepted, node, started_at)
         put_off = gate.settle(started_at)
-        is_all = len(found) < wanted and len(accepted) + len(unwanted) == len(found)
-        if is_all or not (accepted or unwanted or put_off):
+        is_all = len(found) < wanted and len(accepted) + ended == len(found)
+        if is_all or not (accepted or ended or put_off):
             break
     return taken
 
@@ -268,15 +268,18 @@ class ClaimNamed:
         return [claimed.pop(write.execution_id, None) for write in writes]
 
 
-def _end_unwanted(connection: Connection, unwanted: list[Execution], now: datetime) -> None:
-    """Cancel what was asked to end while a node held it, and has come back to wait (a failure, a dead node)."""
+def _end_unwanted(connection: Connection, unwanted: list[Execution], now: datetime) -> int:
+    """Cancel what was asked to end while a node held it, and has come back to wait (a failure, a dead node).
+    Returns how many were."""
+    ended = 0
     if unwanted:
-        connection.execute(
+        ended = connection.execute(
             update(executions)
             .where(executions.c.id.in_([execution.id for execution in unwanted]))
             .values(state=moved(unwanted[0].state, Move.CANCEL).value, finished_at=now, reason=None)
-        )
+        ).rowcount
         wake_parents(connection, [execution.parent_id for execution in unwanted], now)
+    return ended
 
 
 def _within_limits(connection: Connection, candidates: list[Execution], gate: Gate, room: int) -> list[Execution]:

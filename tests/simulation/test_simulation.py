@@ -77,7 +77,7 @@ def without_the_burial(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_the_end_of_the_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked to end, and came back to wait, is left as it is."""
-    monkeypatch.setattr(claims, "_end_unwanted", lambda *_: None)
+    monkeypatch.setattr(claims, "_end_unwanted", lambda *_: 0)
 
 
 def whole(_: pytest.MonkeyPatch) -> None:
