@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event
+from sqlalchemy.orm import registry
 from sqlalchemy.pool import StaticPool
 
 from app.db.database import Base, begin_write
@@ -38,6 +40,26 @@ CREATE TRIGGER attempt_rewritten AFTER UPDATE OF status ON task_attempts WHEN OL
 END;
 """
 """Written by the database itself, in the same transaction as the move: no code under test can leave it out."""
+
+
+@dataclass
+class Effect:
+    """What a successful attempt leaves behind. Pending in its Session until that is committed: an executor's
+    statement would open a transaction on the one connection of all processes, and another one's commit keep it."""
+
+    execution_id: int
+    attempt: int
+
+
+registry().map_imperatively(
+    Effect,
+    Table(
+        "effects",
+        MetaData(),
+        Column("execution_id", Integer, primary_key=True),
+        Column("attempt", Integer, primary_key=True),
+    ),
+)
 
 
 class Crashed(BaseException):  # not an Exception: like a kill, it passes through every `except Exception`

@@ -50,6 +50,11 @@ def test_a_seed_replays_exactly() -> None:
     assert first == again != other
 
 
+@pytest.mark.parametrize("seed", [2, 4, 8])
+def test_rough_days_keep_every_promise(seed: int) -> None:
+    assert played(seed, ROUGH).violations == []
+
+
 # ---------------------------------------------------------------- the judge can say no
 
 

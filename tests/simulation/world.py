@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from loguru import logger
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import SchedulerError
@@ -21,7 +21,7 @@ from app.scheduler.executions import executions, tasks
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor
 from app.testing.clock import VirtualClock
 from app.testing.virtual_loop import VirtualLoop
-from tests.simulation.database import Crashed, SharedDatabase
+from tests.simulation.database import Crashed, Effect, SharedDatabase
 from tests.simulation.node import SimulatedNode
 from tests.simulation.scenario import Scenario, definition_of, schedule_of
 
@@ -66,7 +66,7 @@ class SimulatedWork(TaskExecutor):
         if fate < 0.25:
             return TaskExecutionResult.failure_result("drawn", error="OSError: drawn")
         if fate < 0.7:
-            db.execute(text("INSERT INTO effects VALUES (:id, :attempt)"), {"id": me.id, "attempt": me.attempt})
+            db.add(Effect(me.id, me.attempt))
         return TaskExecutionResult.success_result("done")
 
 
@@ -401,11 +401,12 @@ class World:
         )
 
     def _close(self, task: ScheduledTask) -> None:
-        """The schedule of `task` ends here: it owes what came before the fire it waits for."""
+        """The schedule of `task` ends here: it owes what came before the fire it waits for, and what is due already,
+        which goes into the ledger as skipped."""
         arming, reached = self._open.pop(task.id, None), self._reached.pop(task.id, None)
         if arming is None:
             return
         until = task.next_run_at
         if until is None or task.exhausted_at is not None:
             until = self.clock.now() + timedelta(days=3650)
-        self.armings.append(replace(arming, until=max(until, reached or until)))
+        self.armings.append(replace(arming, until=max(until, reached or until, self.clock.now())))
