@@ -171,6 +171,7 @@ def test_tokens_are_hashed_at_rest(application: FastAPI, tokens: dict[str, str],
 
 _NEEDS = {"delete": "admin", "get": "viewer", "post": "operator", "patch": "operator"}
 _NEEDS_ELSE = {
+    ("post", "/tasks/{task_id}/backfill/preview"): "viewer",
     ("post", "/tasks/preview"): "viewer",
     ("get", "/settings"): "admin",
     ("get", "/tokens"): "admin",

@@ -401,7 +401,7 @@ class World:
         )
 
     def _close(self, task: ScheduledTask) -> None:
-        """The schedule of `task` ends here: it owes what came before the fire it waits for, and what is due already,
+        """The schedule of `task` ends here: it owes what came before the fire it waits for, and what is due,
         which goes into the ledger as skipped."""
         arming, reached = self._open.pop(task.id, None), self._reached.pop(task.id, None)
         if arming is None:
