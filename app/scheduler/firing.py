@@ -14,7 +14,6 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
@@ -34,7 +33,7 @@ from app.scheduler.policies import (
     overlap_verdict,
     plan_fires,
 )
-from app.scheduler.rates import RateLimit, rule_of
+from app.scheduler.rates import task_rule
 from app.scheduler.telemetry import UNTRACED, Origin
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
 from app.scheduler.windows import ClosedPolicy, hours_of
@@ -284,11 +283,7 @@ def _rate_rule(task: Any, params: dict[str, Any]) -> dict[str, Any] | None:
     """The task's own limit with the bucket that its params make, as the execution keeps it."""
     if task.rate_limit is None:
         return None
-    try:
-        limit = RateLimit(**task.rate_limit)
-    except (TypeError, ValidationError) as error:
-        raise InvalidRequest.of("rate_limit", f"cannot be read: {error}") from None
-    return rule_of(limit, f"task:{task.id}", params).as_dict()
+    return task_rule(task.id, task.rate_limit, params).as_dict()
 
 
 def insert_fires(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

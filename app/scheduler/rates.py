@@ -17,8 +17,10 @@ from hashlib import blake2b
 from math import ceil
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
+
+from app.core.errors import InvalidRequest
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far apart the clocks of two nodes may be. A bucket that would be full later than this and its burst allow
@@ -93,6 +95,19 @@ def rule_of(limit: RateLimit, owner: str, params: Mapping[str, Any]) -> RateRule
     if len(value) > _LONGEST_VALUE:
         value = blake2b(value.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return RateRule(f"{owner}:{value}", limit)
+
+
+def task_rule(task_id: int, stored: Mapping[str, Any], params: Mapping[str, Any]) -> RateRule:
+    """The rule of a task's own limit, as its row keeps it.
+
+    Raises:
+        InvalidRequest: it cannot be read; plain SQL has written it.
+    """
+    try:
+        limit = RateLimit(**stored)
+    except (TypeError, ValidationError) as error:
+        raise InvalidRequest.of("rate_limit", f"cannot be read: {error}") from None
+    return rule_of(limit, f"task:{task_id}", params)
 
 
 @plain_dataclass(frozen=True, slots=True)

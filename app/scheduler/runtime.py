@@ -879,6 +879,7 @@ class Runtime:
             days=days,
             known_types=self.service.executors().keys(),
             lanes=max(1, runners) * self.settings.scheduler_concurrency,
+            rates=flow_rules(self.service).rates,
         )
 
     def definition(self, values: Mapping[str, Any]) -> TaskDefinition:

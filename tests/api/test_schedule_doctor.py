@@ -15,6 +15,7 @@ from app.core.config import Settings
 from app.factory import create_app
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import TaskExecution
+from app.scheduler.rates import RateLimit
 from tests.api.conftest import API
 from tests.integration.command_line import ContentHub
 from tests.support import Recorder
@@ -106,3 +107,39 @@ def test_the_command_line_sets_the_jitter_it_proposes(tmp_path: Path) -> None:
     assert "25 个任务在同一时刻触发" in said.out
     assert contenthub("doctor", "schedules", "--json").json["findings"] == []
     assert contenthub("doctor", "--json").json["findings"][0]["check"] == "settings"
+
+
+class Narrow(Recorder):
+    """An executor that may start once an hour for each account."""
+
+    rate_limit = RateLimit(1, per_seconds=3600, key="account_id")
+
+
+def test_the_doctor_adds_up_what_the_tasks_of_a_bucket_ask_for(application: FastAPI, client: TestClient) -> None:
+    runtime = application.state.runtime
+    runtime.service.register_executor(Narrow("narrow"))
+    quarter = {"task_type": "narrow", "schedule": {"type": "interval", "seconds": 900}}
+    mine = runtime.tasks.create(runtime.definition({**quarter, "name": "mine", "params": {"account_id": 1}}))
+    own = {"name": "own", "task_type": "work", "schedule": {"type": "interval", "seconds": 60}}
+    limited = runtime.tasks.create(runtime.definition({**own, "rate_limit": {"limit": 1, "per_seconds": 300}}))
+    runtime.tasks.create(
+        runtime.definition({**quarter, "name": "rare", "schedule": "0 9 * * *", "params": {"account_id": 2}})
+    )
+    with runtime.engine.begin() as connection:
+        connection.execute(
+            insert(ScheduledTask.__table__).values(
+                name="torn", task_type="work", schedule_type="cron", schedule_expression="0 4 * * *", rate_limit={}
+            )
+        )
+    report = client.get(f"{API}/doctor/schedules", params={"days": 7}).json()
+    asked = {
+        one["sentence"].split(" allows")[0]: one["tasks"]
+        for one in report["findings"]
+        if one["kind"] == "rate_limit"
+    }
+    assert {name: [task["id"] for task in tasks] for name, tasks in asked.items()} == {
+        "the rate limit executor:narrow:1": [mine.id],
+        f"the rate limit task:{limited.id}": [limited.id],
+    }
+    (unread,) = [one for one in report["findings"] if one["kind"] == "unreadable_schedule"]
+    assert [task["name"] for task in unread["tasks"]] == ["torn"]

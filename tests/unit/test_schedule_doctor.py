@@ -15,13 +15,13 @@ from app.scheduler.doctor.clock_changes import clock_change_findings
 from app.scheduler.doctor.findings import ScheduleFindingKind
 from app.scheduler.doctor.herds import HERD, MAX_JITTER_SECONDS, find_herds, herd_findings
 from app.scheduler.doctor.load import (
-    RateLimit,
     key_findings,
     lanes_findings,
     overlap_findings,
     rate_findings,
 )
 from app.scheduler.doctor.timetable import Timetable, Watched
+from app.scheduler.rates import RateLimit, RateRule
 from app.scheduler.schedules import DstPolicy
 from app.scheduler.statistics import BOUNDS, Durations, Measured
 from app.scheduler.triggers import AtTrigger, Bounded, CronTrigger, IntervalTrigger, ScheduleTrigger, jitter_of
@@ -264,7 +264,9 @@ def test_a_rate_limit_below_the_schedules_is_found() -> None:
     tasks = [watched() for _ in range(4)]
     table = timetable(*[(IntervalTrigger(10, NOW), task) for task in tasks])
     asked = frozenset(task.id for task in tasks)
-    (found,) = rate_findings(table, [RateLimit("account_id=1", 20, 60, asked), RateLimit("wide", 100, 60, asked)])
+    tight = RateRule("executor:work:1", RateLimit(20, per_seconds=60))
+    wide = RateRule("wide", RateLimit(100, per_seconds=60))
+    (found,) = rate_findings(table, {tight: asked, wide: asked})
     assert found.severity is Severity.ERROR
-    assert "account_id=1" in found.sentence.en
+    assert "executor:work:1" in found.sentence.en
     assert "24" in found.sentence.en

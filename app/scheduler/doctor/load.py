@@ -6,13 +6,13 @@ Rates come from the schedules, durations from what was measured; a task that has
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 
 from app.scheduler.attention import Severity
 from app.scheduler.description import Said, say_duration
 from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.timetable import Rhythm, Timetable, Watched
+from app.scheduler.rates import RateRule
 from app.scheduler.statistics import Measured
 
 FEWEST_RUNS = 3
@@ -25,16 +25,6 @@ _OVERLAP_OUTCOMES = {
     "allow": Said("several run at the same time then", "那时会同时运行几个"),
     "cancel_running": Said("the next fire ends it then, before it is done", "那时下一次触发会在它完成之前结束它"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """At most `permits` starts in `per_seconds`, for all of `task_ids` together."""
-
-    name: str
-    permits: int
-    per_seconds: float
-    task_ids: frozenset[int]
 
 
 def overlap_findings(timetable: Timetable, measured: Mapping[int, Measured]) -> Iterator[Finding]:
@@ -123,24 +113,25 @@ def lanes_findings(timetable: Timetable, measured: Mapping[int, Measured], lanes
     )
 
 
-def rate_findings(timetable: Timetable, limits: Iterable[RateLimit]) -> Iterator[Finding]:
-    """Rate limits below what the schedules ask for."""
+def rate_findings(timetable: Timetable, rules: Mapping[RateRule, Collection[int]]) -> Iterator[Finding]:
+    """Rate limits below what the schedules ask for. `rules`: the ids of the tasks that draw on each bucket."""
     rates = {task.id: (rhythm.rate, task) for rhythm in timetable.rhythms for task in rhythm.tasks}
-    for limit in limits:
-        concerned = [rates[task_id] for task_id in sorted(limit.task_ids) if task_id in rates]
-        wanted = sum(rate for rate, _ in concerned) * limit.per_seconds
-        if wanted < TIGHT * limit.permits:
+    for rule, task_ids in rules.items():
+        permits, per_seconds = rule.limit.limit, rule.limit.per_seconds
+        concerned = [rates[task_id] for task_id in sorted(task_ids) if task_id in rates]
+        wanted = sum(rate for rate, _ in concerned) * per_seconds
+        if wanted < TIGHT * permits:
             continue
-        period = Said(say_duration(limit.per_seconds), say_duration(limit.per_seconds, "zh"))
+        period = Said(say_duration(per_seconds), say_duration(per_seconds, "zh"))
         yield Finding(
             kind=ScheduleFindingKind.RATE_LIMIT,
-            severity=Severity.ERROR if wanted > limit.permits else Severity.WARNING,
+            severity=Severity.ERROR if wanted > permits else Severity.WARNING,
             tasks=tuple(TaskRef(task.id, task.name) for _, task in concerned),
             sentence=Said(
-                f"the rate limit {limit.name} allows {counted(limit.permits, 'start')} in {period.en}, and the"
-                f" schedules ask for {wanted:.1f}: {_outcome(wanted, limit.permits).en}",
-                f"速率限制 {limit.name} 每 {period.zh} 允许 {limit.permits} 次开始，而计划要求 {wanted:.1f} 次："
-                f"{_outcome(wanted, limit.permits).zh}",
+                f"the rate limit {rule.bucket} allows {counted(permits, 'start')} in {period.en}, and the"
+                f" schedules ask for {wanted:.1f}: {_outcome(wanted, permits).en}",
+                f"速率限制 {rule.bucket} 每 {period.zh} 允许 {permits} 次开始，而计划要求 {wanted:.1f} 次："
+                f"{_outcome(wanted, permits).zh}",
             ),
             remedy=Said("raise the limit, or fire less often", "请提高限制，或降低频率"),
         )

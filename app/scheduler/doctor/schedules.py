@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -18,8 +20,9 @@ from app.scheduler.description import Said
 from app.scheduler.doctor.clock_changes import clock_change_findings
 from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.herds import herd_findings
-from app.scheduler.doctor.load import key_findings, lanes_findings, overlap_findings
+from app.scheduler.doctor.load import key_findings, lanes_findings, overlap_findings, rate_findings
 from app.scheduler.doctor.timetable import Timetable, Watched, tasks_on
+from app.scheduler.rates import RateLimit, RateRule, rule_of, task_rule
 from app.scheduler.statistics import Period, Statistics
 from app.scheduler.triggers import ScheduleTrigger
 
@@ -61,6 +64,8 @@ class _Patients:
     """By executor type: nobody is registered for it."""
     over: frozenset[int]
     """Tasks whose schedule has ended, and that have fired."""
+    limited: dict[RateRule, list[int]]
+    """The tasks that draw on each bucket."""
 
 
 class ScheduleDoctor:
@@ -72,27 +77,44 @@ class ScheduleDoctor:
         self._lock = threading.Lock()
         self._last: tuple[tuple[object, ...], Report] | None = None
 
-    def examine(self, now: datetime, *, days: int, known_types: Collection[str], lanes: int) -> Report:
-        """What the `days` after `now` bring. `lanes`: attempts that all nodes together can run at a time.
+    def examine(
+        self,
+        now: datetime,
+        *,
+        days: int,
+        known_types: Collection[str],
+        lanes: int,
+        rates: Mapping[str, RateLimit] | None = None,
+    ) -> Report:
+        """What the `days` after `now` bring. `lanes`: attempts that all nodes together can run at a time; `rates`:
+        the rate limits of executors, by type.
 
         Raises:
             InvalidRequest: `days` is out of range.
         """
         if not 1 <= days <= MAX_DAYS:
             raise InvalidRequest.of("days", f"days is from 1 to {MAX_DAYS}")
-        question = (days, frozenset(known_types), lanes)
+        rates = rates or {}
+        question = (days, frozenset(known_types), lanes, tuple(sorted(rates)))
         with self._lock:  # of several who ask at once, one works
             if self._last is not None:
                 asked, report = self._last
                 if asked == question and abs(now - report.since) < timedelta(seconds=FRESH_SECONDS):
                     return report
-            report = self._examine(now, now + timedelta(days=days), known_types, lanes)
+            report = self._examine(now, now + timedelta(days=days), known_types, lanes, rates)
             self._last = (question, report)
             return report
 
-    def _examine(self, now: datetime, until: datetime, known_types: Collection[str], lanes: int) -> Report:
+    def _examine(
+        self,
+        now: datetime,
+        until: datetime,
+        known_types: Collection[str],
+        lanes: int,
+        rates: Mapping[str, RateLimit],
+    ) -> Report:
         with self._sessions() as session:
-            patients = _read(session, known_types)
+            patients = _read(session, known_types, rates)
         timetable = Timetable.of(patients.timed, now, until)
         measured = Statistics(self._sessions).by_task(Period.WEEK, now)
         durations = {task_id: known.durations.quantile(0.95) or 0.0 for task_id, known in measured.items()}
@@ -103,6 +125,7 @@ class ScheduleDoctor:
             *overlap_findings(timetable, measured),
             *key_findings(timetable, measured),
             *lanes_findings(timetable, measured, lanes),
+            *rate_findings(timetable, patients.limited),
             *herd_findings(timetable, lanes=lanes, durations=durations),
             *clock_change_findings(timetable),
         ]
@@ -117,10 +140,10 @@ class ScheduleDoctor:
         )
 
 
-def _read(session: Session, known_types: Collection[str]) -> _Patients:
+def _read(session: Session, known_types: Collection[str], rates: Mapping[str, RateLimit]) -> _Patients:
     columns = (*(tasks.c[name] for name in _COLUMNS),)
     query = select(*columns).where(tasks.c.is_active).order_by(tasks.c.id).limit(MAX_TASKS)
-    found = _Patients([], 0, [], {}, frozenset())
+    found = _Patients([], 0, [], {}, frozenset(), defaultdict(list))
     count, over = 0, set()
     for row in session.execute(query.execution_options(yield_per=_CHUNK)):
         count += 1
@@ -130,19 +153,29 @@ def _read(session: Session, known_types: Collection[str]) -> _Patients:
         if row.exhausted_at is not None and row.last_run_at is not None:
             over.add(row.id)
         try:
-            trigger = trigger_of(row)
+            trigger, rules = trigger_of(row), list(_rules_of(row, rates))
         except InvalidRequest:
             found.broken.append(ref)
         else:
             if trigger is not None:
                 found.timed.append((trigger, _watched(row)))
-    return _Patients(found.timed, count, found.broken, found.homeless, frozenset(over))
+                for rule in rules:
+                    found.limited[rule].append(row.id)
+    return _Patients(found.timed, count, found.broken, found.homeless, frozenset(over), found.limited)
+
+
+def _rules_of(row: Row[Any], rates: Mapping[str, RateLimit]) -> Iterator[RateRule]:
+    """The limits a task's runs are under: its executor's, and its own."""
+    if row.task_type in rates:
+        yield rule_of(rates[row.task_type], f"executor:{row.task_type}", row.params)
+    if row.rate_limit is not None:
+        yield task_rule(row.id, row.rate_limit, row.params)
 
 
 _COLUMNS = (
     *("id", "name", "task_type", "jitter_seconds", "overlap_policy", "concurrency_key", "concurrency_limit"),
     *("schedule_type", "schedule_expression", "timezone", "dst_policy", "start_at", "end_at", "created_at"),
-    *("exhausted_at", "last_run_at"),
+    *("exhausted_at", "last_run_at", "params", "rate_limit"),
 )
 
 
