@@ -84,3 +84,6 @@ export const testChannel = async (id: number) =>
 export const deleteChannel = async (id: number) => {
   await api.DELETE(`${root}/alert-channels/{channel_id}`, channel(id));
 };
+
+export const resetCircuit = async (task_type: string) =>
+  body(await api.POST(`${root}/flow/circuits/{task_type}/reset`, { params: { path: { task_type } } }));

@@ -204,3 +204,9 @@ export const channelsQuery = queryOptions({
   queryKey: ["alerts", "channels"],
   queryFn: async () => body(await api.GET(`${root}/alert-channels`)),
 });
+
+export const flowQuery = queryOptions({
+  queryKey: ["flow"],
+  queryFn: async () => body(await api.GET(`${root}/flow`)),
+  refetchInterval: 10_000,
+});

@@ -65,4 +65,5 @@ export const en = {
     amount_failed: "Failures in a row", amount_late: "Seconds late", amount_slow: "Times the usual p99", amount_no_success: "Seconds without a success", amount_parked: "Parked executions",
     is_failed: "failed {{amount}} times in a row", is_late: "late by more than {{amount}} s", is_slow: "takes more than {{amount}} × p99", is_no_success: "no success for {{amount}} s", is_parked: "{{amount}} parked or more",
   },
+  flow: { title: "Limits and circuits", none: "No rate limit, concurrency key or circuit breaker is in use.", circuit: "Circuit breaker", rate: "Rate limit", closed: "Closed", half_open: "Trying again", open: "Open", failures: "{{failures}} of the last {{attempts}} failed", waiting: "{{count}} waiting", reset: "Reset", per: "{{limit}} in {{seconds}} s", available: "{{count}} may start now", running: "{{running}} of {{limit}} running" },
 };

@@ -65,4 +65,5 @@ export const zh: typeof en = {
     amount_failed: "连续失败次数", amount_late: "迟到秒数", amount_slow: "平常 p99 的倍数", amount_no_success: "未成功的秒数", amount_parked: "搁置的执行数",
     is_failed: "连续失败 {{amount}} 次", is_late: "迟到超过 {{amount}} 秒", is_slow: "耗时超过 p99 的 {{amount}} 倍", is_no_success: "{{amount}} 秒内没有成功", is_parked: "搁置 {{amount}} 个以上",
   },
+  flow: { title: "限制与熔断", none: "没有使用中的速率限制、并发键或熔断器。", circuit: "熔断器", rate: "速率限制", closed: "闭合", half_open: "试探中", open: "断开", failures: "最近 {{attempts}} 次中失败 {{failures}} 次", waiting: "{{count}} 个等待", reset: "复位", per: "{{seconds}} 秒内 {{limit}} 次", available: "现在可开始 {{count}} 个", running: "运行中 {{running}} / {{limit}}" },
 };

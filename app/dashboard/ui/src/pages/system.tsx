@@ -8,6 +8,7 @@ import { makeToken, revokeToken } from "../api/actions";
 import type { Role } from "../api/client";
 import { settingsQuery, statusQuery, tokensQuery } from "../api/queries";
 import { useAct, useConfirm } from "../components/act";
+import { Flow } from "../components/flow";
 import { Copy, Empty, Failure, Loading } from "../components/feedback";
 import { NodeTable } from "../components/nodes";
 import { Facts, Page, Section } from "../components/page";
@@ -22,6 +23,7 @@ export default function System() {
     <Page title={t("system.title")}>
       <Section title={t("system.nodes")} flush><NodeTable /></Section>
       <Server />
+      <Flow />
       {isAdmin ? (
         <SimpleGrid cols={{ base: 1, lg: 2 }} spacing="md" style={{ alignItems: "start" }}>
           <Tokens />
