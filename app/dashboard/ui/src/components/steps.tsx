@@ -122,6 +122,7 @@ function SendSignal({ id, name: awaited, onClose }: { id: number; name: string; 
               setJson(true);
             }}
             error={isJson ? undefined : t("execution.notJson")}
+            validationError={t("execution.notJson")}
             autosize
             minRows={3}
             formatOnBlur
