@@ -10,7 +10,9 @@ from typing import Any
 from playwright.sync_api import Browser
 from rich.progress import track
 
+from app.workflows.content_flow import content_flow, content_input
 from tests.e2e.site import Site, chromium, serving, visit
+from tests.integration.command_line import until
 
 SCHEMES = ("light", "dark")
 LANGUAGES = {"en": "en-GB", "zh": "zh-CN"}
@@ -42,6 +44,18 @@ def fill(site: Site) -> dict[str, str]:
     site.enqueue("wait 600")
     site.enqueue("wait 900", priority=5)
     site.api("POST", f"tasks/{broken}/run")
+    asked = [_flow(site, topic) for topic in ("AI", "开源")]
+    site.api(
+        "POST", f"executions/{asked[0]['execution_id']}/decision", {"approved": True, "comment": "reads well"}
+    )
+    site.ended(asked[0]["workflow_id"])
+    failures = {
+        "name": "Three failures in a row",
+        "condition": {"type": "failed", "times": 1},
+        "severity": "critical",
+    }
+    site.api("POST", "alert-rules", {**failures, "check_seconds": 10})
+    site.api("POST", "alert-channels", {"name": "On call", "url": "json://127.0.0.1:9/on-call"})
     return {
         "overview": "",
         "tasks": "tasks",
@@ -51,10 +65,27 @@ def fill(site: Site) -> dict[str, str]:
         "calendar": "calendar",
         "executions": "executions",
         "execution": f"executions/{failed}",
+        "workflow": f"executions/{asked[0]['workflow_id']}",
+        "approval": f"executions/{asked[1]['execution_id']}",
+        "approvals": "approvals",
+        "alerts": "alerts",
         "executors": "executors",
         "system": "system",
         "not-found": "nowhere",
     }
+
+
+def _flow(site: Site, topic: str) -> dict[str, Any]:
+    """ContentHub's own flow, up to its question."""
+    definition = content_flow().definition(content_input(topic, generator="feed", min_score=0))
+    flow = site.api("POST", "executions", {"task_type": "workflow", "params": definition})
+
+    def question() -> Any:
+        asked = site.api("GET", "approvals")["items"]
+        return next((one for one in asked if one["workflow_id"] == flow["id"]), None)
+
+    found: dict[str, Any] = until(question)
+    return found
 
 
 def _task(site: Site, name: str, params: dict[str, Any], schedule: Any, zone: str = "Asia/Shanghai") -> int:
