@@ -50,7 +50,7 @@ WRITE = "class GreetingExecutor"
 
 
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    use = snippet('"greet", "greeting"')
+    use = snippet("declared in code")
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:

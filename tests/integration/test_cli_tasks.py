@@ -28,6 +28,7 @@ TASKS = f"""
 - {{name: interrupted, task_type: content_generation, params: {COMMAND}}}
 - {{name: held, task_type: content_generation, params: {PARAMS}, schedule: 0 9 * * *, timezone: Asia/Tokyo}}
 - {{name: kept, task_type: content_generation, params: {PARAMS}}}
+- {{name: signalled, task_type: content_generation, params: {PARAMS}}}
 """
 
 
@@ -232,8 +233,8 @@ def test_what_is_exported_is_imported_without_a_change(contenthub: ContentHub, t
 
 
 def test_a_signal_is_sent_from_the_command_line_and_shown_with_steps_and_children(contenthub: ContentHub) -> None:
-    contenthub("task", "run", "kept")
-    ((parent,),) = stored(contenthub, "SELECT max(id) FROM task_executions WHERE task_name = 'kept'")
+    contenthub("task", "run", "signalled")
+    ((parent,),) = stored(contenthub, "SELECT max(id) FROM task_executions WHERE task_name = 'signalled'")
     path = contenthub.folder / "contenthub.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(

@@ -41,6 +41,8 @@ READING = {
     "list_executions",
     "get_execution",
     "get_logs",
+    "get_workflow",
+    "list_pool",
 }
 
 
@@ -156,7 +158,7 @@ async def test_a_refusal_names_the_field_and_the_remedy(contenthub: ContentHub) 
         assert "hour '25' is wrong: it takes 0-23" in await refusal(
             client, "create_task", name="x", task_type="content_generation", params=PARAMS, schedule="0 25 * * *"
         )
-        assert "registered: content_generation" in await refusal(
+        assert "registered: add_to_pool, " in await refusal(
             client, "enqueue_execution", task_type="nobody", params={}
         )
         assert (await refusal(client, "get_execution", execution_id=7)) == "execution 7 does not exist"

@@ -59,14 +59,14 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
           <Text size="sm" className="mono wrap" c="var(--mantine-color-text)">{execution.error}</Text>
         </Alert>
       ) : null}
-      <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
-        <Section title={t("common.details")}><Details execution={execution} /></Section>
-        <Section title={t("execution.timeline")}><Attempts attempts={execution.attempts} /></Section>
-      </SimpleGrid>
       {execution.task_type === "approval" && execution.state === "suspended" ? (
         <Section title={t("approvals.question")}><Decision id={execution.id} title={`#${execution.id}`} /></Section>
       ) : null}
       {execution.task_type === "workflow" ? <WorkflowGraph id={execution.id} isOver={over.includes(execution.state)} /> : null}
+      <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
+        <Section title={t("common.details")}><Details execution={execution} /></Section>
+        <Section title={t("execution.timeline")}><Attempts attempts={execution.attempts} /></Section>
+      </SimpleGrid>
       <Children execution={execution} />
       <Steps execution={execution} />
       <Signals execution={execution} isOver={over.includes(execution.state)} />
