@@ -90,7 +90,6 @@ def offered_tools() -> Mapping[str, OfferedTool]:
         _tool(executions.get_execution, quotes=True),
         _tool(executions.get_logs, quotes=True),
         _tool(workflows.get_workflow, quotes=True),
-        _tool(approvals.list_approvals, quotes=True),
         _tool(pool.list_pool, quotes=True),
         _tool(tasks.run_task, quotes=True, reaches_out=True),
         _tool(executions.enqueue_execution, quotes=True, reaches_out=True),
