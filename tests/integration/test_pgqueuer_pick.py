@@ -73,7 +73,9 @@ def wait_in_line(database: Engine, **values: Any) -> Execution:
 
 
 async def pick(pool: asyncpg.Pool, desk: Counter, batch_size: int = 10) -> list[Job]:
-    queries = ClaimingQueries(AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock())
+    queries = ClaimingQueries(
+        AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock(), ruled_types=lambda: []
+    )
     return await queries.dequeue(
         batch_size,
         {pgqueuer_jobs.ENTRYPOINT: EntrypointExecutionParameter(concurrency_limit=0)},  # type: ignore[dict-item]
@@ -171,7 +173,9 @@ async def test_of_two_jobs_for_one_execution_one_starts_it(database: Engine, poo
 async def test_a_job_that_names_no_execution_disturbs_nobody(database: Engine, pool: asyncpg.Pool) -> None:
     desk = Counter(free=9)
     execution = wait_in_line(database)
-    queries = ClaimingQueries(AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock())
+    queries = ClaimingQueries(
+        AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock(), ruled_types=lambda: []
+    )
     for payload in (None, b"", b"\xff\x00", b"-1", b"1.5", b"9" * 40, b"999999"):
         await queries.enqueue(pgqueuer_jobs.ENTRYPOINT, payload)
     assert len(await pick(pool, desk)) == 8
