@@ -97,7 +97,8 @@ def decide(policy: Repeats, latest: Latest | None, now: datetime) -> Decision:
     if isinstance(policy, Debounce):
         return _debounced(policy, latest, now)
     period = timedelta(seconds=policy.seconds)
-    if latest is not None and latest.since <= now < latest.since + period and _counts(policy, latest.execution):
+    # Of several at once, one that read the clock earlier may come to the key later: it is of the same period.
+    if latest is not None and abs(now - latest.since) < period and _counts(policy, latest.execution):
         return Decision(Action.RETURN, latest.since, latest.since + period)
     return Decision(Action.RECORD, now, now + period)
 

@@ -74,7 +74,7 @@ def wait_in_line(database: Engine, **values: Any) -> Execution:
 
 async def pick(pool: asyncpg.Pool, desk: Counter, batch_size: int = 10) -> list[Job]:
     queries = ClaimingQueries(
-        AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock(), ruled_types=lambda: []
+        AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock(), ruled_types=list
     )
     return await queries.dequeue(
         batch_size,
@@ -174,7 +174,7 @@ async def test_a_job_that_names_no_execution_disturbs_nobody(database: Engine, p
     desk = Counter(free=9)
     execution = wait_in_line(database)
     queries = ClaimingQueries(
-        AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock(), ruled_types=lambda: []
+        AsyncpgPoolDriver(pool), desk=desk, node_id=NODE, clock=SystemClock(), ruled_types=list
     )
     for payload in (None, b"", b"\xff\x00", b"-1", b"1.5", b"9" * 40, b"999999"):
         await queries.enqueue(pgqueuer_jobs.ENTRYPOINT, payload)

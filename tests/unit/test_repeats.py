@@ -96,3 +96,12 @@ def test_once_lets_another_try_where_the_first_came_to_nothing(state: ExecutionS
 def test_a_longest_wait_below_the_quiet_is_refused() -> None:
     with pytest.raises(ValidationError, match="max_wait_seconds is shorter"):
         Debounce("k", 10, max_wait_seconds=5)
+
+
+def test_a_request_that_read_the_clock_before_the_first_one_is_of_its_period() -> None:
+    latest = Latest(execution(), NOON)
+    for policy in (Throttle("k", 60), Once("k", 60)):
+        assert decide(policy, latest, NOON - seconds(0.01)).action is Action.RETURN
+        assert (
+            decide(policy, latest, NOON - seconds(60)).action is Action.RECORD
+        )  # a clock went back
