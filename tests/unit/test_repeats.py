@@ -102,6 +102,4 @@ def test_a_request_that_read_the_clock_before_the_first_one_is_of_its_period() -
     latest = Latest(execution(), NOON)
     for policy in (Throttle("k", 60), Once("k", 60)):
         assert decide(policy, latest, NOON - seconds(0.01)).action is Action.RETURN
-        assert (
-            decide(policy, latest, NOON - seconds(60)).action is Action.RECORD
-        )  # a clock went back
+        assert decide(policy, latest, NOON - seconds(60)).action is Action.RECORD  # a clock went back
