@@ -20,8 +20,8 @@ export function Decision({ id, title }: { id: number; title: string }) {
     <Stack gap="xs">
       <Textarea label={t("approvals.comment")} value={comment} onChange={(event) => setComment(event.currentTarget.value)} maxLength={2000} autosize minRows={2} />
       <Group gap="xs">
-        <Button color="teal.8" leftSection={<IconCheck size={16} aria-hidden />} loading={decide.isPending} onClick={() => decide.mutate(true)} aria-label={`${t("approvals.approve")}: ${title}`}>{t("approvals.approve")}</Button>
-        <Button color="red" variant="outline" leftSection={<IconX size={16} aria-hidden />} loading={decide.isPending} onClick={() => decide.mutate(false)} aria-label={`${t("approvals.reject")}: ${title}`}>{t("approvals.reject")}</Button>
+        <Button color="teal.9" leftSection={<IconCheck size={16} aria-hidden />} loading={decide.isPending} onClick={() => decide.mutate(true)} aria-label={`${t("approvals.approve")}: ${title}`}>{t("approvals.approve")}</Button>
+        <Button variant="default" c="var(--mantine-color-error)" leftSection={<IconX size={16} aria-hidden />} loading={decide.isPending} onClick={() => decide.mutate(false)} aria-label={`${t("approvals.reject")}: ${title}`}>{t("approvals.reject")}</Button>
       </Group>
     </Stack>
   );

@@ -46,7 +46,7 @@ function Question({ question }: { question: Schemas["QuestionAnswer"] }) {
         )}
         {question.workflow_id === null ? null : (
           <Text size="sm" c="dimmed" component="div">
-            {t("approvals.stepOf", { step: question.step ?? "" })} <Link className="link" to="/executions/$id" params={{ id: question.workflow_id }}>#{question.workflow_id}</Link>
+            {t("approvals.stepOf", { step: question.step ?? "" })} <Link className="link" style={{ textDecoration: "underline" }} to="/executions/$id" params={{ id: question.workflow_id }}>#{question.workflow_id}</Link>
           </Text>
         )}
         {question.approvers.length > 0 ? <Text size="sm" c="dimmed">{t("approvals.approvers", { names: question.approvers.join(", ") })}</Text> : null}

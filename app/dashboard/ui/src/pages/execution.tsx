@@ -154,7 +154,7 @@ function Actions({ execution }: { execution: ExecutionDetail }) {
         <Button leftSection={<IconRefresh size={16} aria-hidden />} loading={retry.isPending} onClick={() => retry.mutate(execution.id)}>{t("execution.retry")}</Button>
       ) : null}
       {mayChange && !over.includes(execution.state) ? (
-        <Button color="red" variant="outline" leftSection={<IconPlayerStop size={16} aria-hidden />} loading={cancel.isPending} onClick={() => cancel.mutate(execution.id)}>{t("execution.cancel")}</Button>
+        <Button variant="default" c="var(--mantine-color-error)" leftSection={<IconPlayerStop size={16} aria-hidden />} loading={cancel.isPending} onClick={() => cancel.mutate(execution.id)}>{t("execution.cancel")}</Button>
       ) : null}
       <Menu position="bottom-end">
         <Menu.Target><Button variant="default" rightSection={<IconChevronDown size={16} aria-hidden />}>{t("common.actions")}</Button></Menu.Target>
