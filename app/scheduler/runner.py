@@ -540,7 +540,7 @@ class Runner:
             progress=running.context.fraction,
             progress_message=running.context.progress_message,
             lines=running.context.take_lines(),
-            steps=running.durable.take_unstored() if running.durable is not None else (),
+            steps=durable.take_unstored(),
             parent_id=execution.parent_id,
             suspension=suspension,
             carry=self.carry,
