@@ -332,7 +332,7 @@ def _end_lost_attempts(
             state=bindparam("x_state"),
             reason="node_lost",
             owner=None,
-            run_at=now,
+            run_at=bindparam("x_run_at"),
             rescues=executions.c.rescues + 1,
             error=error,
             finished_at=bindparam("x_finished_at"),
@@ -341,6 +341,7 @@ def _end_lost_attempts(
             {
                 "x_id": execution.id,
                 "x_state": state.value,
+                "x_run_at": min(execution.run_at, now),  # it had its turn: nobody who came later is before it
                 "x_finished_at": None if state is ExecutionState.RETRYING else now,
             }
             for execution in running

@@ -123,7 +123,8 @@ def decide(
     if stop == REPLAY_MISMATCH:
         return Verdict(TaskStatus.FAILED, ExecutionState.FAILED, stop, execution.failures + 1, execution.run_at)
     if stop in (HANDED_BACK, LEASE_LOST):
-        return Verdict(TaskStatus.FAILED, ExecutionState.PENDING, stop, execution.failures, now)
+        again = min(execution.run_at, now)  # it had its turn: nobody who came later is before it
+        return Verdict(TaskStatus.FAILED, ExecutionState.PENDING, stop, execution.failures, again)
     failures = execution.failures + 1
     delay = retry_delay(policy, failures, result.error, uniform)
     reason = TIMED_OUT if stop == TIMED_OUT else None

@@ -22,6 +22,7 @@ from app.models.task_attempt import TaskAttempt
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState, TaskExecution
 from tests.faults.diary import Line
 from tests.faults.journey import WRITING_STEPS, Mark
+from tests.faults.workflow import broken_workflows
 
 steps = ExecutionStep.__table__
 signals = ExecutionSignal.__table__
@@ -75,6 +76,8 @@ class Evidence:
     """Execution → numbers of the signals that were acknowledged."""
     payloads: Mapping[int, Sequence[int]] = field(default_factory=dict)
     """Execution → numbers of the signals that are stored, in their order."""
+    decided: Mapping[int, str] = field(default_factory=dict)
+    """Approval → the comment of the decision that was acknowledged."""
     buried: frozenset[str] = frozenset()
     """Ids of the nodes that were declared dead; a process that comes back has a new one."""
 
@@ -135,6 +138,7 @@ def violations(evidence: Evidence) -> list[str]:
         *_ran_again(evidence),
         *_steps(evidence),
         *_signals(evidence),
+        *broken_workflows(evidence.executions, evidence.lines, evidence.decided),
     ]
 
 

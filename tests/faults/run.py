@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import statistics
-import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,10 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from app.models.task_execution import FINAL_STATES
 from tests.faults.checker import Evidence, collect, violations
 from tests.faults.deployment import LEASE_SECONDS, Deployment, Server, deployed
-from tests.faults.journey import SIGNALS
+from tests.faults.traffic import API, LIMITS, Traffic
 
-API = "http://127.0.0.1:{port}/api/v1/scheduler"
-LIMITS = {"narrow": 1, "wide": 3}
 KINDS_OF_TASK = (
     {"name": "allow", "overlap_policy": "allow", "params": {"seconds": 0.1, "failing": 0.1}},
     {"name": "skip", "overlap_policy": "skip", "params": {"seconds": 1.5}},
@@ -39,8 +36,6 @@ KINDS_OF_TASK = (
 )
 TASKS_OF_A_KIND = 4
 CLIENTS = 32
-TRAVELLERS = 8
-"""Of these clients so many begin journeys and signal to them."""
 QUIET_SECONDS = 60.0
 
 
@@ -58,6 +53,8 @@ class Report:
     attempts: int = 0
     steps: int = 0
     signals: int = 0
+    workflows: int = 0
+    decisions: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     rescue_seconds: list[float] = field(default_factory=list)
     """From SIGKILL to the next attempt of what the process ran."""
@@ -70,7 +67,7 @@ class Report:
         return {
             **{name: getattr(self, name) for name in ("target", "seed", "seconds", "processes", "fires")},
             **{name: getattr(self, name) for name in ("executions", "acknowledged", "attempts", "steps")},
-            **{name: getattr(self, name) for name in ("signals", "violations")},
+            **{name: getattr(self, name) for name in ("signals", "workflows", "decisions", "violations")},
             "faults": dict(self.faults),
             "lease_seconds": LEASE_SECONDS,
             "rescue": _spread(self.rescue_seconds),
@@ -82,90 +79,6 @@ def _spread(seconds: list[float]) -> dict[str, float] | None:
     if not seconds:
         return None
     return {"count": len(seconds), "median": round(statistics.median(seconds), 3), "max": round(max(seconds), 3)}
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Clients that enqueue with idempotency keys until they are answered, and remember the answers."""
-
-    deployment: Deployment
-    seed: int
-    pause: float
-    acknowledged: dict[str, int] = field(default_factory=dict)
-    signalled: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def start(self, clients: int) -> None:
-        for number in range(clients):
-            thread = threading.Thread(target=self._client, args=(number,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _client(self, number: int) -> None:
-        chance = random.Random(f"{self.seed}/{number}")
-        count = 0
-        with httpx.Client(timeout=5) as http:
-            while not self._stop.is_set():
-                count += 1
-                key = f"client-{number}-{count}"
-                if number < TRAVELLERS:
-                    self._travel(http, chance, key)
-                else:
-                    self._ask(http, chance, key)
-                time.sleep(self.pause * chance.random())
-
-    def _ask(self, http: httpx.Client, chance: random.Random, key: str) -> None:
-        limited = chance.choice([None] * 14 + [*LIMITS])
-        body: dict[str, Any] = {
-            "task_type": "effect",
-            "params": {"seconds": chance.choice([0, 0.02, 0.3]), "failing": 0.1, "key": limited},
-            "priority": chance.choice([0, 0, 5]),
-        }
-        if limited is not None:
-            body |= {"concurrency_key": limited, "concurrency_limit": LIMITS[limited]}
-        answer = self._insist(http, chance, "/executions", body, {"Idempotency-Key": key})
-        if answer is not None:
-            self.acknowledged[key] = answer.json()["id"]
-
-    def _travel(self, http: httpx.Client, chance: random.Random, key: str) -> None:
-        """Begin a journey and send it its signals: some come before it waits for them, some long after."""
-        begun = self._insist(http, chance, "/executions", {"task_type": "journey"}, {"Idempotency-Key": key})
-        if begun is None:
-            return
-        execution = self.acknowledged[key] = begun.json()["id"]
-        for number in range(SIGNALS):
-            time.sleep(chance.choice([0, 0.3, 0.5, 1.0]))
-            signal = {"name": "go", "payload": number}
-            sent = self._insist(http, chance, f"/executions/{execution}/signals", signal)
-            if sent is None or sent.status_code == 409:  # it is over: an answer to an earlier try was lost
-                return
-            self.signalled[execution].append(number)
-
-    def _insist(
-        self,
-        http: httpx.Client,
-        chance: random.Random,
-        path: str,
-        body: dict[str, Any],
-        headers: dict[str, str] | None = None,
-    ) -> httpx.Response | None:
-        """Ask until it is answered, by any server; None: the run is over."""
-        while not self._stop.is_set():
-            server = chance.choice(self.deployment.servers)
-            with suppress(httpx.HTTPError):
-                answer = http.post(API.format(port=server.port) + path, json=body, headers=headers)
-                if answer.is_success or answer.status_code == 409:
-                    return answer
-                if answer.status_code < 500:
-                    raise AssertionError(f"{answer.status_code}: {answer.text}")
-            time.sleep(0.05)
-        return None
 
 
 def run(
@@ -211,6 +124,7 @@ def run(
                 gone=deployment.gone,
                 marks=deployment.marks.read(),
                 signalled=traffic.signalled,
+                decided=traffic.decided,
                 limits=LIMITS,
             )
     _fill_in(report, evidence, deployment.told_to_stop)
@@ -293,6 +207,8 @@ def _fill_in(report: Report, evidence: Evidence, told_to_stop: dict[int, float])
     report.attempts = len(evidence.attempts)
     report.steps = len(evidence.steps)
     report.signals = sum(map(len, evidence.signalled.values()))
+    report.workflows = sum(one.task_type == "workflow" for one in evidence.executions)
+    report.decisions = len(evidence.decided)
     report.rescue_seconds = _recoveries(evidence)
     report.hand_over_seconds = _hand_overs(evidence, told_to_stop)
     report.violations = violations(evidence)

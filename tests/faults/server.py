@@ -27,6 +27,8 @@ from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.core.logging import configure_logging
 from app.db.bulk import BulkUpdate
+from app.executors.approval import ApprovalExecutor
+from app.executors.workflow import WorkflowExecutor
 from app.scheduler import durable, executions, firing
 from app.scheduler.context import current_execution
 from app.scheduler.runtime import build_service, runtime_of
@@ -121,6 +123,8 @@ def make_app(folder: Path) -> FastAPI:
     service = build_service(settings, role=settings.scheduler_role, clock=SteppedClock(folder / "clock"))
     service.register_executor(Effect(Diary(folder / "diary")))
     service.register_executor(Journey(Diary(folder / "diary"), Marks(folder / "marks")))
+    service.register_executor(WorkflowExecutor(service))
+    service.register_executor(ApprovalExecutor(service))
     runtime = runtime_of(service)
 
     @asynccontextmanager

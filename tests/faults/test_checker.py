@@ -13,6 +13,7 @@ from app.models.task_execution import Execution, ExecutionState
 from tests.faults.checker import AttemptRow, Evidence, Fire, violations
 from tests.faults.diary import Line
 from tests.faults.journey import Mark
+from tests.faults.workflow import APPROVAL, KEYS, STAGES, broken_workflows
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -153,3 +154,54 @@ def test_what_a_stopped_process_begins_when_it_goes_on_has_no_effect_and_counts_
     assert violations(evidence(lines=late, gone={7: [4.0]})) != []
     assert violations(evidence(lines=late, gone={7: [4.0]}, buried=frozenset({"node 7"}))) == []
     assert violations(evidence(lines=late, gone={7: [5.8]}, buried=frozenset({"node 7"}))) != []
+
+
+CHILDREN = {key: number for number, key in enumerate(sorted(KEYS), start=2)}
+
+
+def workflow_history(
+    *,
+    state: ExecutionState = ExecutionState.SUCCESS,
+    states: dict[str, ExecutionState] | None = None,
+    moved: dict[str, float] | None = None,
+    comment: str = "yes",
+) -> list[str]:
+    """What is said of a workflow (1) whose stages took two seconds each."""
+    states = dict.fromkeys(KEYS, ExecutionState.SUCCESS) | (states or {})
+    executions = [execution(1, state)._replace(task_type="workflow")]
+    lines = []
+    for key, child_state in states.items():
+        number = CHILDREN.get(key, 99)
+        result = {"data": {"comment": comment}} if key == APPROVAL else None
+        executions.append(execution(number, child_state)._replace(parent_id=1, child_key=key, result=result))
+        if key != APPROVAL:
+            stage = next(place for place, keys in enumerate(STAGES) if key in keys)
+            begin = 10.0 * stage + (moved or {}).get(key, 0)
+            lines += [
+                Line(event, at, number, 1, 1, None, "node") for event, at in (("begin", begin), ("end", begin + 2))
+            ]
+    return list(broken_workflows(executions, lines, {CHILDREN[APPROVAL]: "yes"}))
+
+
+UNDONE = {"last": ExecutionState.FAILED, "undo:draft": ExecutionState.SUCCESS}
+
+
+def test_a_good_workflow_has_no_violations() -> None:
+    assert workflow_history() == []
+    assert workflow_history(state=ExecutionState.FAILED, states=UNDONE) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"states": {"draft": ExecutionState.FAILED}}, "not successful: ['draft']"),
+        ({"state": ExecutionState.FAILED}, "no step that failed"),
+        ({"state": ExecutionState.FAILED, "states": {"last": ExecutionState.FAILED}}, "not successful: ['last']"),
+        ({"moved": {"each[1]": -9.0}}, "began before those it depends on"),
+        ({"moved": {"check": 9.0}}, "step last began before"),
+        ({"comment": "no"}, "the decision 'yes' was acknowledged"),
+    ],
+)
+def test_each_broken_workflow_is_named(changes: dict[str, Any], complaint: str) -> None:
+    found = workflow_history(**changes)
+    assert [line for line in found if complaint in line], found

@@ -27,6 +27,8 @@ def test_no_promise_is_broken_whatever_happens(target: str, folder: Path) -> Non
     assert report.fires > 50
     assert report.steps > 50
     assert report.signals > 20
+    assert report.workflows > 10
+    assert report.decisions > 5
     assert sum(report.faults.values()) > 5
 
 

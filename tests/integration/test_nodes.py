@@ -18,7 +18,7 @@ from sqlalchemy import Connection, event, text, update
 from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.db.database import begin_write, make_engine
-from app.models.task_execution import ExecutionState
+from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.claims import claim
 from app.scheduler.executions import (
     FinishAttempt,
@@ -40,6 +40,18 @@ from tests.support import Recorder, ended, running, until
 async def leave_running(runtime: Runtime, service: Any, **request: Any) -> Any:
     execution = await service.enqueue("work", **request)
     return await until(lambda: (e := runtime.history.get(execution.id)).state is ExecutionState.RUNNING and e)
+
+
+def add_node(runtime: Runtime, node: str) -> None:
+    """A node of another machine."""
+    with runtime.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO nodes (id, host, pid, role, engine, version, started_at, heartbeat_at)"
+                " VALUES (:node, 'elsewhere', 1, 'all', 'embedded', '0', '2030-01-01', '2030-01-01')"
+            ),
+            {"node": node},
+        )
 
 
 def rescue_now(runtime: Runtime, node: str, max_rescues: int = 3) -> int:
@@ -221,6 +233,25 @@ async def test_rescue_follows_the_policy_and_stops_a_poison_execution(
         assert (stored.state, stored.reason) == (expected, "node_lost")
 
 
+async def test_what_a_dead_node_ran_is_before_what_waited_behind_it(database_url: str) -> None:
+    """With a backlog of an hour, rescued work must not wait another hour."""
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        first, *_ = [await service.enqueue("work") for _ in range(3)]
+        add_node(runtime, "far")
+
+        def next_one(node: str) -> Execution:
+            with runtime.engine.connect() as connection:
+                begin_write(connection)
+                (claimed,) = claim(connection, node=node, now=datetime.now(UTC), limit=1)
+                connection.commit()
+            return claimed
+
+        assert next_one("far").id == first.id
+        rescue_now(runtime, "far")
+        again = next_one("living")
+        assert (again.id, again.reason, again.attempt) == (first.id, "node_lost", 2)
+
+
 async def test_a_node_that_beat_again_is_not_buried(database_url: str) -> None:
     async with running(database_url, Recorder("work", lambda *_: asyncio.sleep(60))) as (service, runtime):
         execution = await leave_running(runtime, service)
@@ -232,13 +263,8 @@ async def test_a_node_that_beat_again_is_not_buried(database_url: str) -> None:
 async def test_a_silent_node_is_rescued_after_its_lease_and_not_before(database_url: str) -> None:
     """A node of another machine: only the lease can tell."""
     async with running(database_url, Recorder("work"), scheduler_lease_seconds=1) as (_, runtime):
+        add_node(runtime, "far")
         with runtime.engine.begin() as connection:
-            connection.execute(
-                text(
-                    "INSERT INTO nodes (id, host, pid, role, engine, version, started_at, heartbeat_at)"
-                    " VALUES ('far', 'elsewhere', 1, 'all', 'embedded', '0', '2030-01-01', '2030-01-01')"
-                )
-            )
             connection.execute(
                 text(
                     "INSERT INTO task_executions (task_type, state, owner, attempt)"

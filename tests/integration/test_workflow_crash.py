@@ -17,8 +17,8 @@ import pytest
 
 from app.models.task_execution import ExecutionState
 from app.workflows import Flow, chain, group, start, step
-from tests.faults.workflow_node import executor
 from tests.integration.command_line import ROOT
+from tests.integration.workflow_node import executor
 from tests.integration.workflow_support import workflows
 from tests.support import until
 
@@ -34,7 +34,7 @@ def flow() -> Flow:
 @contextmanager
 def node(database_url: str, diary: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.workflow_node", database_url, str(diary)],
+        [sys.executable, "-m", "tests.integration.workflow_node", database_url, str(diary)],
         cwd=ROOT,
         env={**os.environ, "SQLITE_SYNCHRONOUS": "NORMAL"},
         stdout=subprocess.DEVNULL,

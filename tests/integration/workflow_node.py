@@ -1,4 +1,4 @@
-"""A node that runs workflows until it is killed: `python -m tests.faults.workflow_node DATABASE_URL DIARY`."""
+"""Runs workflows until it is killed: `python -m tests.integration.workflow_node DATABASE_URL DIARY`."""
 
 from __future__ import annotations
 
