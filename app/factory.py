@@ -14,6 +14,7 @@ from app.api.application import install_api
 from app.api.metrics import install_metrics
 from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest
+from app.core.version import package_version
 from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
 from app.executors.alert_delivery import AlertDeliveryExecutor
@@ -28,7 +29,7 @@ from app.models.content import ensure_default_account
 from app.observability.logs import configure_logs
 from app.observability.requests import REQUEST_SPANS
 from app.observability.telemetry import observe
-from app.scheduler.runtime import Runtime, build_service, package_version, runtime_of
+from app.scheduler.runtime import Runtime, build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, scheduler_service
 
 

@@ -292,7 +292,9 @@ def update_alert_channel(
 )
 async def test_alert_channel(channel_id: ChannelId, runtime: RuntimeOf, caller: Operator) -> ExecutionAnswer:
     """Send a test message; the execution says whether it was taken."""
-    return ExecutionAnswer.model_validate(await runtime.test_channel(channel_id, trigger="api", by=caller.name))
+    return ExecutionAnswer.model_validate(
+        await runtime.commands.test_channel(channel_id, trigger="api", by=caller.name)
+    )
 
 
 @router.delete(

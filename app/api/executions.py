@@ -99,7 +99,7 @@ async def enqueue_execution(
         if request.idempotency_key not in (None, idempotency_key):
             raise InvalidRequest.of("idempotency_key", "header and body name different keys; send one of them")
         wanted["idempotency_key"] = idempotency_key
-    execution = await runtime.enqueue(
+    execution = await runtime.commands.enqueue(
         wanted.pop("task_type"), wanted.pop("params"), db=None, trigger="api", triggered_by=caller.name, **wanted
     )
     response.headers["Location"] = f"/api/v1/scheduler/executions/{execution.id}"
@@ -112,7 +112,7 @@ async def enqueue_many(
 ) -> BulkAnswer:
     """Record up to 10,000 requests, all of them or none. A refusal names the items: `items.17.params.topic`."""
     items = [dict(item) for item in request.items]
-    recorded = await runtime.enqueue_many(items, trigger="api", triggered_by=caller.name)
+    recorded = await runtime.commands.enqueue_many(items, trigger="api", triggered_by=caller.name)
     answers = [BulkItem(id=execution.id, is_repeat=execution.is_repeat) for execution in recorded]
     return BulkAnswer(items=answers, recorded=sum(not answer.is_repeat for answer in answers))
 
@@ -152,13 +152,13 @@ def get_logs(
 @router.post("/{execution_id}/cancel", summary="Cancel an execution", responses=documented(404, 409))
 async def cancel_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Operator) -> ExecutionAnswer:
     """A waiting one is cancelled at once; a running one as soon as its code lets go. Its children go with it."""
-    return ExecutionAnswer.model_validate(await runtime.cancel(execution_id))
+    return ExecutionAnswer.model_validate(await runtime.commands.cancel(execution_id))
 
 
 @router.post("/{execution_id}/retry", summary="Retry an execution", responses=documented(404, 409))
 async def retry_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Operator) -> ExecutionAnswer:
     """Run a failed, cancelled or parked execution again, as a further attempt: from the step that failed."""
-    return ExecutionAnswer.model_validate(await runtime.retry(execution_id))
+    return ExecutionAnswer.model_validate(await runtime.commands.retry(execution_id))
 
 
 @router.post(
@@ -174,5 +174,7 @@ async def signal_execution(
 ) -> SignalAnswer:
     """What its code waits for, or will wait for: the signal is kept until then, and taken once."""
     refuse_bare_decision(await asyncio.to_thread(runtime.history.get, execution_id), request.name)
-    signal = await runtime.signal(execution_id, request.name, request.payload, db=None, signalled_by=caller.name)
+    signal = await runtime.commands.signal(
+        execution_id, request.name, request.payload, db=None, signalled_by=caller.name
+    )
     return SignalAnswer.model_validate(signal)

@@ -24,5 +24,5 @@ def get_flow(runtime: RuntimeOf, _caller: Viewer) -> FlowAnswer:
 @router.post("/circuits/{task_type}/reset", summary="Reset a circuit breaker", responses=documented(404))
 async def reset_circuit(task_type: TaskType, runtime: RuntimeOf, _caller: Operator) -> FlowAnswer:
     """Close the circuit of an executor: what waits for it may start at once, and its past is forgiven."""
-    await runtime.reset_circuit(task_type)
+    await runtime.commands.reset_circuit(task_type)
     return FlowAnswer.model_validate(runtime.flow())

@@ -207,7 +207,7 @@ async def run_task(
     task_id: TaskId, runtime: RuntimeOf, caller: Operator, request: RunRequest | None = None
 ) -> ExecutionAnswer:
     """Fire the task now, under its own policies: it may be skipped because an earlier run is not over."""
-    execution = await runtime.run_now(
+    execution = await runtime.commands.run_now(
         task_id, params=request.params if request else None, trigger="api", triggered_by=caller.name
     )
     return ExecutionAnswer.model_validate(execution)
@@ -226,7 +226,9 @@ async def backfill_task(
     task_id: TaskId, wanted: BackfillRequest, runtime: RuntimeOf, caller: Operator
 ) -> BackfillAnswer:
     """Record the fires of a past range that the ledger lacks and run them at a pace, oldest first."""
-    found = await runtime.backfill(task_id, wanted.start, wanted.end, pace=wanted.pace, triggered_by=caller.name)
+    found = await runtime.commands.backfill(
+        task_id, wanted.start, wanted.end, pace=wanted.pace, triggered_by=caller.name
+    )
     return BackfillAnswer.of(found)
 
 

@@ -278,7 +278,7 @@ def send_test(name: ChannelName, as_json: output.JsonFlag = False) -> None:
         channel = runtime.alerts.find_channel(name)
         carry_out(
             runtime,
-            lambda: runtime.test_channel(channel.id, by="cli"),
+            lambda: runtime.commands.test_channel(channel.id, by="cli"),
             detach=False,
             timeout=None,
             as_json=as_json,

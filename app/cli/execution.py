@@ -304,7 +304,7 @@ def signal(
         from app.workflows.approvals import refuse_bare_decision  # needs SQLAlchemy, see session.py
 
         refuse_bare_decision(runtime.history.get(execution_id), name)
-        sent = asyncio.run(runtime.signal(execution_id, name, given, db=None, signalled_by="cli"))
+        sent = asyncio.run(runtime.commands.signal(execution_id, name, given, db=None, signalled_by="cli"))
     if as_json:
         output.show_json(signal_record(sent))
     else:

@@ -85,7 +85,7 @@ def reset(
     with opened(executors=True) as runtime:
         import asyncio
 
-        asyncio.run(runtime.reset_circuit(executor))
+        asyncio.run(runtime.commands.reset_circuit(executor))
     if as_json:
         output.show_json({"task_type": executor, "phase": "closed"})
     else:

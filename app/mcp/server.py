@@ -22,8 +22,9 @@ from mcp.types import (
 from app.api.auth import Caller
 from app.api.problems import DATABASE_FAULTS
 from app.core.errors import SchedulerError
+from app.core.version import package_version
 from app.mcp.tools import INSTRUCTIONS, offered_tools
-from app.scheduler.runtime import Runtime, package_version
+from app.scheduler.runtime import Runtime
 
 Identify = Callable[[ServerRequestContext[Any, Any]], Awaitable[Caller]]
 """Who is asking; raises SchedulerError where nobody may."""

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from app.core.version import package_version
 from app.observability.measures import Gauges, Measures, Sink
-from app.scheduler.runtime import Runtime, package_version
+from app.scheduler.runtime import Runtime
 from app.scheduler.telemetry import UNMEASURED, UNTRACED, Meter, Tracer
 
 if TYPE_CHECKING:

@@ -168,16 +168,9 @@ class TaskExecutor(ABC):
         return info
 
 
-class SchedulerRuntime(Protocol):
-    """What stands behind the durable half of `SchedulerService`; `app.scheduler.runtime.Runtime` is it."""
+class SchedulerCommands(Protocol):
+    """What may be asked of it; `app.scheduler.commands.Commands` is it."""
 
-    @property
-    def scheduler(self) -> AsyncIOScheduler: ...
-    @property
-    def is_running(self) -> bool: ...
-    def start(self) -> None: ...
-    def shutdown(self, *, wait: bool) -> None: ...
-    async def drain(self, timeout: float | None) -> None: ...
     async def enqueue(
         self,
         task_type: str,
@@ -224,6 +217,20 @@ class SchedulerRuntime(Protocol):
         db: Session | AsyncSession | None,
         signalled_by: str | None,
     ) -> object: ...
+
+
+class SchedulerRuntime(Protocol):
+    """What stands behind the durable half of `SchedulerService`; `app.scheduler.runtime.Runtime` is it."""
+
+    @property
+    def scheduler(self) -> AsyncIOScheduler: ...
+    @property
+    def is_running(self) -> bool: ...
+    def start(self) -> None: ...
+    def shutdown(self, *, wait: bool) -> None: ...
+    async def drain(self, timeout: float | None) -> None: ...
+    @property
+    def commands(self) -> SchedulerCommands: ...
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult: ...
     def explain(self, task_id: int, at: datetime | None) -> str: ...
     def define_task(self, definition: dict[str, Any]) -> None: ...
@@ -418,7 +425,7 @@ class SchedulerService:
             ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
             SchedulerUnavailable: the database is out of reach, nothing stored.
         """
-        return await self.runtime.enqueue(
+        return await self.runtime.commands.enqueue(
             task_type,
             {} if params is None else params,
             db=db,
@@ -449,7 +456,7 @@ class SchedulerService:
             InvalidRequest: `errors` names every wrong field, as in `items.17.params.topic`; nothing is stored.
             SchedulerUnavailable: the database is out of reach, nothing stored.
         """
-        return await self.runtime.enqueue_many(items, trigger=trigger, triggered_by=triggered_by)
+        return await self.runtime.commands.enqueue_many(items, trigger=trigger, triggered_by=triggered_by)
 
     async def backfill(
         self,
@@ -468,7 +475,9 @@ class SchedulerService:
             NotFound: no such task. InvalidRequest: no schedule, no past range, or too many fires; nothing is
             stored.
         """
-        return await self.runtime.backfill(task_id, start, end, pace=pace or Pace(), triggered_by=triggered_by)
+        return await self.runtime.commands.backfill(
+            task_id, start, end, pace=pace or Pace(), triggered_by=triggered_by
+        )
 
     async def run_now(
         self,
@@ -483,7 +492,9 @@ class SchedulerService:
         Raises:
             NotFound: no such task. ExecutorNotFound, InvalidParameters: refused, nothing stored.
         """
-        return await self.runtime.run_now(task_id, params=params, trigger=trigger, triggered_by=triggered_by)
+        return await self.runtime.commands.run_now(
+            task_id, params=params, trigger=trigger, triggered_by=triggered_by
+        )
 
     async def cancel(self, execution_id: int) -> Execution:
         """Cancel an execution: a waiting one at once, a running one as soon as its code lets go. Its children go
@@ -492,7 +503,7 @@ class SchedulerService:
         Raises:
             NotFound: no such execution. Conflict: it is over already.
         """
-        return await self.runtime.cancel(execution_id)
+        return await self.runtime.commands.cancel(execution_id)
 
     async def retry(self, execution_id: int) -> Execution:
         """Run a failed, cancelled or parked execution again, as a further attempt of the same execution: steps
@@ -501,7 +512,7 @@ class SchedulerService:
         Raises:
             NotFound: no such execution. Conflict: it succeeded, was skipped, or is still under way.
         """
-        return await self.runtime.retry(execution_id)
+        return await self.runtime.commands.retry(execution_id)
 
     async def signal(
         self,
@@ -521,7 +532,7 @@ class SchedulerService:
             NotFound: no such execution. Conflict: it is over. InvalidRequest: no name, or a payload that is no
             JSON.
         """
-        await self.runtime.signal(execution_id, name, payload, db=db, signalled_by=signalled_by)
+        await self.runtime.commands.signal(execution_id, name, payload, db=db, signalled_by=signalled_by)
 
     async def wait(self, execution_id: int, timeout: float | None = None) -> TaskExecutionResult:
         """The outcome of an execution, wherever it runs; `timeout` in seconds, None waits for ever.

@@ -14,19 +14,22 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
 from app.core.config import Settings
+from app.core.version import package_version
 from app.models.task_execution import Execution
 from app.scheduler.alerting.checking import due_at
+from app.scheduler.commands import Commands
 from app.scheduler.context import keep_log_lines
 from app.scheduler.declarations import reconcile
 from app.scheduler.engines.inline import InlineEngine
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.firing import next_fire_at
+from app.scheduler.foundation import Live
 from app.scheduler.journal import Journal
 from app.scheduler.loop_guard import Held
 from app.scheduler.nodes import Heartbeat, Lease, new_node_id, rescue
 from app.scheduler.outcome import outcome_of
 from app.scheduler.runner import Runner
-from app.scheduler.runtime import CLOCK_SECONDS, Live, Runtime, package_version
+from app.scheduler.runtime import CLOCK_SECONDS, Runtime
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 from app.testing.inline_journal import InlineJournal
 from app.testing.virtual_loop import VirtualLoop
@@ -55,7 +58,7 @@ class SandboxNode:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
-            spawn=runtime.spawn,
+            spawn=runtime.commands.spawn,
             carry=runtime.carry,
             tracer=runtime.tracer,
         )
@@ -97,6 +100,21 @@ class SandboxNode:
         self._forget_lines()
 
 
+class SandboxCommands(Commands):
+    """What reads the database in a thread would let virtual time stand still: here it runs on the virtual loop."""
+
+    def __init__(self, runtime: SandboxRuntime) -> None:
+        super().__init__(runtime, runtime.tasks, runtime.alerts)
+        self._on_virtual_loop = runtime.on_virtual_loop
+
+    async def run_now(
+        self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
+    ) -> Execution:
+        return await self._on_virtual_loop(
+            super().run_now(task_id, params=params, trigger=trigger, triggered_by=triggered_by)
+        )
+
+
 class SandboxRuntime(Runtime):
     """Everything durable behind a sandbox's service. The clock is a timer of the virtual loop."""
 
@@ -119,6 +137,7 @@ class SandboxRuntime(Runtime):
             journal=InlineJournal(sessions.kw["bind"], loop),
         )
         self._virtual = loop
+        self.commands = SandboxCommands(self)
         self._node: SandboxNode | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._alert_timer: asyncio.TimerHandle | None = None
@@ -129,7 +148,7 @@ class SandboxRuntime(Runtime):
             return
         reconcile(self._declared, self.tasks, self.sessions)
         self._loop = self._virtual
-        self._live = self._node = SandboxNode(self)
+        self.live = self._node = SandboxNode(self)
         self._node.start(self._virtual)
         self._schedule_tick(self.clock.now())
         self._schedule_alerts()
@@ -143,7 +162,7 @@ class SandboxRuntime(Runtime):
         """End the node as a killed process ends, and rescue what it ran; returns how many executions that is."""
         if self._node is None:
             return 0
-        node, self._node, self._live = self._node, None, None
+        node, self._node, self.live = self._node, None, None
         self._cancel_timer()
         self._cancel_alert_timer()
         lost = self.journal.step_blocking(
@@ -163,17 +182,10 @@ class SandboxRuntime(Runtime):
         self._virtual.complete(self.drain(None if wait else 0.0))
 
     async def drain(self, timeout: float | None) -> None:
-        await self._on_virtual_loop(super().drain(timeout))
-
-    async def run_now(
-        self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
-    ) -> Execution:
-        return await self._on_virtual_loop(
-            super().run_now(task_id, params=params, trigger=trigger, triggered_by=triggered_by)
-        )
+        await self.on_virtual_loop(super().drain(timeout))
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
-        return await self._on_virtual_loop(self._wait(execution_id, timeout))
+        return await self.on_virtual_loop(self._wait(execution_id, timeout))
 
     async def _wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
         changed = asyncio.Event()
@@ -187,7 +199,7 @@ class SandboxRuntime(Runtime):
             unsubscribe()
         return outcome_of(execution)
 
-    async def _on_virtual_loop(self, work: Coroutine[Any, Any, T]) -> T:
+    async def on_virtual_loop(self, work: Coroutine[Any, Any, T]) -> T:
         """Asked for from the test's own loop, `work` runs here to its end, and virtual time passes."""
         if asyncio.get_running_loop() is self._virtual:
             return await work
@@ -197,7 +209,7 @@ class SandboxRuntime(Runtime):
         self._cancel_timer()
         self._cancel_alert_timer()
         await live.stop(grace_seconds, self.journal)
-        self._live = self._node = self._stopping = None
+        self.live = self._node = self.stopping = None
 
     def _schedule_tick(self, at: datetime | None) -> None:
         self._cancel_timer()

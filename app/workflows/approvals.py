@@ -187,7 +187,7 @@ class Approvals:
         }
         if made_by is not None:
             payload["link_made_by"] = made_by
-        await self._runtime.signal(execution_id, DECISION, payload, db=None, signalled_by=by, guard=guard)
+        await self._runtime.commands.signal(execution_id, DECISION, payload, db=None, signalled_by=by, guard=guard)
         return self._runtime.history.get(execution_id)
 
 

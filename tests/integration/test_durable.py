@@ -98,7 +98,7 @@ async def test_a_sleep_holds_nothing_and_the_execution_goes_on_when_it_is_over(d
         execution = await service.enqueue("work")
         waiting = await suspended(runtime, execution.id)
         assert waiting.owner is None
-        assert not runtime._live.runner.running
+        assert not runtime.live.runner.running
         stored = await ended(runtime, execution.id)
         attempts = runtime.history.attempts(execution.id)
     assert stored.state is ExecutionState.SUCCESS

@@ -381,11 +381,11 @@ async def test_an_operator_closes_a_circuit(scheduler_sandbox: Sandbox) -> None:
     box.enqueue("work", {})
     await box.advance(seconds=1)
     runtime = runtime_of(box.service)
-    await runtime.reset_circuit("work")
+    await runtime.commands.reset_circuit("work")
     await box.advance(seconds=1)
     assert [run for run in box.executions() if run.state == "pending"] == []
     with pytest.raises(NotFound):
-        await runtime.reset_circuit("nobody")
+        await runtime.commands.reset_circuit("nobody")
 
 
 async def test_a_limited_executor_never_starts_from_memory_and_others_still_do(database_url: str) -> None:

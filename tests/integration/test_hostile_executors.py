@@ -186,7 +186,7 @@ async def test_a_commit_on_the_loop_lane_is_not_torn_by_a_cancellation(database_
     async with running(database_url, Recorder("work", write, lane="loop")) as (service, runtime):
         execution = await service.enqueue("work")
         await until(committing.is_set)
-        (attempt,) = runtime._live.runner.running.values()  # type: ignore[union-attr]
+        (attempt,) = runtime.live.runner.running.values()  # type: ignore[union-attr]
         attempt.task.cancel()
         await asyncio.sleep(0.05)
         attempt.task.cancel()
@@ -213,7 +213,7 @@ def test_an_attempt_whose_loop_is_gone_is_handed_back(sqlite_url: str) -> None:
 
     loop = asyncio.new_event_loop()
     (context, runtime), execution_id = loop.run_until_complete(begin())
-    (attempt,) = runtime._live.runner.running.values()
+    (attempt,) = runtime.live.runner.running.values()
     attempt.task.get_coro().close()
     runtime.journal.flush()
     found = runtime.history.get(execution_id)

@@ -129,9 +129,7 @@ async def test_a_params_model_that_raises_anything_parks_the_execution_and_the_e
         parked = await ended(runtime, broken)
         assert (parked.state, parked.reason) == (ExecutionState.PARKED, "invalid_params")
         for _ in range(3):
-            await until(
-                lambda turns=runtime._live.engine._pool._rounds: runtime._live.engine._pool._rounds > turns
-            )  # type: ignore[union-attr]
+            await until(lambda turns=runtime.live.engine._pool._rounds: runtime.live.engine._pool._rounds > turns)  # type: ignore[union-attr]
         after = _insert(runtime.engine, "task_executions", task_type="work")
         assert (await ended(runtime, after)).state is ExecutionState.SUCCESS
 

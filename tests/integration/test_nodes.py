@@ -402,7 +402,7 @@ async def test_a_node_that_cannot_renew_its_lease_ends_what_it_runs_and_takes_no
         blocker = make_engine(Settings(database_url=sqlite_url))
         with blocker.connect() as connection:
             begin_write(connection)  # nobody can write: not a heartbeat, not an outcome
-            live = runtime._live
+            live = runtime.live
             assert live is not None
             await until(lambda: not live.lease.is_valid and not live.runner.running)
             connection.rollback()

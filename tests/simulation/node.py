@@ -127,7 +127,7 @@ class SimulatedLive:
             on_unstarted=lambda attempt: self.engine.unstarted(attempt),
             on_ended=lambda execution_id: self.engine.attempt_ended(execution_id),
             on_settled=lambda execution_id, retry_at: self.engine.settled(execution_id, retry_at),
-            spawn=runtime.spawn,
+            spawn=runtime.commands.spawn,
             carry=runtime.carry,
         )
         self.embedded: EmbeddedEngine = SimulatedEngine(
@@ -186,20 +186,20 @@ class SimulatedRuntime(SandboxRuntime):
 
     def start(self) -> None:
         self._loop = self._virtual
-        self._live = self._start_live()
+        self.live = self._start_live()
         self._schedule_tick(self.clock.now())
 
     def beat(self) -> None:
         """One heartbeat; a node that was declared dead comes back as a new one."""
-        live = self.live
+        live = self.simulated
         if not live.heartbeat.beat():
             live.engine.lose_everything()
-            self._live = self._start_live()
+            self.live = self._start_live()
 
     @property
-    def live(self) -> SimulatedLive:
-        assert isinstance(self._live, SimulatedLive)
-        return self._live
+    def simulated(self) -> SimulatedLive:
+        assert isinstance(self.live, SimulatedLive)
+        return self.live
 
     def _start_live(self) -> SimulatedLive:
         live = SimulatedLive(self.process, self)
@@ -260,8 +260,8 @@ class SimulatedNode:
         for handle in (self._alarm, self._beat):
             if handle is not None:
                 handle.cancel()
-        if self.runtime._live is not None:
-            for running in list(self.runtime.live.runner.running.values()):
+        if self.runtime.live is not None:
+            for running in list(self.runtime.simulated.runner.running.values()):
                 running.task.cancel()
         for task in sorted(self._tasks, key=lambda task: task.get_name()):
             task.cancel()
@@ -312,8 +312,8 @@ class SimulatedNode:
 
     async def _turn(self) -> None:
         await self.thawed()
-        if self.runtime.live.embedded._open:
-            self.runtime.live.embedded.run_once()
+        if self.runtime.simulated.embedded._open:
+            self.runtime.simulated.embedded.run_once()
         # The ticker's own round, whatever woke it or did not.
         latest = self.world.leases(0.45, 1)
         if self._alarm is None:
