@@ -433,6 +433,7 @@ class ExecutorAnswer(BaseModel):
     lane: str
     timeout_seconds: float | None
     max_attempts: int
+    retry_on: list[str] | None = Field(description="Names of the errors worth a retry; null: all.")
     rate_limit: RateLimit | None
     circuit: CircuitAnswer | None = Field(description="Its circuit breaker; null: it has none.")
     info: dict[str, Any]

@@ -30,6 +30,7 @@ def list_executors(runtime: RuntimeOf, _caller: Viewer) -> list[ExecutorAnswer]:
             lane=executor.lane,
             timeout_seconds=executor.timeout_seconds,
             max_attempts=executor.max_attempts,
+            retry_on=list(executor.retry_on) if executor.retry_on is not None else None,
             rate_limit=executor.rate_limit,
             circuit=circuits.get(task_type) if executor.circuit_breaker is not None else None,
             info=_info(executor),

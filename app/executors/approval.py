@@ -8,6 +8,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, SignalTimeout
+from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.task_attempt import TaskAttempt
 from app.scheduler.context import CurrentExecution, current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor, TaskStatus
@@ -22,6 +23,8 @@ class ApprovalExecutor(TaskExecutor):
     """Its result tells who decided what, when, and by which way. Retried after a rejection, it asks again."""
 
     params_model = ApprovalParams
+    max_attempts = OUTLIVED_ATTEMPTS
+    retry_on = DATABASE_AWAY
 
     def __init__(self, service: SchedulerService) -> None:
         self._service = service

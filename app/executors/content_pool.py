@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import Clock, SystemClock
 from app.core.errors import NotFound
+from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.content_pool import PoolState
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.context import current_execution, find_current_execution
@@ -45,6 +46,8 @@ class AddToPoolExecutor(TaskExecutor):
     """Puts a content into the pool. Repeated, it changes what is there."""
 
     params_model = AddToPoolParams
+    max_attempts = OUTLIVED_ATTEMPTS
+    retry_on = DATABASE_AWAY
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -84,6 +87,8 @@ class PublishDueExecutor(TaskExecutor):
     """
 
     params_model = PublishDueParams
+    max_attempts = OUTLIVED_ATTEMPTS
+    retry_on = DATABASE_AWAY
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()

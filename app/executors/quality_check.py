@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core.errors import NotFound
+from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.executors.markdown import link_targets, web_address, words
 from app.models.content import Content
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
@@ -73,6 +74,8 @@ class QualityCheckExecutor(TaskExecutor):
     """Reads, and writes nothing: the same content gets the same score until its neighbours change."""
 
     params_model = QualityCheckParams
+    max_attempts = OUTLIVED_ATTEMPTS
+    retry_on = DATABASE_AWAY
     timeout_seconds = 60.0
 
     @property

@@ -13,6 +13,7 @@ from loguru import logger
 from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
+from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.scheduler.context import CurrentExecution, current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
 from app.workflows.checks import faults
@@ -25,6 +26,8 @@ class WorkflowExecutor(TaskExecutor):
     """See the module. `service` knows which executors its steps may name."""
 
     params_model = WorkflowDefinition
+    max_attempts = OUTLIVED_ATTEMPTS
+    retry_on = DATABASE_AWAY
 
     def __init__(self, service: SchedulerService) -> None:
         self._service = service

@@ -651,12 +651,12 @@ def _policy_of(execution: Execution, executor: TaskExecutor | None) -> RetryPoli
     """The policy recorded with the execution, or else the executor's default."""
     if execution.retry:
         return RetryPolicy.model_validate(execution.retry)
-    return _default_policy(executor.max_attempts if executor is not None else 1)
+    return _default_policy(executor.max_attempts, executor.retry_on) if executor is not None else RetryPolicy()
 
 
 @lru_cache
-def _default_policy(max_attempts: int) -> RetryPolicy:
-    return RetryPolicy(max_attempts=max_attempts)
+def _default_policy(max_attempts: int, retry_on: tuple[str, ...] | None) -> RetryPolicy:
+    return RetryPolicy(max_attempts=max_attempts, retry_on=retry_on)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

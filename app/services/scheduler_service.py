@@ -121,14 +121,16 @@ class TaskExecutor(ABC):
     Optional class attributes: `params_model` (params are validated against it, and its JSON Schema is
     published), `lane` ("thread": each attempt on a worker thread with an event loop of its own, so that
     blocking calls harm nobody; "loop": on the application's loop, for executors that only await), defaults
-    for `timeout_seconds` and `max_attempts` where a task sets none, `rate_limit` (how many attempts may start, on
-    all nodes together) and `circuit_breaker` (when to stop starting them for a while).
+    for `timeout_seconds` and `max_attempts` where a task sets none, `retry_on` (names of the errors that are then
+    worth a retry, as `error` begins with them; None: all), `rate_limit` (how many attempts may start, on all nodes
+    together) and `circuit_breaker` (when to stop starting them for a while).
     """
 
     params_model: ClassVar[type[BaseModel] | None] = None
     lane: ClassVar[Lane] = "thread"
     timeout_seconds: ClassVar[float | None] = None
     max_attempts: ClassVar[int] = 1
+    retry_on: ClassVar[tuple[str, ...] | None] = None
     rate_limit: ClassVar[RateLimit | None] = None
     circuit_breaker: ClassVar[CircuitBreaker | None] = None
 
@@ -249,7 +251,8 @@ class SchedulerService:
         """Make `executor` run tasks of its type; a second one of the same type replaces the first.
 
         Raises:
-            InvalidRequest: `executor` is no TaskExecutor instance, or its type is empty or too long.
+            InvalidRequest: `executor` is no TaskExecutor instance, its type is empty or too long, or another class
+                attribute is nothing that it may be.
         """
         candidate: object = executor
         if not isinstance(candidate, TaskExecutor):
@@ -262,12 +265,7 @@ class SchedulerService:
                 f"{type(executor).__name__}.executor_type must be a text of 1 to 100 characters, "
                 f"not {task_type!r}",
             )
-        if executor.lane not in get_args(Lane):
-            raise InvalidRequest.of("lane", f"lane must be 'thread' or 'loop', not {executor.lane!r}")
-        for name, kind in (("rate_limit", RateLimit), ("circuit_breaker", CircuitBreaker)):
-            value: object = getattr(executor, name)
-            if value is not None and not isinstance(value, kind):
-                raise InvalidRequest.of(name, f"{name} must be a {kind.__name__} or None, not {value!r}")
+        _check_attributes(executor)
         if task_type in self._executors:
             logger.warning("执行器 {} 已注册，将被 {} 替换", task_type, type(executor).__name__)
         if executor.params_model is not None:
@@ -570,6 +568,36 @@ async def _executed(
             error=describe_error(error),
             metadata={"traceback": "".join(traceback.format_exception(error))},
         )
+
+
+def _check_attributes(executor: TaskExecutor) -> None:
+    def is_number(value: object, least: float, most: float, *kinds: type) -> bool:
+        return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most  # type: ignore[operator]
+
+    def are_names(value: object) -> bool:
+        return isinstance(value, tuple) and all(
+            isinstance(name, str) and name.replace(".", "_").isidentifier() for name in value
+        )
+
+    timeout, retry_on = executor.timeout_seconds, executor.retry_on
+    for name, is_right, wanted in (
+        ("lane", executor.lane in get_args(Lane), "'thread' or 'loop'"),
+        ("max_attempts", is_number(executor.max_attempts, 1, 100, int), "a whole number from 1 to 100"),
+        (
+            "timeout_seconds",
+            timeout is None or is_number(timeout, 0.001, 7 * 86_400, int, float),
+            "from 0.001 seconds to a week (604800), or None",
+        ),
+        ("retry_on", retry_on is None or are_names(retry_on), "a tuple of names of errors, or None"),
+        ("rate_limit", isinstance(executor.rate_limit, RateLimit | None), "a RateLimit or None"),
+        (
+            "circuit_breaker",
+            isinstance(executor.circuit_breaker, CircuitBreaker | None),
+            "a CircuitBreaker or None",
+        ),
+    ):
+        if not is_right:
+            raise InvalidRequest.of(name, f"{name} must be {wanted}, not {getattr(executor, name)!r}")
 
 
 def describe_error(error: BaseException) -> str:

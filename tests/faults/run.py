@@ -10,14 +10,16 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
-from app.models.task_execution import FINAL_STATES
+from app.models.task_execution import FINAL_STATES, ExecutionState, state_in
+from app.scheduler.executions import executions
 from tests.faults.checker import Evidence, collect, violations
 from tests.faults.deployment import LEASE_SECONDS, Deployment, Server, deployed
 from tests.faults.traffic import API, LIMITS, Traffic
@@ -187,11 +189,17 @@ def _come_to_rest(deployment: Deployment) -> None:
 
 
 def _pause_all(deployment: Deployment) -> None:
+    """No task fires any more, and what has failed often is tried again now, not in an hour."""
     end = time.monotonic() + 30
     while True:
         try:
             with deployment.engine.begin() as connection:
                 connection.execute(text("UPDATE scheduled_tasks SET is_active = false, next_run_at = NULL"))
+                connection.execute(
+                    update(executions)
+                    .where(state_in(executions.c.state, (ExecutionState.RETRYING,)))
+                    .values(run_at=datetime.now(UTC))
+                )
         except DBAPIError:
             if time.monotonic() > end:
                 raise

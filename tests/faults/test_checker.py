@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.models.task_execution import Execution, ExecutionState
+from app.workflows.progress import UNDO
 from tests.faults.checker import AttemptRow, Evidence, Fire, violations
 from tests.faults.diary import Line
 from tests.faults.journey import Mark
@@ -183,7 +184,7 @@ def workflow_history(
     return list(broken_workflows(executions, lines, {CHILDREN[APPROVAL]: "yes"}))
 
 
-UNDONE = {"last": ExecutionState.FAILED, "undo:draft": ExecutionState.SUCCESS}
+UNDONE = {"last": ExecutionState.FAILED, UNDO + "draft": ExecutionState.SUCCESS}
 
 
 def test_a_good_workflow_has_no_violations() -> None:

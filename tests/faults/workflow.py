@@ -9,10 +9,11 @@ from typing import Any
 
 from app.models.task_execution import Execution, ExecutionState
 from app.workflows import approval, chain, group, step
+from app.workflows.progress import UNDO
 from tests.faults.diary import Line
 
 PATIENCE_SECONDS = 20.0
-STAGES = (("draft",), ("check", "each[0]", "each[1]", "each[2]"), ("last",), ("undo:draft",))
+STAGES = (("draft",), ("check", "each[0]", "each[1]", "each[2]"), ("last",), (UNDO + "draft",))
 """Keys of the children that keep a diary; none begins before all of the stage before it have ended."""
 APPROVAL = "approval"
 KEYS = {APPROVAL, *(key for stage in STAGES[:-1] for key in stage)}
@@ -72,7 +73,7 @@ def _outcome(workflow: Execution, children: Mapping[str, Execution]) -> Iterable
         yield f"{name} has the steps {sorted(children)}, not successful: {failed}"
     if workflow.state is ExecutionState.FAILED and not failed:
         yield f"{name} has no step that failed"
-    if ("last" in failed) != ("undo:draft" in children):
+    if ("last" in failed) != (UNDO + "draft" in children):
         yield f"{name}: not successful: {failed}; steps: {sorted(children)}"
 
 

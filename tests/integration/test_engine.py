@@ -122,6 +122,41 @@ async def test_a_failure_is_retried_with_backoff_and_then_final(database_url: st
         assert runtime.history.get(execution.id).failures == 2
 
 
+async def test_an_executor_says_which_errors_are_worth_a_retry(database_url: str) -> None:
+    executor = Recorder("shaky", fail_with(ConnectionError("down")), max_attempts=5, retry_on=("OSError",))
+    async with running(database_url, executor) as (service, runtime):
+        execution = await service.enqueue("shaky")
+        await service.wait(execution.id, 10)
+        assert runtime.history.get(execution.id).state is ExecutionState.FAILED
+        executor.retry_on = ("OSError", "ConnectionError")  # type: ignore[misc]
+        again = await service.enqueue("shaky")
+        await until(lambda: runtime.history.get(again.id).state is ExecutionState.RETRYING)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("lane", "fast"),
+        ("max_attempts", 0),
+        ("max_attempts", "3"),
+        ("max_attempts", True),
+        ("timeout_seconds", 0),
+        ("timeout_seconds", float("nan")),
+        ("retry_on", "OSError"),
+        ("retry_on", ("no name",)),
+        ("circuit_breaker", 0.5),
+    ],
+)
+def test_an_executor_with_a_wrong_attribute_is_not_registered(name: str, wrong: object) -> None:
+    service = SchedulerService()
+    with pytest.raises(InvalidRequest) as refusal:
+        service.register_executor(Recorder("work", **{name: wrong}))
+    (error,) = refusal.value.errors
+    assert error.field == name
+    assert repr(wrong) in error.message
+    assert service.get_executor("work") is None
+
+
 async def test_max_attempts_of_the_request_win_over_the_executors(database_url: str) -> None:
     executor = Recorder("shaky", fail_with(ConnectionError("down")), max_attempts=5)
     async with running(database_url, executor) as (service, runtime):

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event, text
 
+from app.core.config import Settings
 from app.core.errors import Conflict, InvalidParameters
+from app.db.database import make_engine
 from app.models.task_execution import ExecutionState
 from app.services.scheduler_service import TaskExecutionResult
 from app.workflows import chain, group, start, step
 from app.workflows.approvals import Approvals, Via
 from tests.integration.workflow_support import child, workflows
 from tests.support import Recorder, ended
+
+
+@contextmanager
+def another(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(Settings(database_url=database_url))
+    yield engine
+    engine.dispose()
 
 
 async def test_steps_run_in_order_with_the_results_of_those_before(database_url: str) -> None:
@@ -155,3 +167,24 @@ async def test_workflows_and_approvals_run_on_pgqueuer_too(pgqueuer_url: str) ->
         stored = await ended(runtime, execution.id, seconds=60)
     assert stored.state is ExecutionState.SUCCESS, stored.error
     assert stored.result["data"]["steps"]["last"]["data"] == {"by": "ann"}
+
+
+async def test_a_workflow_outlives_a_lost_connection(postgres_url: str) -> None:
+    """One attempt is all that its steps get; its own decisions are repeated until the database is there again."""
+    cut: list[int] = []
+    async with workflows(postgres_url) as (service, runtime):
+        with another(postgres_url) as bystander:
+
+            @event.listens_for(runtime.engine, "before_cursor_execute")
+            def end_the_connection(_: Any, cursor: Any, statement: str, *__: Any) -> None:
+                if not cut and statement.startswith("SELECT") and "WHERE task_executions.parent_id" in statement:
+                    cut.append(cursor.connection.info.backend_pid)
+                    with bystander.connect() as connection:
+                        connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": cut[0]})
+
+            flow = chain(step("work", id="a"), step("work", id="b"))
+            execution = await start(flow, service=service)
+            stored = await ended(runtime, execution.id, 60)
+        failed = [one.error for one in runtime.history.attempts(execution.id) if one.status == "failed"]
+    assert stored.state is ExecutionState.SUCCESS, stored.error
+    assert [str(error).partition(":")[0] for error in failed] == ["OperationalError"]

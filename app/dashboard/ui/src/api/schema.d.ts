@@ -2261,6 +2261,11 @@ export interface components {
             timeout_seconds: number | null;
             /** Max Attempts */
             max_attempts: number;
+            /**
+             * Retry On
+             * @description Names of the errors worth a retry; null: all.
+             */
+            retry_on: string[] | null;
             rate_limit: components["schemas"]["RateLimit"] | null;
             /** @description Its circuit breaker; null: it has none. */
             circuit: components["schemas"]["CircuitAnswer"] | null;
