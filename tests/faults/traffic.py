@@ -103,7 +103,7 @@ class Traffic:
         if begun is None:
             return
         execution = self.acknowledged[key] = begun.json()["id"]
-        for _ in range(40):
+        while True:
             time.sleep(0.5)
             shown = self._insist(http, chance, "GET", f"/executions/{execution}")
             if shown is None or shown.json()["finished_at"] is not None:
