@@ -26,7 +26,8 @@ from app.models.task_execution import (
     is_suspended,
     state_in,
 )
-from app.scheduler.executions import executions, insert_starts, is_buried
+from app.scheduler.attempts import insert_starts
+from app.scheduler.executions import executions, is_buried
 from app.scheduler.family import wake_parents
 from app.scheduler.gate import NO_RULES, FlowRules, Gate, started_reason
 from app.scheduler.policies import turns

@@ -29,9 +29,9 @@ from app.core.jsonable import to_plain_json
 from app.models.execution_step import StepKind
 from app.models.task_execution import Execution
 from app.scheduler.attempt_session import has_writes, roll_back
+from app.scheduler.attempts import StartAttempt, hold
 from app.scheduler.children import children_of
 from app.scheduler.context import ExecutionSuspended, current_execution
-from app.scheduler.executions import StartAttempt, hold
 from app.scheduler.journal import Journal
 from app.scheduler.outcome import outcome_of
 from app.scheduler.policies import RetryPolicy, backoff_seconds

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from app.scheduler.attempts import FinishAttempt, StartAttempt
 from app.scheduler.children import RecordChild
-from app.scheduler.executions import FinishAttempt, StartAttempt
 from app.scheduler.family import lock_in_order
 from app.scheduler.journal import Write
 from app.scheduler.steps import RecordStep, SendSignal, TakeSignal

@@ -30,7 +30,8 @@ from app.models.task_execution import (
     ExecutionState,
     state_in,
 )
-from app.scheduler.executions import attempts, executions
+from app.scheduler.attempts import attempts
+from app.scheduler.executions import executions
 from app.scheduler.family import wake_parents
 from app.scheduler.policies import RetryPolicy
 from app.services.scheduler_service import TaskStatus, describe_error

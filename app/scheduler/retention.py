@@ -8,7 +8,8 @@ from sqlalchemy import Connection, delete, select
 
 from app.models.alerting import Alert
 from app.models.node import Node
-from app.scheduler.executions import attempts, executions, logs
+from app.scheduler.attempts import attempts, logs
+from app.scheduler.executions import executions
 from app.scheduler.steps import signals, steps
 
 BATCH = 500

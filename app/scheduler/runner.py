@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
@@ -18,36 +18,31 @@ from app.core.clock import Clock
 from app.core.errors import ReplayMismatch, SchedulerUnavailable
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState
 from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
+from app.scheduler.attempts import FinishAttempt, SpeakUp, StartAttempt, finish_attempt
 from app.scheduler.breaker import Phase
 from app.scheduler.circuits import ReportOutcome
 from app.scheduler.context import CurrentExecution, enter_execution
 from app.scheduler.durable import DurableAttempt, DurableParts, Spawn
 from app.scheduler.events import AttemptEnded, CircuitChanged, EventBus, ExecutionChanged
-from app.scheduler.executions import Carry, FinishAttempt, SpeakUp, StartAttempt, finish_attempt
+from app.scheduler.executions import Carry
 from app.scheduler.gate import PROBE
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
-from app.scheduler.policies import RetryPolicy, retry_delay
+from app.scheduler.policies import RetryPolicy
 from app.scheduler.states import Move, moved
 from app.scheduler.telemetry import UNTRACED, AttemptSpan, Tracer
-from app.services.scheduler_service import (
-    Refusal,
-    SchedulerService,
-    TaskExecutionResult,
-    TaskExecutor,
-    TaskStatus,
-    describe_error,
+from app.scheduler.verdict import (
+    HANDED_BACK,
+    LEASE_LOST,
+    REPLAY_MISMATCH,
+    SUSPENDED,
+    TIMED_OUT,
+    UNSTORABLE,
+    decide,
+    policy_of,
+    stopped_result,
 )
-
-# Words for why an attempt was stopped from outside.
-CANCELLED = "cancelled"
-HANDED_BACK = "handed_back"
-LEASE_LOST = "node_lost"
-UNSTORABLE = "unstorable"
-TIMED_OUT = "timeout"
-# … and why one ended by itself, not by returning.
-SUSPENDED = "suspended"
-REPLAY_MISMATCH = ReplayMismatch.code
+from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskStatus, describe_error
 
 _SOON = timedelta(minutes=1)
 """What is suspended for longer is found by the turn that every engine takes each second."""
@@ -92,58 +87,6 @@ class Running:
     recording: bool = False
     """Its end is being recorded: from here on nothing stops it, and a late start has nothing to say."""
     span: AttemptSpan = UNTRACED
-
-
-class Verdict(NamedTuple):
-    """What becomes of an execution after an attempt."""
-
-    status: TaskStatus
-    state: ExecutionState
-    reason: str | None
-    failures: int
-    run_at: datetime
-
-
-def decide(
-    execution: Execution,
-    result: TaskExecutionResult,
-    stop: str | None,
-    policy: RetryPolicy,
-    *,
-    now: datetime,
-    uniform: float,
-) -> Verdict:
-    """The verdict over an attempt that ended with `result`, or was stopped from outside (`stop`)."""
-    if result.success:
-        return Verdict(TaskStatus.SUCCESS, ExecutionState.SUCCESS, None, execution.failures, execution.run_at)
-    if stop is None and isinstance(result, Refusal):
-        return Verdict(TaskStatus.FAILED, ExecutionState.PARKED, result.code, execution.failures, execution.run_at)
-    if stop == CANCELLED:
-        return Verdict(TaskStatus.FAILED, ExecutionState.CANCELLED, None, execution.failures, execution.run_at)
-    if stop == REPLAY_MISMATCH:
-        return Verdict(TaskStatus.FAILED, ExecutionState.FAILED, stop, execution.failures + 1, execution.run_at)
-    if stop in (HANDED_BACK, LEASE_LOST):
-        again = min(execution.run_at, now)  # it had its turn: nobody who came later is before it
-        return Verdict(TaskStatus.FAILED, ExecutionState.PENDING, stop, execution.failures, again)
-    failures = execution.failures + 1
-    delay = retry_delay(policy, failures, result.error, uniform)
-    reason = TIMED_OUT if stop == TIMED_OUT else None
-    if delay is None:
-        return Verdict(TaskStatus.FAILED, ExecutionState.FAILED, reason, failures, execution.run_at)
-    return Verdict(TaskStatus.FAILED, ExecutionState.RETRYING, reason, failures, now + timedelta(seconds=delay))
-
-
-def stopped_result(stop: str, deadline_seconds: float | None) -> TaskExecutionResult:
-    """The result of an attempt that was stopped from outside."""
-    if stop == TIMED_OUT:
-        return TaskExecutionResult.failure_result(
-            message="任务执行超时", error=f"TimeoutError: no result within {deadline_seconds:g} seconds"
-        )
-    if stop == CANCELLED:
-        return TaskExecutionResult.failure_result(message="任务已取消", error="Cancelled")
-    return TaskExecutionResult.failure_result(
-        message="任务被中断，将重新执行", error=f"Interrupted: {stop.replace('_', ' ')}"
-    )
 
 
 @dataclass(slots=True)
@@ -332,7 +275,7 @@ class Runner:
 
     async def _perform(self, running: Running) -> None:
         executor = self.service.get_executor(running.attempt.execution.task_type)
-        policy = _policy_of(running.attempt.execution, executor)
+        policy = policy_of(running.attempt.execution, executor)
         session = open_session(self.sessions)
         blocks = executor is None or executor.lane == "thread"
         running.context.open_durable = partial(self._open_durable, running, session, blocks=blocks)
@@ -645,18 +588,6 @@ def _unstorable(finish: FinishAttempt, error: BaseException) -> FinishAttempt:
         traceback=None,
         lines=(),
     )
-
-
-def _policy_of(execution: Execution, executor: TaskExecutor | None) -> RetryPolicy:
-    """The policy recorded with the execution, or else the executor's default."""
-    if execution.retry:
-        return RetryPolicy.model_validate(execution.retry)
-    return _default_policy(executor.max_attempts, executor.retry_on) if executor is not None else RetryPolicy()
-
-
-@lru_cache
-def _default_policy(max_attempts: int, retry_on: tuple[str, ...] | None) -> RetryPolicy:
-    return RetryPolicy(max_attempts=max_attempts, retry_on=retry_on)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

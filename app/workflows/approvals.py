@@ -13,12 +13,7 @@ from sqlalchemy import Connection, func, select
 
 from app.core.errors import Conflict, NotFound, NotPermitted
 from app.models.execution_step import ExecutionSignal
-from app.models.task_execution import (
-    Execution,
-    ExecutionState,
-    TaskExecution,
-    is_not_success,
-)
+from app.models.task_execution import Execution, ExecutionState, TaskExecution, is_not_success
 from app.scheduler.executions import read_execution
 from app.scheduler.runtime import Runtime
 from app.workflows.definition import Call

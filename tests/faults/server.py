@@ -29,8 +29,9 @@ from app.core.logging import configure_logging
 from app.db.bulk import BulkUpdate
 from app.executors.approval import ApprovalExecutor
 from app.executors.workflow import WorkflowExecutor
-from app.scheduler import durable, executions, firing
+from app.scheduler import attempts, durable, firing
 from app.scheduler.context import current_execution
+from app.scheduler.executions import executions
 from app.scheduler.runtime import build_service, runtime_of
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor
 from tests.faults.diary import Diary
@@ -101,14 +102,14 @@ def break_promise(name: str) -> None:
     if name == "ledger":
         firing._ADVANCE = _LateUpdate(firing._ADVANCE)
     elif name == "fence":
-        table = executions.executions
+        table = executions
 
         def whoever_comes(given: Any) -> Any:
             return table.c.id == given["x_id"]
 
-        executions._FINISH = BulkUpdate(
-            {**executions._FENCE, **executions._OUTCOME},
-            lambda given: executions._with_outcome(given).where(whoever_comes(given)),
+        attempts._FINISH = BulkUpdate(
+            {**attempts._FENCE, **attempts._OUTCOME},
+            lambda given: attempts._with_outcome(given).where(whoever_comes(given)),
         )
     elif name == "replay":
         durable.stored_steps = lambda *_, **__: []  # type: ignore[assignment]

@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Engine, text
 from app.core.config import Settings
 from app.db.database import make_engine
 from app.models.task_execution import ExecutionState
+from app.scheduler.attempts import FinishAttempt, finish_attempt
 from app.scheduler.claims import claim
-from app.scheduler.executions import FinishAttempt, finish_attempt, reopen, request_cancel
+from app.scheduler.executions import reopen, request_cancel
 from app.scheduler.nodes import rescue
 from app.scheduler.retention import prune
 from app.services.scheduler_service import TaskStatus

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Engine, text
 
 from app.models.execution_step import StepKind
 from app.models.task_execution import ExecutionState
+from app.scheduler.attempts import FinishAttempt, finish_attempt
 from app.scheduler.context import current_execution
-from app.scheduler.executions import FinishAttempt, finish_attempt, read_execution, request_cancel
+from app.scheduler.executions import read_execution, request_cancel
 from app.scheduler.steps import NEVER, Fence, RecordStep, SendSignal, StepRow, Suspension, stored_steps
 from app.services.scheduler_service import TaskExecutionResult, TaskStatus
 from tests.integration.test_concurrent_writes import LATER, NOW, engine, finish, overlap, store

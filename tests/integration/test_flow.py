@@ -12,18 +12,12 @@ from sqlalchemy import Connection, Engine, select, text
 
 from app.db.database import begin_write
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.attempts import FinishAttempt, finish_attempt
 from app.scheduler.breaker import CircuitBreaker, Phase
 from app.scheduler.buckets import close_gaps, next_put_off
 from app.scheduler.circuits import ReportOutcome, read_circuits, reset_circuit
 from app.scheduler.claims import ClaimNamed, claim
-from app.scheduler.executions import (
-    FinishAttempt,
-    RecordExecution,
-    executions,
-    finish_attempt,
-    reopen,
-    request_cancel,
-)
+from app.scheduler.executions import RecordExecution, executions, reopen, request_cancel
 from app.scheduler.gate import FlowRules, Gate
 from app.scheduler.rates import RateLimit
 from app.scheduler.requests import execution_values

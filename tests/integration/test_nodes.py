@@ -19,15 +19,9 @@ from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.db.database import begin_write, make_engine
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.attempts import FinishAttempt, StartAttempt, finish_attempt, record_attempts
 from app.scheduler.claims import claim
-from app.scheduler.executions import (
-    FinishAttempt,
-    RecordExecution,
-    StartAttempt,
-    executions,
-    finish_attempt,
-    record_attempts,
-)
+from app.scheduler.executions import RecordExecution, executions
 from app.scheduler.firing import fire_now
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, process_exists, rescue
 from app.scheduler.requests import execution_values

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.config import Settings
+from app.scheduler.attempts import Fenced
 from app.scheduler.engines.embedded import EmbeddedEngine
 from app.scheduler.engines.pool import NodeParts
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
-from app.scheduler.executions import Fenced
 from app.scheduler.journal import Journal, Write
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker
 from app.scheduler.runner import Runner

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.db.bulk import BulkUpdate
-from app.scheduler import claims, executions
+from app.scheduler import attempts, claims, executions
 from app.scheduler.engines import pool
 from app.scheduler.nodes import Lease
 from tests.simulation.checker import Report, judge
@@ -61,10 +61,10 @@ def test_rough_days_keep_every_promise(seed: int) -> None:
 def without_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finishes an attempt writes its outcome, whoever owns it."""
     unguarded = BulkUpdate(
-        {**executions._FENCE, **executions._OUTCOME},
-        lambda given: executions._with_outcome(given).where(executions.executions.c.id == given["x_id"]),
+        {**attempts._FENCE, **attempts._OUTCOME},
+        lambda given: attempts._with_outcome(given).where(attempts.executions.c.id == given["x_id"]),
     )
-    monkeypatch.setattr(executions, "_FINISH", unguarded)
+    monkeypatch.setattr(attempts, "_FINISH", unguarded)
 
 
 def without_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import SchedulerError
 from app.models.scheduled_task import ScheduledTask
+from app.scheduler.attempts import tasks
 from app.scheduler.context import current_execution
-from app.scheduler.executions import executions, tasks
+from app.scheduler.executions import executions
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor
 from app.testing.clock import VirtualClock
 from app.testing.virtual_loop import VirtualLoop

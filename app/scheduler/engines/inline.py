@@ -22,8 +22,9 @@ from app.scheduler.claims import claim
 from app.scheduler.executions import cancel_requests, executions, parked, unpark
 from app.scheduler.gate import Gate, flow_rules
 from app.scheduler.journal import Journal
-from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
+from app.scheduler.runner import Attempt, Runner
 from app.scheduler.steps import NEVER
+from app.scheduler.verdict import CANCELLED, HANDED_BACK, LEASE_LOST
 from app.services.scheduler_service import SchedulerService
 
 TICK_SECONDS = 1.0

@@ -40,7 +40,8 @@ from app.scheduler.engines.pool import AttemptPool, NodeParts
 from app.scheduler.engines.ticker import Ticker
 from app.scheduler.executions import read_execution
 from app.scheduler.gate import flow_rules
-from app.scheduler.runner import CANCELLED, Attempt
+from app.scheduler.runner import Attempt
+from app.scheduler.verdict import CANCELLED
 from app.services.scheduler_service import describe_error
 
 T = TypeVar("T")

@@ -20,8 +20,9 @@ from sqlalchemy import TypeDecorator, bindparam, make_url
 
 from app.core.clock import Clock
 from app.models.task_execution import EXECUTION_FIELDS, Execution, ExecutionState
+from app.scheduler.attempts import attempts
 from app.scheduler.claims import unlimited
-from app.scheduler.executions import attempts, executions, nodes
+from app.scheduler.executions import executions, nodes
 from app.services.scheduler_service import TaskStatus
 
 _PICKED = "SELECT * FROM claimed ORDER BY priority DESC, id ASC;"

@@ -23,19 +23,12 @@ from app.scheduler.buckets import close_gaps, has_line
 from app.scheduler.claims import Types
 from app.scheduler.engines.forgotten import Forgotten
 from app.scheduler.engines.ticker import TICK_SECONDS
-from app.scheduler.executions import (
-    cancel_requests,
-    held_by,
-    parked,
-    release,
-    request_cancel,
-    still_held,
-    unpark,
-)
+from app.scheduler.executions import cancel_requests, held_by, parked, release, request_cancel, still_held, unpark
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
 from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
-from app.scheduler.runner import CANCELLED, HANDED_BACK, LEASE_LOST, Attempt, Runner
+from app.scheduler.runner import Attempt, Runner
+from app.scheduler.verdict import CANCELLED, HANDED_BACK, LEASE_LOST
 from app.services.scheduler_service import SchedulerService
 
 _BLOCKING_GRACE_SECONDS = 2.0
