@@ -140,6 +140,9 @@ async def test_one_wrong_item_of_many_stores_nothing_and_is_named(database_url: 
         items[9] = {"task_type": "nobody"}
         items[11] = {"task_type": "work", "priority": 5000}
         items[13] = {"task_type": "work", "repeats": Once("k", 1)}
+        items[15] = {"task_type": "work", "now": 1}
+        items[17] = "work"  # type: ignore[call-overload]
+        items[18] = {"task_type": "work", 1: 2}  # type: ignore[dict-item]
         with pytest.raises(InvalidRequest) as refused:
             await service.enqueue_many(items)
         assert [error.field for error in refused.value.errors] == [
@@ -147,6 +150,9 @@ async def test_one_wrong_item_of_many_stores_nothing_and_is_named(database_url: 
             "items.9.task_type",
             "items.11.priority",
             "items.13.repeats",
+            "items.15.now",
+            "items.17",
+            "items.18.1",
         ]
         assert runtime.history.counts()[ExecutionState.PENDING] == 0
         for wrong in ([], [{"task_type": "work"}] * 10_001):
