@@ -230,6 +230,21 @@ async def test_a_backfill_may_start_one_every_so_often(scheduler_sandbox: Sandbo
     assert [start - begin for start in starts[:5]] == [timedelta(seconds=90 * n) for n in range(5)]
 
 
+@pytest.mark.parametrize("policy", ["skip", "queue", "cancel_running"])
+async def test_a_backfill_that_waits_keeps_no_fire_from_running_and_is_not_cancelled_by_one(
+    scheduler_sandbox: Sandbox, policy: str
+) -> None:
+    box = scheduler_sandbox
+    box.register(Recorder("work"))
+    task = box.define_task("hourly", "work", cron="0 * * * *", overlap_policy=policy)
+    begin = box.now
+    await box.service.backfill(task.id, begin - timedelta(hours=20), begin, pace=Pace(every_seconds=1000))
+    box.run_now(task)
+    await box.advance(hours=6)
+    assert {run.state for run in box.executions(task)} == {"success"}
+    assert len(box.executions(task)) == 20 + 1 + 6
+
+
 async def test_a_backfill_that_makes_no_sense_is_refused(scheduler_sandbox: Sandbox) -> None:
     box = scheduler_sandbox
     box.register(Recorder("work"))
