@@ -61,7 +61,11 @@ async def show_question(token: str, request: Request, runtime: RuntimeOf) -> HTM
 @router.post("/{token}")
 async def decide_by_link(token: str, request: Request, runtime: RuntimeOf) -> HTMLResponse:
     """The decision of the one the link was made for."""
-    form = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
+    body = (await request.body()).decode("utf-8", "replace")
+    try:
+        form = parse_qs(body, keep_blank_values=True, max_num_fields=10)
+    except ValueError:
+        form = {}
     decision = form.get("decision", [""])[0]
     if decision not in ("approve", "reject"):
         return _page(request, "refused", 422, reason="decision: approve, or reject")

@@ -90,7 +90,21 @@ def restore(value: Any, stored: Any) -> Any:
     return value
 
 
+def _has_mask(value: Any) -> bool:
+    waiting = [value]  # no recursion: nobody has looked yet how deep it is
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        elif isinstance(item, str) and item == MASK:
+            return True
+    return False
+
+
 def refuse_masks(params: Any) -> None:
-    """Raises InvalidRequest where a mask is left in `params`: nobody knows the secret it stands for."""
-    if MASK in str(params):
+    """Raises InvalidRequest where a mask is left in `params`: nobody knows the secret it stands for. A text with
+    asterisks in it is a text."""
+    if _has_mask(params):
         raise InvalidRequest.of("params", f"{MASK} stands for a secret that is not stored here")

@@ -16,12 +16,11 @@ from app.models.task_execution import Execution
 from app.scheduler.arming import trigger_of
 from app.scheduler.executions import execution_of, executions
 from app.scheduler.firing import OwnerOf, insert_fires, ledger_row, read_task
-from app.scheduler.pace import Backfill, Known, Pace
+from app.scheduler.pace import BACKFILL, Backfill, Known, Pace
 from app.scheduler.windows import hours_of
 
 MAX_FIRES = 10_000
 """Fires of one backfill, at most."""
-TRIGGER = "backfill"
 _TICK = timedelta(microseconds=1)
 
 
@@ -62,7 +61,7 @@ def record_backfill(
     paced = _paced(task, pace)
     rows = []
     for position, fire in enumerate(found.fires):
-        row = ledger_row(task, now, scheduled_for=fire, trigger=TRIGGER) | paced | {"triggered_by": triggered_by}
+        row = ledger_row(task, now, scheduled_for=fire, trigger=BACKFILL) | paced | {"triggered_by": triggered_by}
         if pace.every_seconds is not None:
             row["run_at"] = now + timedelta(seconds=position * pace.every_seconds)
         row["owner"] = owner_of(row)
@@ -91,7 +90,7 @@ def _paced(task: Row[Any], pace: Pace) -> dict[str, Any]:
             f"the task has the concurrency key {task.concurrency_key!r}, which paces the backfill too;"
             f" leave at_once out, or give every_seconds",
         )
-    return {"concurrency_key": f"{TRIGGER}:{task.id}", "concurrency_limit": pace.at_once or 1}
+    return {"concurrency_key": f"{BACKFILL}:{task.id}", "concurrency_limit": pace.at_once or 1}
 
 
 def _missing(connection: Connection, task: Row[Any], start: datetime, end: datetime, now: datetime) -> Backfill:

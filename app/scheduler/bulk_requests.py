@@ -21,7 +21,7 @@ from app.scheduler.executions import (
     insert_executions,
     insert_once,
 )
-from app.scheduler.requests import execution_values
+from app.scheduler.requests import ExecutionRequest, execution_values
 from app.services.scheduler_service import SchedulerService
 
 MAX_ITEMS = 10_000
@@ -55,7 +55,9 @@ def bulk_values(
         except SchedulerError as error:
             wrong += 1
             if wrong <= _TOLD:
-                errors += [replace(found, field=f"items.{position}.{found.field}") for found in error.errors]
+                errors += [
+                    replace(found, field=f"items.{position}.{found.field}".rstrip(".")) for found in error.errors
+                ]
     if errors:
         raise InvalidRequest(errors)
     return rows
@@ -64,7 +66,12 @@ def bulk_values(
 def _values(
     service: SchedulerService, item: Mapping[str, Any], now: datetime, trigger: str, triggered_by: str | None
 ) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        raise InvalidRequest.of("", f"must be an object, not {type(item).__name__}", "dict_type")
     request = dict(item)
+    for name in request:
+        if name not in ExecutionRequest.model_fields:
+            raise InvalidRequest.of(str(name), "is no option of a request; leave it out", "extra_forbidden")
     for name in ("repeats", "trigger", "triggered_by"):
         if request.get(name) is not None:
             raise InvalidRequest.of(name, "is no option of a bulk request; leave it out", "extra_forbidden")

@@ -52,6 +52,7 @@ class Commands:
         repeats: Repeats | None = request.get("repeats")
         if repeats is not None and not isinstance(repeats, Debounce | Throttle | Once):
             raise InvalidRequest.of("repeats", f"repeats is a Debounce, Throttle or Once, not {repeats!r}")
+        refuse_masks(params)
         values = self._checked_values(task_type, params, request)
         with self._base.tracer.enqueue(task_type) as origin:
             values["trace_context"] = origin.trace_context()
@@ -131,7 +132,6 @@ class Commands:
         """The row of a request that an executor here accepts."""
         if not isinstance(params, dict):
             raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
-        refuse_masks(params)
         self._base.service.check(task_type, params)
         return execution_values(self._base.clock.now(), task_type=task_type, params=params, **request)
 

@@ -124,12 +124,16 @@ def call_off_descendants(connection: Connection, execution_ids: Sequence[int], n
 
 
 def unsuccessful_descendants(connection: Connection, execution_id: int) -> list[int]:
-    """The children that failed or were cancelled, and theirs."""
-    unsuccessful = (ExecutionState.FAILED, ExecutionState.CANCELLED)
-    found: list[int] = []
+    """The children that failed or were cancelled, and theirs; but no failure that a parent has got over."""
+    reopened = {execution_id}
     for level in _generations(connection, [execution_id]):
-        found += [child.id for child in level if child.state in unsuccessful]
-    return found
+        reopened |= {
+            child.id
+            for child in level
+            if child.state is ExecutionState.CANCELLED
+            or (child.state is ExecutionState.FAILED and child.parent_id in reopened)
+        }
+    return sorted(reopened - {execution_id})
 
 
 def _generations(connection: Connection, execution_ids: Sequence[int]) -> Iterator[list[Execution]]:

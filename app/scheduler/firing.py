@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Row, Table, func, select, text, update
+from sqlalchemy import Connection, Row, Table, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -25,6 +25,7 @@ from app.models.task_execution import ACTIVE_STATES, IS_FIRE, Execution, Executi
 from app.scheduler.arming import first_fire, trigger_of
 from app.scheduler.executions import allocate_ids, execution_of, executions, insert_executions
 from app.scheduler.family import call_off_descendants
+from app.scheduler.pace import BACKFILL
 from app.scheduler.policies import (
     FirePlan,
     MisfirePolicy,
@@ -171,7 +172,8 @@ def _plan(
 
 
 def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
-    """The executions of those tasks that are not over."""
+    """The executions of those tasks that are not over. Of a backfill only those that have begun: what waits its turn
+    there, for days perhaps, must neither hold up the schedule nor be cancelled by it."""
     if not task_ids:
         return {}
     found: dict[int, list[int]] = {}
@@ -179,6 +181,7 @@ def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[
         select(executions.c.task_id, executions.c.id).where(
             executions.c.task_id.in_(task_ids),
             state_in(executions.c.state, ACTIVE_STATES),
+            or_(executions.c.trigger != BACKFILL, executions.c.attempt > 0),
         )
     ):
         found.setdefault(task_id, []).append(execution_id)

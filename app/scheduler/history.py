@@ -46,8 +46,8 @@ class History:
         found = self._read(select(executions).where(executions.c.id == execution_id))
         return found[0] if found else None
 
-    def children(self, execution_id: int, *, limit: int = 200) -> list[Execution]:
-        """The last `limit` children of an execution, in the order they were spawned."""
+    def children(self, execution_id: int, *, limit: int | None = 200) -> list[Execution]:
+        """The last `limit` (None: all) children of an execution, in the order they were spawned."""
         query = select(executions).where(executions.c.parent_id == execution_id)
         return self._read(query.order_by(executions.c.id.desc()).limit(limit))[::-1]
 

@@ -9,6 +9,9 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+BACKFILL = "backfill"
+"""Trigger of the executions that make up for the past."""
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Pace:

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from math import ceil
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from app.core.errors import InvalidRequest
@@ -27,6 +27,11 @@ CLOCK_SKEW = timedelta(seconds=60)
 was written before a clock went back, and is not believed."""
 LATENCY_SECONDS = 0.1
 """By default a burst makes up for starts that come this late."""
+LONGEST_BUCKET = 300
+"""Characters of a bucket's name at most."""
+FURTHEST = timedelta(days=3660)
+"""Nobody is told to wait longer than this at once, and no bucket takes longer to fill: calendars end."""
+_MOST_AT_ONCE = 1_000_000
 _LONGEST_VALUE = 120
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,8 +48,16 @@ class RateLimit:
 
     limit: Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
     per_seconds: Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)] = 1.0
-    burst: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
+    burst: Annotated[int | None, Field(ge=1, le=_MOST_AT_ONCE)] = None
     key: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RateLimit:
+        if self.interval * self.capacity > FURTHEST:
+            raise ValueError(
+                f"burst {self.burst} takes more than {FURTHEST.days} days to accrue; give a smaller one"
+            )
+        return self
 
     @property
     def interval(self) -> timedelta:
@@ -56,7 +69,7 @@ class RateLimit:
         """How many may start at once when none has for long."""
         if self.burst is not None:
             return self.burst
-        return max(1, int(self.limit * LATENCY_SECONDS / self.per_seconds))
+        return max(1, int(min(self.limit * LATENCY_SECONDS / self.per_seconds, _MOST_AT_ONCE)))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, as a task keeps it."""
@@ -81,6 +94,8 @@ class RateRule:
         bucket = values.pop("bucket", None)
         if not isinstance(bucket, str):
             raise ValueError("rate_limit.bucket must be a text")  # noqa: TRY004 - what a limit that cannot be read raises
+        if len(bucket) > LONGEST_BUCKET or "\x00" in bucket:
+            raise ValueError(f"rate_limit.bucket must have at most {LONGEST_BUCKET} characters, and no NUL")
         return cls(bucket, RateLimit(**values))
 
 
@@ -92,7 +107,7 @@ def rule_of(limit: RateLimit, owner: str, params: Mapping[str, Any]) -> RateRule
     if limit.key is None:
         return RateRule(owner, limit)
     value = json.dumps(params.get(limit.key), sort_keys=True, ensure_ascii=False, default=str)
-    if len(value) > _LONGEST_VALUE:
+    if len(value) > min(_LONGEST_VALUE, LONGEST_BUCKET - len(owner) - 1):
         value = blake2b(value.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return RateRule(f"{owner}:{value}", limit)
 
@@ -157,7 +172,7 @@ def put_off(
     if has_waited or priority > bucket.line_priority:
         moment = first + limit.interval * ahead
         return replace(bucket, line_end=max(end, moment)), moment
-    moment = max(first, end + limit.interval)
+    moment = max(first, min(end + limit.interval, now + FURTHEST))
     return replace(bucket, line_end=moment, line_priority=min(priority, bucket.line_priority)), moment
 
 

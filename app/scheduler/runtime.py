@@ -348,8 +348,6 @@ class Runtime(Foundation):
     def _wake_alerts(self) -> None:
         """A rule has changed. It is due, and the next look is seconds away."""
 
-    # ------------------------------------------------------------ requests
-
     # ------------------------------------------------------------ questions
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:

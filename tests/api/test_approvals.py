@@ -254,6 +254,23 @@ def test_a_workflow_is_shown_as_a_graph_while_it_runs_and_after(client: TestClie
     assert other.status_code == 404
 
 
+def test_the_graph_of_a_workflow_with_many_items_shows_all_of_them(client: TestClient) -> None:
+    flow = chain(step("work", id="a"), step("work", id="each", for_each="input.items"), step("work", id="z"))
+    body = {"task_type": "workflow", "params": flow.definition({"items": list(range(250))})}
+    execution_id = client.post(f"{API}/executions", json=body).json()["id"]
+    outcome(client, execution_id)
+    graph = client.get(f"{API}/executions/{execution_id}/workflow").json()
+    assert [node["state"] for node in graph["steps"]] == ["success"] * 3
+    assert [len(node["runs"]) for node in graph["steps"]] == [1, 250, 1]
+
+
+def test_a_form_that_is_none_of_ours_is_refused_in_words(client: TestClient, ask: Ask) -> None:
+    path = link_to(client, ask())
+    answer = client.post(path, data={f"field{n}": "x" for n in range(11)})
+    assert answer.status_code == 422
+    assert client.post(path, data={"decision": "approve"}).status_code == 200
+
+
 def test_the_pool_is_listed_changed_and_withdrawn_from(client: TestClient, application: FastAPI) -> None:
     with application.state.runtime.sessions() as session:
         contents = [Content(account_id=1, title=f"T{number}", body="b") for number in range(3)]

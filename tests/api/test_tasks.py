@@ -192,6 +192,8 @@ def test_secrets_are_masked_and_come_back_unharmed(client: TestClient) -> None:
     assert done["result"]["data"] == {"token": "******", "n": 1}
     stored = client.app.state.runtime.tasks.get(task["id"]).params  # type: ignore[attr-defined]
     assert stored == {**params, "user": "v"}
+    ruled = {"task_type": "work", "params": {"body": "above\n\n******\n\nbelow"}}
+    assert client.post(f"{API}/executions", json=ruled).status_code == 202
     refused = client.post(f"{API}/tasks", json={**TASK, "name": "masked", "params": {"password": "******"}})
     assert refused.status_code == 422
     assert fields(refused) == {"params"}

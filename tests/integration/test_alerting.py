@@ -379,13 +379,12 @@ def test_late_fires_and_late_runs(sessions: sessionmaker[Session], store: AlertS
         unfired = ScheduledTask(name="unfired", task_type="work", next_run_at=long_ago)
         waiting = ScheduledTask(name="waiting", task_type="work")
         paused = ScheduledTask(name="paused", task_type="work", next_run_at=long_ago, is_active=False)
-        session.add_all([unfired, waiting, paused])
+        made_up_for = ScheduledTask(name="made up for", task_type="work")  # at its pace, which is not late
+        session.add_all([unfired, waiting, paused, made_up_for])
         session.flush()
-        session.execute(
-            insert(TaskExecution.__table__).values(
-                task_id=waiting.id, task_type="work", state="pending", run_at=long_ago
-            )
-        )
+        run = {"task_type": "work", "state": "pending", "run_at": long_ago}
+        session.execute(insert(TaskExecution.__table__).values(task_id=waiting.id, **run))
+        session.execute(insert(TaskExecution.__table__).values(task_id=made_up_for.id, trigger="backfill", **run))
         session.commit()
     store.create_rule({"name": "late", "condition": {"type": "late", "seconds": 300}})
     check(sessions, now)

@@ -15,7 +15,7 @@ from app.models.task_execution import ExecutionState
 from app.scheduler.context import current_execution
 from app.scheduler.retention import prune
 from app.services.scheduler_service import TaskExecutionResult
-from tests.support import Recorder, ended, running, until
+from tests.support import Recorder, ended, fail_with, running, until
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "pgqueuer"])
@@ -249,6 +249,34 @@ async def test_code_that_left_the_stored_way_fails_the_execution_and_says_where(
         names[1] = "b"
         await service.retry(execution.id)
         assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
+
+
+async def test_a_retry_leaves_alone_what_a_finished_child_has_got_over(database_url: str) -> None:
+    is_broken = True
+
+    async def tolerant(*_: Any) -> TaskExecutionResult:
+        return success(failed=not (await current_execution().call("grandchild", "fails")).success)
+
+    async def parent(*_: Any) -> TaskExecutionResult:
+        await current_execution().call("child", "tolerant")
+        if is_broken:
+            raise ConnectionError("not now")
+        return success()
+
+    fails = Recorder("fails", fail_with(ValueError("no")))
+    async with running(database_url, fails, Recorder("tolerant", tolerant), Recorder("parent", parent)) as (
+        service,
+        runtime,
+    ):
+        execution = await service.enqueue("parent")
+        assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
+        (child,) = runtime.history.children(execution.id)
+        (grandchild,) = runtime.history.children(child.id)
+        is_broken = False
+        await service.retry(execution.id)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
+        assert runtime.history.get(grandchild.id) == grandchild
+    assert len(fails.calls) == 1
 
 
 @pytest.mark.parametrize("lane", ["thread", "loop"])

@@ -251,6 +251,46 @@ def test_a_limit_that_plain_sql_has_spoilt_is_taken_for_a_slow_one(nodes: Callab
     assert len(world.claim()) == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "request_fields"),
+    [
+        (RateLimit(1, per_seconds=1, key="a"), {"params": {"a": "x" * 118}, "rate_limit_key": "k" * 200}),
+        (RateLimit(1_000_000, per_seconds=1e-300), {}),
+    ],
+)
+def test_no_limit_that_was_accepted_stops_the_claims_of_all_others(
+    nodes: Callable[..., Nodes], limit: RateLimit, request_fields: dict[str, Any]
+) -> None:
+    them = nodes()
+    (odd,) = them.enqueue(task_type="odd", rate_limit=limit, **request_fields)
+    (other,) = them.enqueue(task_type="other")
+    assert {execution.id for execution in them.claim()} == {odd.id, other.id}
+
+
+def test_a_line_longer_than_the_calendar_holds_up_nobody_else(nodes: Callable[..., Nodes]) -> None:
+    them = nodes()
+    them.enqueue(9_000, task_type="yearly", rate_limit=RateLimit(1, per_seconds=366 * 86_400))
+    (other,) = them.enqueue(task_type="other", priority=-1)
+    while other.id not in {execution.id for _, execution in them.started}:
+        them.claim()
+    assert len(them.started) == 2
+
+
+def test_a_bucket_whose_name_plain_sql_has_spoilt_is_taken_for_a_slow_one(nodes: Callable[..., Nodes]) -> None:
+    them = nodes()
+    long, odd = them.enqueue(2, task_type="sql")
+    for execution, bucket in ((long, "x" * 301), (odd, "\\u0000")):
+        stored = f'{{"bucket": "{bucket}", "limit": 1}}'
+        them.write(
+            lambda connection, values={"id": execution.id, "stored": stored}: connection.execute(
+                text("UPDATE task_executions SET rate_limit = :stored WHERE id = :id"), values
+            )
+        )
+    assert len(them.claim()) == 1
+    them.clock.advance(60)
+    assert len(them.claim()) == 1
+
+
 # -------------------------------------------------------------------- concurrency keys
 
 

@@ -140,6 +140,9 @@ async def test_one_wrong_item_of_many_stores_nothing_and_is_named(database_url: 
         items[9] = {"task_type": "nobody"}
         items[11] = {"task_type": "work", "priority": 5000}
         items[13] = {"task_type": "work", "repeats": Once("k", 1)}
+        items[15] = {"task_type": "work", "now": 1}
+        items[17] = "work"  # type: ignore[call-overload]
+        items[18] = {"task_type": "work", 1: 2}  # type: ignore[dict-item]
         with pytest.raises(InvalidRequest) as refused:
             await service.enqueue_many(items)
         assert [error.field for error in refused.value.errors] == [
@@ -147,6 +150,9 @@ async def test_one_wrong_item_of_many_stores_nothing_and_is_named(database_url: 
             "items.9.task_type",
             "items.11.priority",
             "items.13.repeats",
+            "items.15.now",
+            "items.17",
+            "items.18.1",
         ]
         assert runtime.history.counts()[ExecutionState.PENDING] == 0
         for wrong in ([], [{"task_type": "work"}] * 10_001):
@@ -222,6 +228,21 @@ async def test_a_backfill_may_start_one_every_so_often(scheduler_sandbox: Sandbo
     await box.advance(minutes=10)
     starts = sorted(run.started_at for run in box.executions(task))
     assert [start - begin for start in starts[:5]] == [timedelta(seconds=90 * n) for n in range(5)]
+
+
+@pytest.mark.parametrize("policy", ["skip", "queue", "cancel_running"])
+async def test_a_backfill_that_waits_keeps_no_fire_from_running_and_is_not_cancelled_by_one(
+    scheduler_sandbox: Sandbox, policy: str
+) -> None:
+    box = scheduler_sandbox
+    box.register(Recorder("work"))
+    task = box.define_task("hourly", "work", cron="0 * * * *", overlap_policy=policy)
+    begin = box.now
+    await box.service.backfill(task.id, begin - timedelta(hours=20), begin, pace=Pace(every_seconds=1000))
+    box.run_now(task)
+    await box.advance(hours=6)
+    assert {run.state for run in box.executions(task)} == {"success"}
+    assert len(box.executions(task)) == 20 + 1 + 6
 
 
 async def test_a_backfill_that_makes_no_sense_is_refused(scheduler_sandbox: Sandbox) -> None:

@@ -104,6 +104,22 @@ async def test_a_failed_workflow_is_retried_from_the_step_that_failed(database_u
     assert len(before.calls) == 1
 
 
+async def test_a_result_that_looks_like_a_hidden_secret_is_handed_on(database_url: str) -> None:
+    def draft(*_: Any) -> TaskExecutionResult:
+        return TaskExecutionResult.success_result(
+            "好", data={"body": "above\n\n******\n\nbelow", "rule": "******"}
+        )
+
+    flow = chain(
+        step("draft"), step("work", {"body": "{{ steps.draft.data.body }}", "n": "{{ steps.draft.data.rule }}"})
+    )
+    async with workflows(database_url, Recorder("draft", draft)) as (service, runtime):
+        execution = await start(flow, service=service)
+        result = await service.wait(execution.id, timeout=15)
+        assert result.success, result.error
+        assert runtime.history.children(execution.id)[1].params["n"] == "******"
+
+
 async def test_what_was_done_is_undone_once_and_the_workflow_is_not_retried(database_url: str) -> None:
     undone: list[str] = []
 

@@ -167,3 +167,8 @@ def test_a_rule_is_read_back_as_it_was_stored() -> None:
 def test_a_limit_that_makes_no_sense_is_refused_by_the_name_of_its_field(values: dict, field: str) -> None:
     with pytest.raises(ValidationError, match=field):
         RateLimit(**values)
+
+
+def test_a_burst_that_takes_longer_than_a_life_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="burst"):
+        RateLimit(1, per_seconds=366 * 86_400, burst=1_000_000)

@@ -24,6 +24,7 @@ from app.scheduler.alerting.conditions import (
     p99_of,
     slow_after,
 )
+from app.scheduler.pace import BACKFILL
 
 tasks = cast("Table", ScheduledTask.__table__)
 executions = cast("Table", TaskExecution.__table__)
@@ -88,6 +89,7 @@ def _late(session: Session, condition: Late, task_id: int | None, now: datetime)
             executions.c.state == ExecutionState.PENDING.value,
             executions.c.run_at < before,
             executions.c.task_type != DELIVERY,
+            executions.c.trigger != BACKFILL,  # one after the other is no delay
         )
         .group_by(executions.c.task_id, tasks.c.name)
     )
