@@ -102,6 +102,19 @@ class ScheduledTask(Base):
                 " AND schedule_error IS NULL AND schedule_type IS NOT NULL"
             ),
         ),
+        *(
+            Index(
+                f"ix_scheduled_tasks_{name}",
+                column,
+                sqlite_where=text("is_active = 1" + condition),
+                postgresql_where=text("is_active" + condition),
+            )
+            for name, column, condition in (
+                ("broken", "id", " AND schedule_error IS NOT NULL"),
+                ("failing", "id", " AND last_state = 'failed'"),
+                ("type", "task_type", ""),
+            )
+        ),
         {"sqlite_autoincrement": True},
     )
 

@@ -31,8 +31,8 @@ from app.scheduler.explain import explain
 from app.scheduler.history import History
 from app.scheduler.statistics import Period, Statistics
 
-SMALL = {"nodes", "sqlite_sequence", "level"}
-"""Tables of a few rows, whatever happens, and the priorities that a claim finds."""
+SMALL = {"nodes", "circuits", "sqlite_sequence", "level", "types_in_use"}
+"""Tables of a few rows, whatever happens; the priorities that a claim finds, and the types that tasks have."""
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
@@ -106,6 +106,11 @@ ASKED: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_task_executions_state", lambda c: _history(c).page(states=[ExecutionState.FAILED])),
     ("ix_task_executions_task", lambda c: _history(c).page(task_id=1)),
     ("ix_task_executions_span", _explain),
+    ("ix_task_executions_state", _findings),
+    ("ix_scheduled_tasks_due", _findings),
+    ("ix_scheduled_tasks_broken", _findings),
+    ("ix_scheduled_tasks_failing", _findings),
+    ("ix_scheduled_tasks_type", _findings),
 ]
 
 ASKED_BY_PAGES: list[tuple[str, Callable[[Connection], Any]]] = [
@@ -113,7 +118,6 @@ ASKED_BY_PAGES: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_task_executions_finished", lambda c: Statistics(_sessions(c)).series(Period.DAY, NOW, task_type="x")),
     ("ix_task_executions_finished", lambda c: Statistics(_sessions(c)).by_type(Period.WEEK, NOW)),
     ("ix_task_executions_finished", lambda c: ChangeWatch(_sessions(c)).look()),
-    ("ix_task_executions_state", lambda c: _findings(c)),
     ("ix_task_executions_task", lambda c: _history(c).recent([1], 10)),
 ]
 
@@ -123,7 +127,7 @@ def _plans(engine: Engine, ask: Callable[[Connection], Any]) -> list[str]:
     asked: list[tuple[str, Any]] = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
-        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+        if statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
             asked.append((statement, parameters[0] if many else parameters))
 
     event.listen(engine, "before_cursor_execute", note)
