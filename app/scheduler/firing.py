@@ -172,8 +172,8 @@ def _plan(
 
 
 def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
-    """The executions of those tasks that are not over. Of a backfill only those that have begun: what waits its turn
-    there, for days perhaps, must neither hold up the schedule nor be cancelled by it."""
+    """The executions of those tasks that are not over. Of a backfill only those that have begun: what waits its
+    turn there, for days perhaps, must neither hold up the schedule nor be cancelled by it."""
     if not task_ids:
         return {}
     found: dict[int, list[int]] = {}

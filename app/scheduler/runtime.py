@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
@@ -79,7 +79,14 @@ from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
 from app.scheduler.telemetry import UNMEASURED, UNTRACED, Meter, Origin, Tracer
 from app.scheduler.upcoming import Upcoming
-from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
+from app.services.scheduler_service import (
+    SchedulerService,
+    TaskExecutionResult,
+    TaskExecutor,
+    describe_error,
+)
+
+T = TypeVar("T")
 
 FIRE_BATCH = 1_000
 LAUNCH_BATCHES = 20
@@ -553,7 +560,7 @@ class Runtime:
         if repeats is not None and not isinstance(repeats, Debounce | Throttle | Once):
             raise InvalidRequest.of("repeats", f"repeats is a Debounce, Throttle or Once, not {repeats!r}")
         refuse_masks(params)
-        values = self._checked_values(task_type, params, request)
+        values = await self._checked(task_type, partial(self._checked_values, task_type, params, request))
         with self.tracer.enqueue(task_type) as origin:
             values["trace_context"] = origin.trace_context()
             execution = await self._record(values, db, repeats)
@@ -672,6 +679,14 @@ class Runtime:
         with self.sessions() as session:
             return flow_status(session.connection(), flow_rules(self.service), self.clock.now())
 
+    async def _checked(self, task_type: str, check: Callable[[], T]) -> T:
+        """What `check` says. Where an executor's own code looks at the params, it must not hold the caller's loop,
+        which may be the application's."""
+        executor = self.service.get_executor(task_type)
+        if executor is None or type(executor).validate_params is TaskExecutor.validate_params:
+            return check()
+        return await asyncio.to_thread(check)
+
     def _checked_values(
         self, task_type: str, params: dict[str, Any], request: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -689,7 +704,8 @@ class Runtime:
             # A client that read the stored params, masked, and sends them back changed means the stored secrets.
             params = restore(params, task.params)
             refuse_masks(params)
-        self.service.check(task.task_type, task.params if params is None else params)
+        wanted = task.params if params is None else params
+        await self._checked(task.task_type, partial(self.service.check, task.task_type, wanted))
         live = self._live if self.is_running else None
 
         def fire(origin: Origin, connection: Connection) -> Fired:
