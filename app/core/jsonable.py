@@ -7,18 +7,25 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+_WRAPS = 8
+"""Levels by which what was accepted may be wrapped before it is stored: it must be readable all the same."""
+_OPEN, _CLOSE = b"[" * _WRAPS, b"]" * _WRAPS
+
 
 def to_plain_json(value: Any) -> Any:
-    """`value` as JSON reads it back: datetime, Decimal, UUID, Enum, Path, dataclass, pydantic model and
-    bytes become strings or objects; NaN and infinities become the strings "NaN", "Infinity", "-Infinity".
+    """`value` as JSON reads it back: datetime, Decimal, UUID, Enum, Path, dataclass, pydantic model and bytes become
+    strings or objects; NaN and infinities become the strings "NaN", "Infinity", "-Infinity".
 
     Raises:
         ValueError: some part of `value` has no JSON form; the message names its type.
     """
     try:
-        return from_json(to_json(value, inf_nan_mode="strings"))
+        found = from_json(_OPEN + to_json(value, inf_nan_mode="strings") + _CLOSE)
     except (PydanticSerializationError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    for _ in range(_WRAPS):
+        (found,) = found
+    return found
 
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

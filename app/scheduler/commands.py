@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from loguru import logger
 from sqlalchemy import Connection
@@ -36,6 +36,9 @@ from app.scheduler.requests import checked_signal, execution_values, insert_into
 from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
 from app.scheduler.telemetry import Origin
+from app.services.scheduler_service import TaskExecutor
+
+T = TypeVar("T")
 
 
 class Commands:
@@ -53,7 +56,7 @@ class Commands:
         if repeats is not None and not isinstance(repeats, Debounce | Throttle | Once):
             raise InvalidRequest.of("repeats", f"repeats is a Debounce, Throttle or Once, not {repeats!r}")
         refuse_masks(params)
-        values = self._checked_values(task_type, params, request)
+        values = await self._checked(task_type, partial(self._checked_values, task_type, params, request))
         with self._base.tracer.enqueue(task_type) as origin:
             values["trace_context"] = origin.trace_context()
             execution = await self._record(values, db, repeats)
@@ -126,6 +129,14 @@ class Commands:
 
         return (await self._base.journal.step(record, stored))[0]
 
+    async def _checked(self, task_type: str, check: Callable[[], T]) -> T:
+        """What `check` says. Where an executor's own code looks at the params, it must not hold the caller's loop,
+        which may be the application's."""
+        executor = self._base.service.get_executor(task_type)
+        if executor is None or type(executor).validate_params is TaskExecutor.validate_params:
+            return check()
+        return await asyncio.to_thread(check)
+
     def _checked_values(
         self, task_type: str, params: dict[str, Any], request: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -143,7 +154,8 @@ class Commands:
             # A client that read the stored params, masked, and sends them back changed means the stored secrets.
             params = restore(params, task.params)
             refuse_masks(params)
-        self._base.service.check(task.task_type, task.params if params is None else params)
+        wanted = task.params if params is None else params
+        await self._checked(task.task_type, partial(self._base.service.check, task.task_type, wanted))
         node = self._base.running_node
 
         def fire(origin: Origin, connection: Connection) -> Fired:

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
 from app.workflows.definition import (
+    MOST_EXPRESSIONS,
     Call,
     WorkflowDefinition,
     ancestors,
@@ -29,10 +30,23 @@ _IN_A_MODEL = "params"
 
 def faults(definition: WorkflowDefinition, check: CheckParams) -> list[FieldError]:
     """All that is wrong with a definition whose fields have the right types; empty: nothing."""
-    found = [*_names(definition), *_dependencies(definition)]
+    found = [*_names(definition), *_dependencies(definition), *_size(definition)]
     if found:  # what expressions may read is not known before the order is
         return [*found, *_calls(definition, check)]
     return [*_expressions(definition), *_calls(definition, check)]
+
+
+def _size(definition: WorkflowDefinition) -> Iterator[FieldError]:
+    count = 0
+    for step in definition.steps:
+        count += sum(source is not None for source in (step.when, step.for_each))
+        for call in (step, step.compensate):
+            if call is not None:
+                count += sum(text.count("{{") for _, text in templates_in(templated_part(call)))
+    if count > MOST_EXPRESSIONS:
+        yield FieldError(
+            "steps", f"they have {count} expressions; a workflow has at most {MOST_EXPRESSIONS}", "too_long"
+        )
 
 
 def _names(definition: WorkflowDefinition) -> Iterator[FieldError]:

@@ -13,6 +13,8 @@ WORKFLOW_TYPE = "workflow"
 MOST_STEPS = 100
 MOST_ITEMS = 1000
 """Items of one fan-out at most."""
+MOST_EXPRESSIONS = 1000
+"""Expressions of one definition at most: to read one takes a millisecond or two."""
 
 StepId = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", min_length=1, max_length=50, strict=True)

@@ -190,3 +190,11 @@ def test_a_wrong_definition_is_answered_with_its_field(
 def test_what_they_were_made_of_is_accepted(client: TestClient, application: FastAPI, size: int) -> None:
     answer = client.post(f"{API}/executions", json={"task_type": "workflow", "params": good(size)})
     assert answer.status_code == 202, answer.text
+
+
+def test_a_definition_that_would_take_seconds_to_read_is_refused(client: TestClient) -> None:
+    params = {"many": ["{{ input.n + 1 }}" * 10] * 101}
+    body = {"steps": [{"id": "s", "type": "work", "params": params}], "input": {"n": 1}}
+    answer = client.post(f"{API}/executions", json={"task_type": "workflow", "params": body})
+    assert answer.status_code == 422
+    assert "1010 expressions" in answer.json()["detail"]

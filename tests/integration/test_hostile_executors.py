@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
+from app.core.errors import InvalidRequest
 from app.models.task_execution import ExecutionState
+from app.scheduler.context import current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 from tests.support import Recorder, ended, running, until
 
@@ -223,3 +227,54 @@ def test_an_attempt_whose_loop_is_gone_is_handed_back(sqlite_url: str) -> None:
     loop.close()
     del attempt
     gc.collect()
+
+
+class _Slow(Recorder):
+    def validate_params(self, task_params: dict[str, Any]) -> bool:
+        time.sleep(0.5)
+        return True
+
+
+async def test_an_executor_that_takes_its_time_to_look_at_params_does_not_hold_the_loop(database_url: str) -> None:
+    async with running(database_url, _Slow("slow")) as (service, runtime):
+        task = runtime.tasks.create(runtime.definition({"name": "slow", "task_type": "slow"}))
+        for request in (service.enqueue("slow"), service.run_now(task.id)):
+            asked, turns = asyncio.ensure_future(request), 0
+            while not asked.done():
+                await asyncio.sleep(0.01)
+                turns += 1
+            assert turns > 10
+            assert (await ended(runtime, asked.result().id)).state is ExecutionState.SUCCESS
+
+
+def _nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
+async def test_whatever_depth_is_stored_can_be_read_again(sqlite_url: str) -> None:
+    async def waits(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        payload = await current_execution().wait_for_signal("word")
+        return TaskExecutionResult.success_result("好", data={"payload": payload})
+
+    def deep(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        return TaskExecutionResult.success_result(
+            "好", data={"x": _nested(params["levels"])}, metadata={"levels": 1}
+        )
+
+    async with running(sqlite_url, Recorder("deep", deep), Recorder("waits", waits)) as (service, runtime):
+        ids = []
+        for levels in range(180, 204):
+            ids.append((await service.enqueue("deep", {"levels": levels})).id)
+            waiting = await service.enqueue("waits")
+            ids.append(waiting.id)
+            with suppress(InvalidRequest):
+                await service.signal(waiting.id, "word", _nested(levels))
+                continue
+            await service.cancel(waiting.id)
+        for execution_id in ids:
+            await ended(runtime, execution_id)
+            runtime.history.steps(execution_id)
+        assert len(runtime.history.page(limit=100)) == len(ids)
