@@ -29,8 +29,9 @@ def sentence(kind: str, name: str | None, details: dict[str, Any]) -> Said:
     match kind:
         case "failed":
             times, error = details.get("times", "?"), details.get("error")
+            often = "" if times == 1 else f" {times} times in a row"
             return Said(
-                f"{who} has failed {times} times in a row{f': {error}' if error else ''}",
+                f"{who} has failed{often}{f': {error}' if error else ''}",
                 f"{who} 已连续失败 {times} 次{f'：{error}' if error else ''}",
             )
         case "late":

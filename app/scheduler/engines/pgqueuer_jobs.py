@@ -21,7 +21,7 @@ from pgqueuer.queries import Queries, SyncQueries
 from sqlalchemy import Connection, Engine, Select, func, make_url, or_, select, text
 
 from app.db.schema import migration_lock
-from app.models.task_execution import Execution
+from app.models.task_execution import WAITING_STATES, Execution
 from app.scheduler.claims import free_places, ready, waiting
 from app.scheduler.executions import executions
 
@@ -47,11 +47,12 @@ _WORTH = (
 _AGE = (
     f"WITH late AS (SELECT job.id, {_WORTH} AS worth FROM {_QUEUE} job"  # noqa: S608 - as above
     f" JOIN task_executions one ON job.dedupe_key = '{ENTRYPOINT}:' || one.id"
-    " WHERE job.status = 'queued' AND one.owner IS NULL AND one.state IN ('pending', 'retrying')"
+    " WHERE job.status IN ('queued', 'picked') AND one.owner IS NULL AND one.state IN (%s)"
     f" AND one.run_at < :now AND job.priority < {_WORTH}"
     " ORDER BY one.run_at LIMIT :limit FOR UPDATE OF job SKIP LOCKED)"
     f" UPDATE {_QUEUE} job SET priority = late.worth FROM late WHERE job.id = late.id"
-)
+) % ", ".join(f"'{state.value}'" for state in WAITING_STATES)
+"""A job that is picked while its execution waits was a dead worker's: PgQueuer takes it from there in its turn."""
 
 
 class ConnectionDriver(SyncDriver):

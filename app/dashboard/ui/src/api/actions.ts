@@ -34,6 +34,10 @@ export const runTask = async (id: number, params?: JsonObject) =>
       body: params === undefined ? null : { params: params },
     }),
   );
+export const previewBackfill = async (id: number, range: Schemas["BackfillRange"]) =>
+  body(await api.POST(`${root}/tasks/{task_id}/backfill/preview`, { ...task(id), body: range }));
+export const backfillTask = async (id: number, wanted: Schemas["BackfillRequest"]) =>
+  body(await api.POST(`${root}/tasks/{task_id}/backfill`, { ...task(id), body: wanted }));
 export const previewSchedule = async (definition: JsonObject, language: Language) =>
   body(
     await api.POST(`${root}/tasks/preview`, {

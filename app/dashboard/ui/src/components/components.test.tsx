@@ -4,7 +4,7 @@ import userEvent from "@testing-library/user-event";
 import type { ReactNode } from "react";
 import { expect, test, vi } from "vitest";
 
-import type { Executor } from "../api/client";
+import type { Executor, Task } from "../api/client";
 import { i18next } from "../i18n";
 import { Block } from "./feedback";
 import { Fires } from "./fires";
@@ -12,7 +12,9 @@ import ParamsForm from "./params-form";
 import { extraErrors, friendly } from "./schema";
 import { scheduleOf, type ScheduleDraft } from "./schedule-editor";
 import { inUnits, scheduleText } from "./schedule-text";
+import { rateDraftOf, rateLimitOf, unlimited } from "./rate-fields";
 import { StateMark } from "./state";
+import { always, dayName, windowDraftOf, windowOf, type WindowDraft } from "./window-fields";
 
 const show = (children: ReactNode) => render(<MantineProvider>{children}</MantineProvider>);
 
@@ -100,4 +102,24 @@ test("hostile text stays text", () => {
   show(<Block text={hostile} label="log" />);
   expect(screen.getByRole("region", { name: "log" })).toHaveTextContent(hostile);
   expect(document.querySelector("img, script")).toBeNull();
+});
+
+test("a window and a calendar are sent only where something was chosen, and are read back as they were", () => {
+  expect(windowOf(always)).toEqual({ run_window: null, calendar: null, closed_policy: "skip" });
+  const draft: WindowDraft = { ...always, opens: "22:00", days: ["fri"], country: " cn ", closed: ["2026-01-01"], closed_policy: "defer" };
+  const sent = windowOf(draft);
+  expect(sent.run_window).toEqual({ opens: "22:00", closes: "00:00", days: ["fri"] });
+  expect(sent.calendar).toEqual({ country: "CN", subdivision: null, closed: ["2026-01-01"], open: [] });
+  expect(windowOf(windowDraftOf(sent as unknown as Task))).toEqual(sent);
+});
+
+test("a rate limit without a number is none, and one that was set is read back as it was", () => {
+  expect(rateLimitOf({ ...unlimited, key: "account_id" })).toBeNull();
+  const rate_limit = rateLimitOf({ ...unlimited, limit: 10, per_seconds: 60, key: "account_id" });
+  expect(rate_limit).toEqual({ limit: 10, per_seconds: 60, burst: null, key: "account_id" });
+  expect(rateLimitOf(rateDraftOf({ rate_limit } as unknown as Task))).toEqual(rate_limit);
+});
+
+test("a day of the week is named in the reader's language", () => {
+  expect([dayName("mon", "en"), dayName("sun", "zh-CN")]).toEqual(["Mon", "周日"]);
 });

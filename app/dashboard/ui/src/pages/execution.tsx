@@ -20,7 +20,7 @@ import { Facts, Page, Section } from "../components/page";
 import { useMay } from "../components/session";
 import { Dot, StateMark, reasonText, triggerText } from "../components/state";
 import { Signals, Steps } from "../components/steps";
-import { Ago, Moment } from "../components/time";
+import { Ago, Moment, useNow } from "../components/time";
 import { WorkflowGraph } from "../components/workflow-graph";
 import { asCurl, asPython } from "../snippets";
 import { clock, duration } from "../format";
@@ -45,7 +45,7 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
     <Page title={`${name} #${execution.id}`} aside={<Actions execution={execution} />}>
       <Group gap="md">
         <StateMark state={execution.state} reason={execution.reason} />
-        <Text size="sm" c="dimmed" component="div">{t("execution.took")} <Took execution={execution} /></Text>
+        <Text size="sm" c="dimmed" component="div">{t("execution.took")} <Took execution={execution} /><InAll execution={execution} /></Text>
         {execution.cancel_requested_at && !over.includes(execution.state) ? <Text size="sm" c="var(--mantine-color-error)">{t("execution.cancelling")}</Text> : null}
       </Group>
       {execution.progress != null && !over.includes(execution.state) ? (
@@ -109,6 +109,16 @@ function Details({ execution }: { execution: ExecutionDetail }) {
 
 const attemptState = (attempt: Schemas["AttemptAnswer"]): ExecutionState =>
   attempt.status === "success" ? "success" : attempt.status === "running" ? "running" : "failed";
+
+/** From the first attempt to the end: what was suspended or tried again took longer than its last attempt. */
+function InAll({ execution }: { execution: ExecutionDetail }) {
+  const { t } = useTranslation();
+  const now = useNow();
+  const first = execution.attempts[0];
+  if (first === undefined || execution.attempts.length < 2) return null;
+  const end = execution.finished_at === null ? now : Date.parse(execution.finished_at);
+  return <> · {t("execution.inAll")} {duration(Math.max(0, (end - Date.parse(first.started_at)) / 1000))}</>;
+}
 
 function Attempts({ attempts }: { attempts: Schemas["AttemptAnswer"][] }) {
   const { t } = useTranslation();

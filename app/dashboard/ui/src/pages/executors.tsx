@@ -51,7 +51,7 @@ function Card({ executor, statistics }: { executor: Executor; statistics: Schema
             items={[
               [t("executors.lane"), t(executor.lane === "loop" ? "executors.loop" : "executors.thread")],
               [t("executors.timeout"), duration(executor.timeout_seconds)],
-              [t("executors.attempts"), executor.max_attempts],
+              [t("executors.attempts"), executor.retry_on === null ? executor.max_attempts : t("executors.attemptsOn", { attempts: executor.max_attempts, errors: executor.retry_on.join(", ") })],
               [`${t("executors.executed")} · ${t("period.week")}`, count(ended, i18n.language)],
               [t("executors.success"), percent(statistics?.success_rate, i18n.language)],
               [t("executors.durations"), `${duration(statistics?.p50_seconds)} / ${duration(statistics?.p95_seconds)}`],

@@ -13,6 +13,8 @@ import { Page, Section } from "../components/page";
 import ParamsForm from "../components/params-form";
 import { ScheduleEditor, scheduleOf, type ScheduleDraft } from "../components/schedule-editor";
 import { inUnits } from "../components/schedule-text";
+import { RateFields, rateDraftOf, rateLimitOf, unlimited, type RateDraft } from "../components/rate-fields";
+import { always, WindowFields, windowDraftOf, windowOf, type WindowDraft } from "../components/window-fields";
 import { browserZone } from "../format";
 import { editTaskRoute, newTaskRoute } from "../router";
 
@@ -33,6 +35,8 @@ interface Draft {
   jitter_seconds: number;
   concurrency_key: string;
   concurrency_limit: number | null;
+  window: WindowDraft;
+  rate: RateDraft;
 }
 
 const blank: Draft = {
@@ -52,6 +56,8 @@ const blank: Draft = {
   jitter_seconds: 0,
   concurrency_key: "",
   concurrency_limit: null,
+  window: always,
+  rate: unlimited,
 };
 
 export function draftOf(task: Task): Draft {
@@ -70,19 +76,24 @@ export function draftOf(task: Task): Draft {
     max_attempts: task.retry?.max_attempts ?? null,
     backoff_seconds: task.retry?.backoff_seconds ?? null,
     concurrency_key: task.concurrency_key ?? "",
+    window: windowDraftOf(task),
+    rate: rateDraftOf(task),
   };
 }
 
-/** The draft as the API takes it. What the form does not show of the retry policy stays as it was. */
+/** The draft as the API takes it. What the form does not show of the task that it was made from stays as it was. */
 export function definitionOf(draft: Draft, before?: Task): JsonObject {
-  const { schedule, max_attempts, backoff_seconds, concurrency_key, concurrency_limit, ...plain } = draft;
+  const { schedule, max_attempts, backoff_seconds, concurrency_key, concurrency_limit, window, rate, ...plain } = draft;
   const retry = {
     ...before?.retry,
     ...(max_attempts === null ? {} : { max_attempts }),
     ...(backoff_seconds === null ? {} : { backoff_seconds }),
   };
   return {
+    ...(before === undefined ? {} : { dst_policy: before.dst_policy, start_at: before.start_at, end_at: before.end_at }),
     ...plain,
+    ...windowOf(window),
+    rate_limit: rateLimitOf(rate),
     schedule: scheduleOf(schedule),
     timezone: schedule.timezone,
     retry: max_attempts === null && backoff_seconds === null ? null : retry,
@@ -99,7 +110,7 @@ export function NewTask() {
     return source.error ? <Failure error={source.error} /> : <Loading />;
   }
   const draft = source.data ? { ...draftOf(source.data), name: `${source.data.name} 2` } : { ...blank, task_type: type ?? null };
-  return <TaskForm key={from} title={t("form.createTitle")} initial={draft} save={(wanted) => createTask(definitionOf(wanted))} label={t("common.create")} />;
+  return <TaskForm key={from} title={t("form.createTitle")} initial={draft} save={(wanted) => createTask(definitionOf(wanted, source.data))} label={t("common.create")} />;
 }
 
 export function EditTask() {
@@ -200,7 +211,11 @@ function TaskForm({ title, initial, save, label }: FormProps) {
                   <Numeric label={t("form.jitter")} value={draft.jitter_seconds} onChange={(value) => change({ jitter_seconds: value ?? 0 })} error={errors.jitter_seconds} />
                   <TextInput label={t("form.key")} value={draft.concurrency_key} onChange={(event) => change({ concurrency_key: event.currentTarget.value })} error={errors.concurrency_key} />
                   <Numeric label={t("form.limit")} value={draft.concurrency_limit} onChange={(concurrency_limit) => change({ concurrency_limit })} error={errors.concurrency_limit} disabled={draft.concurrency_key.trim() === ""} />
+                  <RateFields draft={draft.rate} onChange={(changes) => change({ rate: { ...draft.rate, ...changes } })} errors={errors} />
                 </SimpleGrid>
+              </Section>
+              <Section title={t("window.title")}>
+                <WindowFields draft={draft.window} onChange={(changes) => change({ window: { ...draft.window, ...changes } })} errors={errors} />
               </Section>
             </Stack>
           </SimpleGrid>

@@ -4,6 +4,7 @@ import { useDisclosure } from "@mantine/hooks";
 import { IconChevronDown, IconPlayerPause, IconPlayerPlay, IconRocket } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
+import type { TFunction } from "i18next";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
@@ -12,6 +13,7 @@ import type { ExecutionState, Schemas, Task } from "../api/client";
 import { explainQuery, statisticsQuery, taskChangesQuery, taskPreviewQuery, taskQuery } from "../api/queries";
 import { useAct, useConfirm } from "../components/act";
 import { AskParams } from "../components/ask-params";
+import { Backfill } from "../components/backfill";
 import { ExecutionTable } from "../components/execution-table";
 import { Empty, Failure, JsonBlock, Loading } from "../components/feedback";
 import { Fires } from "../components/fires";
@@ -20,6 +22,7 @@ import { scheduleText } from "../components/schedule-text";
 import { useMay } from "../components/session";
 import { StateMark } from "../components/state";
 import { Ago, Moment } from "../components/time";
+import { dayName } from "../components/window-fields";
 import { browserZone, duration, percent } from "../format";
 import { languageOf } from "../i18n";
 import { taskRoute } from "../router";
@@ -63,6 +66,8 @@ function Shown({ task }: { task: Task }) {
               [t("task.priority"), task.priority],
               [t("task.concurrency"), task.concurrency_key === null ? "–" : `${task.concurrency_key} ≤ ${task.concurrency_limit ?? 1}`],
               [t("task.jitter"), duration(task.jitter_seconds)],
+              [t("flow.rate"), rateText(t, task)],
+              [t("window.title"), windowText(t, task, i18n.language)],
             ]}
           />
         </Section>
@@ -82,6 +87,25 @@ function Shown({ task }: { task: Task }) {
   );
 }
 
+function rateText(t: TFunction, { rate_limit: rate }: Task): string {
+  if (rate === null) return "–";
+  const values = { limit: rate.limit, seconds: rate.per_seconds };
+  return rate.key == null ? t("rate.text", values) : t("rate.textOf", { ...values, key: rate.key });
+}
+
+/** Its hours and days, then the days on which it is closed. */
+function windowText(t: TFunction, { run_window: window, calendar, closed_policy }: Task, language: string): string {
+  if (window === null && calendar === null) return t("window.always");
+  const parts = [
+    window === null ? "" : t("window.hours", { opens: window.opens, closes: window.closes }),
+    (window?.days ?? []).map((day) => dayName(day, language)).join(" "),
+    calendar?.country == null ? "" : t("window.holidays", { country: [calendar.country, calendar.subdivision].filter(Boolean).join("-") }),
+    calendar?.closed.length ? t("window.closedDays", { count: calendar.closed.length }) : "",
+    t(`window.closed_${closed_policy}`),
+  ];
+  return parts.filter(Boolean).join(" · ");
+}
+
 function Actions({ task }: { task: Task }) {
   const { t } = useTranslation();
   const mayChange = useMay("operator");
@@ -89,6 +113,7 @@ function Actions({ task }: { task: Task }) {
   const navigate = useNavigate();
   const confirm = useConfirm();
   const [isAsking, ask] = useDisclosure();
+  const [isBackfilling, backfill] = useDisclosure();
   const started = (execution: Schemas["ExecutionAnswer"]) => t("tasks.ran", { id: execution.id });
   const run = useAct((params?: Record<string, unknown>) => runTask(task.id, params), { done: started });
   const pause = useAct(pauseTask);
@@ -107,6 +132,7 @@ function Actions({ task }: { task: Task }) {
         <Menu.Target><Button variant="default" rightSection={<IconChevronDown size={16} aria-hidden />}>{t("common.actions")}</Button></Menu.Target>
         <Menu.Dropdown>
           <Menu.Item onClick={ask.open}>{t("tasks.runWith")}</Menu.Item>
+          {task.schedule === null ? null : <Menu.Item onClick={backfill.open}>{t("backfill.action")}</Menu.Item>}
           <Menu.Item component={Link} to="/tasks/$id/edit" params={{ id: task.id } as never}>{t("common.edit")}</Menu.Item>
           <Menu.Item onClick={() => void navigate({ to: "/tasks/new", search: { from: task.id } })}>{t("common.duplicate")}</Menu.Item>
           {mayDelete ? (
@@ -115,6 +141,7 @@ function Actions({ task }: { task: Task }) {
         </Menu.Dropdown>
       </Menu>
       <AskParams opened={isAsking} title={t("tasks.runTitle", { name: task.name })} taskType={task.task_type} params={task.params} onClose={ask.close} submit={(params) => run.mutateAsync(params)} />
+      <Backfill task={task} opened={isBackfilling} onClose={backfill.close} />
     </>
   );
 }
