@@ -296,3 +296,59 @@ def test_a_token_is_made_shown_once_and_revoked(site: Site, visitor: Visit) -> N
     refused = httpx.get(f"{site.url}/api/v1/scheduler/tasks", headers={"Authorization": f"Bearer {token}"})
     assert refused.status_code == 401
     assert token not in page.content()
+
+
+def test_hours_and_rate_of_a_task_are_set_seen_and_kept_and_its_past_is_made_up_for(
+    site: Site, visitor: Visit
+) -> None:
+    site.mend()
+    person = visitor("operator")
+    page = person.page
+    person.go("tasks/new?type=content_generation")
+    page.get_by_label("Name", exact=False).first.fill("Office hours")
+    page.get_by_label("Account Id").fill("1")
+    page.get_by_label("Topic").fill("a digest")
+    page.get_by_role("textbox", name="Generator").click()
+    page.get_by_role("option", name="command").click()
+    page.get_by_label("Cron expression").fill("0 9,20 * * *")
+    hours = page.get_by_role("region", name="When it may fire")
+    hours.get_by_label("From").fill("08:00")
+    hours.get_by_label("Until").fill("18:00")
+    hours.get_by_label("Closed on the holidays of (country)").fill("xx")
+    page.get_by_label("Starts at most").fill("100")
+    page.get_by_label("in (seconds)").fill("60")
+    page.get_by_role("button", name="Create").click()
+    expect(hours.get_by_text(re.compile("XX"))).to_be_visible()  # what the server says, at its field
+    hours.get_by_label("Closed on the holidays of (country)").fill("")
+    page.get_by_role("button", name="Create").click()
+
+    page.get_by_role("heading", level=1, name="Office hours").wait_for()
+    policies = page.get_by_role("region", name="Policies")
+    expect(policies.get_by_text("100 in 60 s")).to_be_visible()
+    expect(policies.get_by_text("08:00–18:00 · Skip it")).to_be_visible()
+
+    page.get_by_role("button", name="Actions").click()
+    page.get_by_role("menuitem", name="Edit").click()
+    page.get_by_label("Description").fill("in the office")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("in the office").first).to_be_visible()
+    (task,) = site.api("GET", "tasks", search="Office hours")["items"]
+    assert task["run_window"] == {"opens": "08:00", "closes": "18:00", "days": []}
+    assert (task["rate_limit"]["limit"], task["rate_limit"]["per_seconds"]) == (100, 60)
+
+    page.get_by_role("button", name="Actions").click()
+    page.get_by_role("menuitem", name="Make up for the past").click()
+    dialog = page.get_by_role("dialog", name=re.compile("^Make up for the past of"))
+    for label, day in (("From", 1), ("Until", 4)):
+        dialog.get_by_role("button", name=label, exact=False).click()
+        page.get_by_role("button", name="Previous month").or_(
+            page.locator("[data-direction='previous']")
+        ).first.click()
+        page.get_by_role("button", name=re.compile(rf"^{day} \w+ \d{{4}}$")).first.click()
+        page.get_by_role("button", name="Done").click()
+    preview = dialog.get_by_role("region", name="Preview")
+    expect(preview.get_by_text("3 fires would run")).to_be_visible()
+    expect(preview.get_by_text("3 are left out: the task is closed then")).to_be_visible()
+    dialog.get_by_role("button", name="Run 3 fires").click()
+    page.get_by_role("heading", level=1, name="Executions").wait_for()
+    expect(page.get_by_role("row").filter(has_text="Office hours").filter(has_text="Succeeded")).to_have_count(3)

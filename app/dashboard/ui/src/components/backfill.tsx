@@ -1,7 +1,4 @@
-import "@mantine/dates/styles.css";
-
 import { Alert, Button, Group, Modal, NumberInput, SegmentedControl, SimpleGrid, Stack, Text } from "@mantine/core";
-import { DateTimePicker } from "@mantine/dates";
 import { skipToken, useQuery, useQueryClient } from "@tanstack/react-query";
 import { notifications } from "@mantine/notifications";
 import { useNavigate } from "@tanstack/react-router";
@@ -11,6 +8,7 @@ import { useTranslation } from "react-i18next";
 import { backfillTask, previewBackfill } from "../api/actions";
 import { ApiError, messageOf, type Schemas, type Task } from "../api/client";
 import { browserZone } from "../format";
+import { MomentPicker } from "./moment-picker";
 import { Moment } from "./time";
 
 const paces = ["one", "some", "timed"] as const;
@@ -79,13 +77,13 @@ function Asked({ task, onClose }: { task: Task; onClose: () => void }) {
     }
   };
 
-  const picker = { withSeconds: true, valueFormat: "YYYY-MM-DD HH:mm:ss", maxDate: new Date(), required: true } as const;
+  const picker = { maxDate: new Date(), required: true } as const;
   return (
     <Stack>
       <Text size="sm" c="dimmed">{t("backfill.text")} {t("form.yourTime", { zone: browserZone })}</Text>
       <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
-        <DateTimePicker {...picker} label={t("backfill.start")} value={start} onChange={setStart} error={errors.start} />
-        <DateTimePicker {...picker} label={t("backfill.end")} value={end} onChange={setEnd} error={errors.end} />
+        <MomentPicker {...picker} label={t("backfill.start")} value={start} onChange={setStart} error={errors.start} />
+        <MomentPicker {...picker} label={t("backfill.end")} value={end} onChange={setEnd} error={errors.end} />
       </SimpleGrid>
       <SegmentedControl fullWidth aria-label={t("backfill.pace")} value={pace.kind} onChange={(kind) => setPace({ ...pace, kind: kind as PaceKind })} data={paces.map((value) => ({ value, label: t(`backfill.${value}`) }))} />
       {pace.kind === "some" ? <NumberInput label={t("backfill.atOnce")} min={1} value={pace.at_once} onChange={(value) => setPace({ ...pace, at_once: Number(value) })} error={errors["pace.at_once"]} /> : null}

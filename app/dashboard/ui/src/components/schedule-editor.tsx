@@ -1,13 +1,11 @@
-import "@mantine/dates/styles.css";
-
 import { Group, NumberInput, SegmentedControl, Select, Stack, Text, TextInput } from "@mantine/core";
-import { DateTimePicker } from "@mantine/dates";
 import { useDebouncedValue } from "@mantine/hooks";
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { useTranslation } from "react-i18next";
 
 import { previewSchedule } from "../api/actions";
 import { ApiError } from "../api/client";
+import { MomentPicker } from "./moment-picker";
 import { languageOf } from "../i18n";
 import { Fires } from "./fires";
 import { Failure } from "./feedback";
@@ -72,7 +70,7 @@ export function ScheduleEditor({ draft, onChange, errors }: Props) {
         </Group>
       ) : null}
       {draft.kind === "at" ? (
-        <DateTimePicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} withSeconds valueFormat="YYYY-MM-DD HH:mm:ss" error={errors["schedule.at"] ?? errors["schedule.at.at"]} required />
+        <MomentPicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} error={errors["schedule.at"] ?? errors["schedule.at.at"]} required />
       ) : null}
       {draft.kind === "none" ? (
         <Text size="sm" c="dimmed">{t("tasks.noSchedule")}</Text>

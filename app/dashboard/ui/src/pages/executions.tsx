@@ -1,7 +1,4 @@
-import "@mantine/dates/styles.css";
-
 import { Button, Group, MultiSelect, Paper, Select, Text, TextInput } from "@mantine/core";
-import { DateTimePicker } from "@mantine/dates";
 import { useDebouncedCallback } from "@mantine/hooks";
 import { IconPlayerStop, IconRefresh, IconSearch } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
@@ -14,6 +11,7 @@ import type { ExecutionState } from "../api/client";
 import { executorsQuery, taskQuery, type ExecutionFilters } from "../api/queries";
 import { useActOnMany, useConfirm } from "../components/act";
 import { ExecutionTable } from "../components/execution-table";
+import { MomentPicker } from "../components/moment-picker";
 import { Page } from "../components/page";
 import { useMay } from "../components/session";
 import { triggerText } from "../components/state";
@@ -78,8 +76,8 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
       <MultiSelect aria-label={t("common.state")} placeholder={filters.state ? undefined : t("executions.anyState")} w={220} clearable value={filters.state ?? []} data={states.map((value) => ({ value, label: t(`state.${value}`) }))} onChange={(value) => change({ state: value.length > 0 ? (value as ExecutionState[]) : undefined })} />
       <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable w={170} data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
       <Select aria-label={t("executions.trigger")} placeholder={t("executions.trigger")} clearable w={140} data={triggers.map((value) => ({ value, label: triggerText(t, value) }))} value={filters.trigger ?? null} onChange={(value) => change({ trigger: value ?? undefined })} />
-      <DateTimePicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable w={190} value={localOf(filters.since)} onChange={(value) => change({ since: momentOf(value) })} />
-      <DateTimePicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable w={190} value={localOf(filters.until)} onChange={(value) => change({ until: momentOf(value) })} />
+      <MomentPicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable w={190} value={localOf(filters.since)} onChange={(value) => change({ since: momentOf(value) })} />
+      <MomentPicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable w={190} value={localOf(filters.until)} onChange={(value) => change({ until: momentOf(value) })} />
       {filters.task_id !== undefined ? (
         <Button variant="light" onClick={() => change({ task_id: undefined })} rightSection="×">{t("executions.task")}: {task.data?.name ?? filters.task_id}</Button>
       ) : null}

@@ -1,5 +1,4 @@
 import { Alert, Button, Group, Menu, SimpleGrid, Stack, Text } from "@mantine/core";
-import { DateTimePicker } from "@mantine/dates";
 import { useDisclosure } from "@mantine/hooks";
 import { IconChevronDown, IconPlayerPause, IconPlayerPlay, IconRocket } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
@@ -16,6 +15,7 @@ import { AskParams } from "../components/ask-params";
 import { Backfill } from "../components/backfill";
 import { ExecutionTable } from "../components/execution-table";
 import { Empty, Failure, JsonBlock, Loading } from "../components/feedback";
+import { MomentPicker } from "../components/moment-picker";
 import { Fires } from "../components/fires";
 import { Facts, Page, Section } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
@@ -174,7 +174,7 @@ function Why({ task }: { task: Task }) {
   const found = useQuery({ ...explainQuery(task.id, moment, languageOf(i18n.language)), enabled: at !== null });
   return (
     <Section title={t("task.explain")}>
-      <DateTimePicker label={t("task.explainAt", { zone: browserZone })} value={at} onChange={setAt} withSeconds valueFormat="YYYY-MM-DD HH:mm:ss" clearable />
+      <MomentPicker label={t("task.explainAt", { zone: browserZone })} value={at} onChange={setAt} clearable />
       {found.error ? <Failure error={found.error} /> : null}
       {found.data ? <Text size="sm" className="wrap" role="status">{found.data.explanation}</Text> : null}
     </Section>
