@@ -13,8 +13,8 @@ _OPEN, _CLOSE = b"[" * _WRAPS, b"]" * _WRAPS
 
 
 def to_plain_json(value: Any) -> Any:
-    """`value` as JSON reads it back: datetime, Decimal, UUID, Enum, Path, dataclass, pydantic model and bytes become
-    strings or objects; NaN and infinities become the strings "NaN", "Infinity", "-Infinity".
+    """`value` as JSON reads it back: datetime, Decimal, UUID, Enum, Path, dataclass, pydantic model and bytes are
+    strings or objects, NaN and infinities the strings "NaN", "Infinity", "-Infinity".
 
     Raises:
         ValueError: some part of `value` has no JSON form; the message names its type.

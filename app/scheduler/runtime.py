@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -816,7 +816,9 @@ class Runtime:
     async def retry(self, execution_id: int) -> Execution:
         def put_back(connection: Connection) -> list[Execution]:
             self._refuse_retry(read_execution(execution_id, connection, lock=True))
-            reopened = reopen(connection, execution_id, self.clock.now())
+            reopened = reopen(connection, execution_id, self.clock.now(), self._got_over)
+            for child in reopened[1:]:
+                self._refuse_retry(child)
             self._courier.carry(connection, reopened)
             return reopened
 
@@ -824,6 +826,10 @@ class Runtime:
         self.ask_for([execution.id for execution in reopened])
         self._wake_engine(reopened[0].run_at)
         return reopened[0]
+
+    def _got_over(self, parent: Execution, failed: list[str]) -> Collection[str]:
+        executor = self.service.get_executor(parent.task_type)
+        return executor.got_over(parent.params, failed) if executor is not None else ()
 
     def _refuse_retry(self, execution: Execution) -> None:
         executor = self.service.get_executor(execution.task_type)
