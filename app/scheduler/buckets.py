@@ -62,7 +62,7 @@ def read_buckets(connection: Connection, keys: Iterable[str]) -> dict[str, Bucke
 
 
 def limit_of(row: Row[Any]) -> RateLimit:
-    """The limit that was applied last; one that an older version allowed, or plain SQL wrote, counts as a slow one."""
+    """The limit that was applied last; one that is allowed no longer, or was never, counts as a slow one."""
     try:
         return RateLimit(row.rate, row.per_seconds, row.burst)
     except ValidationError:
