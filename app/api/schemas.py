@@ -5,8 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+)
 
+from app.core.errors import InvalidRequest
 from app.core.redaction import redact
 from app.models.execution_step import StepKind
 from app.models.scheduled_task import ScheduledTask
@@ -18,7 +28,7 @@ from app.scheduler.pace import Backfill, Pace
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
 from app.scheduler.rates import RateLimit
 from app.scheduler.repeats import Repeats
-from app.scheduler.schedules import DstPolicy, Moment
+from app.scheduler.schedules import DstPolicy, Moment, zone_of
 from app.scheduler.statistics import Period, Summary
 from app.scheduler.windows import Calendar, ClosedPolicy, RunWindow
 
@@ -88,7 +98,32 @@ class TaskAnswer(_Answer):
             else None
         )
         columns = {name: getattr(task, name) for name in cls.model_fields if hasattr(task, name)}
+        for name, reader in _STORED_AS_JSON.items():
+            try:
+                columns[name] = reader.validate_python(columns[name])
+            except ValidationError as error:
+                # Plain SQL wrote it, or this process lacks what it takes (a package of holidays): one such task
+                # must not hide all the others.
+                columns[name] = None
+                columns["schedule_error"] = columns["schedule_error"] or _unreadable(name, error)
+        try:
+            zone_of(task.timezone)
+        except InvalidRequest as error:
+            columns["schedule_error"] = columns["schedule_error"] or str(error)
         return cls(**columns, schedule=schedule, declared_in_code=task.declared is not None)
+
+
+_STORED_AS_JSON: dict[str, TypeAdapter[Any]] = {
+    "retry": TypeAdapter(RetryPolicy | None),
+    "rate_limit": TypeAdapter(RateLimit | None),
+    "run_window": TypeAdapter(RunWindow | None),
+    "calendar": TypeAdapter(Calendar | None),
+}
+
+
+def _unreadable(name: str, error: ValidationError) -> str:
+    """What is wrong with a stored value, in a sentence."""
+    return f"{name} cannot be read: {error.errors(include_url=False)[0]['msg']}"
 
 
 class TaskPage(BaseModel):

@@ -7,9 +7,11 @@ until enough of them have ended for there to be something new.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from loguru import logger
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
@@ -17,7 +19,7 @@ from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.scheduler.context import CurrentExecution, current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
 from app.workflows.checks import faults
-from app.workflows.definition import WORKFLOW_TYPE, WorkflowDefinition
+from app.workflows.definition import WORKFLOW_TYPE, OnFailure, WorkflowDefinition
 from app.workflows.planner import Plan, Start, plan
 from app.workflows.progress import Child, StepState
 
@@ -49,6 +51,15 @@ class WorkflowExecutor(TaskExecutor):
         if ((result or {}).get("data") or {}).get("undone"):
             return "its finished steps have been undone; run the workflow anew"
         return None
+
+    def got_over(self, task_params: dict[str, Any], failed: Collection[str]) -> Collection[str]:
+        """What comes after a step with `on_failure: continue` has seen that it failed: the branch is chosen."""
+        try:
+            steps = WorkflowDefinition.model_validate(task_params).steps
+        except ValidationError:  # changed in plain SQL; its next attempt says so
+            return ()
+        passed = {step.id for step in steps if step.on_failure is OnFailure.CONTINUE}
+        return {key for key in failed if key.partition("[")[0] in passed}
 
     async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
         definition = WorkflowDefinition.model_validate(task_params)

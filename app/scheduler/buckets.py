@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Connection, Table, delete, func, select, update
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, Table, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.bulk import BulkUpdate
@@ -60,6 +61,14 @@ def read_buckets(connection: Connection, keys: Iterable[str]) -> dict[str, Bucke
     return {row.key: Bucket(*row[1:]) for row in connection.execute(query.where(buckets.c.key.in_(wanted)))}
 
 
+def limit_of(row: Row[Any]) -> RateLimit:
+    """The limit that was applied last; one that is allowed no longer, or was never, counts as a slow one."""
+    try:
+        return RateLimit(row.rate, row.per_seconds, row.burst)
+    except ValidationError:
+        return RateLimit(1, per_seconds=60)
+
+
 def write_buckets(connection: Connection, changed: Mapping[str, tuple[RateRule, Bucket]], now: datetime) -> None:
     """Store buckets as they are now, with the limit that was applied, for whoever looks at them."""
     rows = [
@@ -90,7 +99,7 @@ def close_gaps(connection: Connection, now: datetime) -> int:
     gaps = connection.execute(select(buckets).where(buckets.c.line_end > now).limit(_LIMIT)).all()
     moved = 0
     for row in gaps:
-        limit = RateLimit(row.rate, row.per_seconds, row.burst)
+        limit = limit_of(row)
         free = tokens(Bucket(row.tat, row.line_end, row.line_priority), limit, now)
         if free:
             moved += _bring_forward(connection, row.key, free, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -264,7 +264,9 @@ class Commands:
     async def retry(self, execution_id: int) -> Execution:
         def put_back(connection: Connection) -> list[Execution]:
             self._refuse_retry(read_execution(execution_id, connection, lock=True))
-            reopened = reopen(connection, execution_id, self._base.clock.now())
+            reopened = reopen(connection, execution_id, self._base.clock.now(), self._got_over)
+            for child in reopened[1:]:
+                self._refuse_retry(child)
             self._base.carry(connection, reopened)
             return reopened
 
@@ -272,6 +274,10 @@ class Commands:
         self._base.ask_for([execution.id for execution in reopened])
         self._base.wake_engine(reopened[0].run_at)
         return reopened[0]
+
+    def _got_over(self, parent: Execution, failed: list[str]) -> Collection[str]:
+        executor = self._base.service.get_executor(parent.task_type)
+        return executor.got_over(parent.params, failed) if executor is not None else ()
 
     def _refuse_retry(self, execution: Execution) -> None:
         executor = self._base.service.get_executor(execution.task_type)

@@ -27,7 +27,13 @@ from app.models.task_execution import (
     is_not_success,
     state_in,
 )
-from app.scheduler.family import CalledOff, call_off_descendants, unsuccessful_descendants, wake_parents
+from app.scheduler.family import (
+    CalledOff,
+    GotOver,
+    call_off_descendants,
+    unsuccessful_descendants,
+    wake_parents,
+)
 from app.scheduler.states import Move, moved
 
 executions = cast("Table", TaskExecution.__table__)
@@ -233,15 +239,22 @@ def request_cancel(
     return read_execution(execution_id, connection), called_off
 
 
-def reopen(connection: Connection, execution_id: int, now: datetime) -> list[Execution]:
+def reopen(
+    connection: Connection,
+    execution_id: int,
+    now: datetime,
+    got_over: GotOver = lambda *_: (),
+) -> list[Execution]:
     """Put an execution that failed, was cancelled or is parked back in line, its failures forgiven; and with it
-    those of its children that failed or were cancelled. Returns it, and then them.
+    those of its children that failed or were cancelled, save the failures that their parent has got over. Returns
+    it, and then them.
 
     Raises:
         NotFound; Conflict: it succeeded, was skipped, or is still under way.
     """
-    target = moved(read_execution(execution_id, connection, lock=True).state, Move.REOPEN)
-    ids = [execution_id, *unsuccessful_descendants(connection, execution_id)]
+    execution = read_execution(execution_id, connection, lock=True)
+    target = moved(execution.state, Move.REOPEN)
+    ids = [execution_id, *unsuccessful_descendants(connection, execution, got_over)]
     connection.execute(
         update(executions)
         .where(executions.c.id.in_(ids))

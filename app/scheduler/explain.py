@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -13,6 +12,7 @@ from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import WAITING_STATES, Execution, ExecutionState, TaskExecution
 from app.scheduler.arming import trigger_of
 from app.scheduler.description import Language, Said
+from app.scheduler.schedules import zone_of
 from app.scheduler.steps import NEVER
 from app.scheduler.triggers import ScheduleTrigger
 from app.scheduler.windows import ClosedPolicy, hours_of
@@ -102,7 +102,7 @@ def _name(task: ScheduledTask) -> str:
 
 
 def _local(moment: datetime, task: ScheduledTask) -> str:
-    return moment.astimezone(ZoneInfo(task.timezone)).isoformat(timespec="seconds")
+    return moment.astimezone(zone_of(task.timezone)).isoformat(timespec="seconds")
 
 
 def _outlook(task: ScheduledTask) -> Said:

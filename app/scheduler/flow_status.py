@@ -10,11 +10,11 @@ from sqlalchemy import Connection, case, func, select
 
 from app.models.task_execution import ACTIVE_STATES, WAITING_STATES, is_running, state_in
 from app.scheduler.breaker import Circuit, CircuitBreaker, Phase
-from app.scheduler.buckets import buckets
+from app.scheduler.buckets import buckets, limit_of
 from app.scheduler.circuits import circuit_name, read_circuits
 from app.scheduler.executions import executions
 from app.scheduler.gate import FlowRules
-from app.scheduler.rates import Bucket, RateLimit, next_start, tokens
+from app.scheduler.rates import Bucket, next_start, tokens
 
 SHOWN = 500
 """Buckets and keys that are told of, at most: the busiest."""
@@ -98,7 +98,7 @@ def _waiting(connection: Connection) -> dict[str, int]:
 def _rates(connection: Connection, waiting: dict[str, int], now: datetime) -> list[RateStatus]:
     found = []
     for row in connection.execute(select(buckets).order_by(buckets.c.tat.desc()).limit(SHOWN)):
-        limit, bucket = RateLimit(row.rate, row.per_seconds, row.burst), Bucket(row.tat)
+        limit, bucket = limit_of(row), Bucket(row.tat)
         found.append(
             RateStatus(
                 key=row.key,

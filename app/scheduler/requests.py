@@ -24,6 +24,7 @@ from app.scheduler.schedules import Moment
 
 T = TypeVar("T")
 
+_NO_NUL = r"^[^\x00]*$"
 _DUE = "contenthub_due"
 """Key of `Session.info` under which the due moments of enqueued executions wait for the commit."""
 
@@ -35,7 +36,7 @@ class ExecutionRequest(BaseModel):
 
     task_type: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     params: dict[str, Any] = {}
-    task_id: int | None = Field(default=None, ge=1, lt=2**63, strict=True)
+    task_id: int | None = Field(default=None, ge=1, lt=2**31, strict=True)
     run_at: Moment | None = None
     priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
     idempotency_key: ShortText | None = None
@@ -47,8 +48,8 @@ class ExecutionRequest(BaseModel):
     rate_limit_key: ShortText | None = None
     """The bucket, shared by all that name it; None: one for each executor type."""
     repeats: Repeats | None = None
-    trigger: Annotated[str, StringConstraints(min_length=1, max_length=20)] = "code"
-    triggered_by: Annotated[str, StringConstraints(max_length=200)] | None = None
+    trigger: Annotated[str, StringConstraints(min_length=1, max_length=20, pattern=_NO_NUL)] = "code"
+    triggered_by: Annotated[str, StringConstraints(max_length=200, pattern=_NO_NUL)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ExecutionRequest:

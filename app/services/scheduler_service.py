@@ -11,7 +11,7 @@ import asyncio
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -157,6 +157,11 @@ class TaskExecutor(ABC):
     def refuse_retry(self, result: dict[str, Any] | None) -> str | None:
         """Why an execution that is over, with this stored result, must not be run again; None: it may be."""
         return None
+
+    def got_over(self, task_params: dict[str, Any], failed: Collection[str]) -> Collection[str]:
+        """Those children, by key, which failed and which it went on without: a retry of an execution with these
+        params leaves them as they are."""
+        return ()
 
     def get_executor_info(self) -> dict[str, Any]:
         """获取执行器元信息"""

@@ -122,15 +122,20 @@ class Approvals:
                 is_not_success(_executions.c.state),
                 _executions.c.state == ExecutionState.SUSPENDED.value,
                 _executions.c.task_type == APPROVAL_TYPE,
-                _executions.c.id > after_id,
                 ~_decisions(_executions.c.id).exists(),
             )
             .order_by(_executions.c.id)
-            .limit(limit)
         )
+        found: list[Question] = []
         with self._runtime.sessions() as session:
-            found = [Question.of(Execution.from_row(row)) for row in session.execute(query)]
-        return [question for question in found if question is not None]
+            while len(found) < limit:
+                rows = session.execute(query.where(_executions.c.id > after_id).limit(limit)).all()
+                questions = [Question.of(Execution.from_row(row)) for row in rows]
+                found += [question for question in questions if question is not None]
+                if len(rows) < limit:
+                    break
+                after_id = rows[-1].id
+        return found[:limit]
 
     def question(self, execution_id: int) -> tuple[Execution, Question]:
         """An approval, waiting or not.

@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from itsdangerous import URLSafeSerializer
+from sqlalchemy import text
 
 from app.core.clock import SystemClock
 from app.core.config import Settings
@@ -85,6 +86,19 @@ def test_what_waits_is_listed_and_decided_once(client: TestClient, ask: Ask) -> 
         "api",
     )
     assert [item["execution_id"] for item in client.get(f"{API}/approvals").json()["items"]] == ids[1:]
+
+
+def test_a_question_that_plain_sql_has_spoilt_hides_no_other(
+    client: TestClient, ask: Ask, application: FastAPI
+) -> None:
+    first, *others = (ask(title=f"No {number}") for number in range(4))
+    with application.state.runtime.engine.begin() as connection:
+        connection.execute(text("UPDATE task_executions SET params = '{}' WHERE id = :id"), {"id": first})
+    page = client.get(f"{API}/approvals", params={"limit": 2}).json()
+    assert [item["execution_id"] for item in page["items"]] == others[:2]
+    page = client.get(f"{API}/approvals", params={"limit": 2, "cursor": page["next_cursor"]}).json()
+    assert [item["execution_id"] for item in page["items"]] == others[2:]
+    assert page["next_cursor"] is None
 
 
 def test_roles_and_approvers(client: TestClient, ask: Ask, application: FastAPI, request: Any) -> None:

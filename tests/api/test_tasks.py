@@ -4,9 +4,11 @@ import time
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from tests.api.conftest import API
 
@@ -197,3 +199,32 @@ def test_secrets_are_masked_and_come_back_unharmed(client: TestClient) -> None:
     refused = client.post(f"{API}/tasks", json={**TASK, "name": "masked", "params": {"password": "******"}})
     assert refused.status_code == 422
     assert fields(refused) == {"params"}
+
+
+@pytest.mark.parametrize(
+    ("column", "stored"),
+    [
+        ("rate_limit", '{"limit": 0}'),
+        ("run_window", '{"opens": "25:00"}'),
+        ("calendar", '{"country": "XX"}'),
+        ("retry", '{"max_attempts": -1}'),
+        ("timezone", "Mars/Base"),
+    ],
+)
+def test_a_task_that_cannot_be_read_is_shown_as_such_and_hides_no_other(
+    client: TestClient, application: FastAPI, column: str, stored: str
+) -> None:
+    ids = [create(client, name=name)["id"] for name in ("spoilt", "sound")]
+    with application.state.runtime.engine.begin() as connection:
+        update = text(f"UPDATE scheduled_tasks SET {column} = :stored WHERE id = :id")
+        connection.execute(update, {"stored": stored, "id": ids[0]})
+    shown = {task["id"]: task for task in client.get(f"{API}/tasks").json()["items"]}
+    assert sorted(shown) == ids
+    assert column in shown[ids[0]]["schedule_error"]
+    assert shown[ids[1]]["schedule_error"] is None
+    assert client.get(f"{API}/tasks/{ids[0]}").json() == shown[ids[0]]
+    assert client.get(f"{API}/tasks/{ids[0]}/explain").status_code < 500
+    value = "UTC" if column == "timezone" else None
+    mended = client.patch(f"{API}/tasks/{ids[0]}", json={column: value})
+    assert mended.status_code == 200
+    assert mended.json()["schedule_error"] is None

@@ -18,7 +18,8 @@ from app.scheduler.buckets import close_gaps, next_put_off
 from app.scheduler.circuits import ReportOutcome, read_circuits, reset_circuit
 from app.scheduler.claims import ClaimNamed, claim
 from app.scheduler.executions import RecordExecution, executions, reopen, request_cancel
-from app.scheduler.gate import FlowRules, Gate
+from app.scheduler.flow_status import flow_status
+from app.scheduler.gate import NO_RULES, FlowRules, Gate
 from app.scheduler.rates import RateLimit
 from app.scheduler.requests import execution_values
 from app.services.scheduler_service import TaskStatus
@@ -289,6 +290,15 @@ def test_a_bucket_whose_name_plain_sql_has_spoilt_is_taken_for_a_slow_one(nodes:
     assert len(them.claim()) == 1
     them.clock.advance(60)
     assert len(them.claim()) == 1
+
+
+def test_a_bucket_of_a_limit_that_is_no_longer_allowed_harms_nobody(nodes: Callable[..., Nodes]) -> None:
+    them = nodes()
+    them.enqueue(2, rate_limit=RateLimit(1, per_seconds=60))
+    assert len(them.claim()) == 1
+    them.write(lambda connection: connection.execute(text("UPDATE rate_limits SET rate = 1, burst = 2000000000")))
+    assert them.write(lambda connection: close_gaps(connection, them.now)) == 0
+    assert them.write(lambda connection: flow_status(connection, NO_RULES, them.now)).rate_limits[0].waiting == 1
 
 
 # -------------------------------------------------------------------- concurrency keys

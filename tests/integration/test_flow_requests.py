@@ -124,6 +124,16 @@ async def test_what_contradicts_itself_is_refused(database_url: str) -> None:
 # -------------------------------------------------------------------- bulk
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("task_id", 2**31), ("trigger", "a\x00b"), ("triggered_by", "a\x00b")]
+)
+async def test_what_no_column_holds_is_refused_by_name(database_url: str, field: str, value: Any) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (service, _):
+        with pytest.raises(InvalidRequest) as refused:
+            await service.enqueue("work", **{field: value})
+        assert [error.field for error in refused.value.errors] == [field]
+
+
 async def test_ten_thousand_requests_are_recorded_in_one_call(database_url: str) -> None:
     async with running(database_url, Recorder("work"), start=False) as (service, runtime):
         items = [{"task_type": "work", "params": {"n": n}} for n in range(10_000)]

@@ -17,7 +17,7 @@ from app.services.scheduler_service import TaskExecutionResult
 from app.workflows import chain, group, start, step
 from app.workflows.approvals import Approvals, Via
 from tests.integration.workflow_support import child, workflows
-from tests.support import Recorder, ended
+from tests.support import Recorder, ended, fail_with
 
 
 @contextmanager
@@ -140,6 +140,44 @@ async def test_what_was_done_is_undone_once_and_the_workflow_is_not_retried(data
             await service.retry(execution.id)
     assert undone == ["b2", "a1"]
     assert [run["step"] for run in stored.result["data"]["undone"]] == ["b", "a"]
+
+
+async def test_a_workflow_around_one_that_was_undone_is_not_retried_either(database_url: str) -> None:
+    inner = chain(
+        step("work", {}, id="a", compensate=("work", {"undo": 1})), step("fails", on_failure="compensate")
+    )
+    fails = Recorder("fails", fail_with(ConnectionError("down")))
+    async with workflows(database_url, fails) as (service, runtime):
+        execution = await start(chain(step("workflow", inner.definition(), id="inner")), service=service)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
+        (child,) = runtime.history.children(execution.id)
+        with pytest.raises(Conflict, match=f"execution {child.id} cannot be retried: its finished steps"):
+            await service.retry(execution.id)
+        assert runtime.history.get(child.id) == child
+    assert len(fails.calls) == 1
+
+
+async def test_a_retry_takes_no_other_branch_than_the_one_that_was_taken(database_url: str) -> None:
+    broken = {"x", "w"}
+
+    def sometimes(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        if params["name"] in broken:
+            return TaskExecutionResult.failure_result("坏", "ConnectionError: down")
+        return TaskExecutionResult.success_result("好")
+
+    def one(name: str, **fields: Any) -> Any:
+        return step("sometimes", {"name": name}, id=name, **fields)
+
+    branches = group(one("y", when="steps.x.state == 'failed'"), one("z", when="steps.x.state == 'success'"))
+    flow = chain(one("x", on_failure="continue"), branches, one("w", when="true"))
+    async with workflows(database_url, Recorder("sometimes", sometimes)) as (service, runtime):
+        execution = await start(flow, service=service)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
+        broken.clear()
+        await service.retry(execution.id)
+        stored = await ended(runtime, execution.id)
+        states = {name: found["state"] for name, found in stored.result["data"]["steps"].items()}
+        assert states == {"x": "failed", "y": "success", "z": "skipped", "w": "success"}
 
 
 async def test_cancelling_a_workflow_cancels_its_steps_and_a_retry_goes_on(database_url: str) -> None:
