@@ -62,7 +62,7 @@ class Traffic:
                 key = f"client-{number}-{count}"
                 if number >= TRAVELLERS:
                     self._ask(http, chance, key)
-                elif count % 2:
+                elif (count + number) % 2:
                     self._travel(http, chance, key)
                 else:
                     self._flow(http, chance, key)
