@@ -53,10 +53,10 @@ def test_a_failing_task_reaches_the_receiver_and_is_acknowledged(
     client.post(f"{API}/tasks/{task.json()['id']}/run")
     until(lambda: web.received, 30)
     message = json.loads(web.received[0].body)
-    assert message["title"] == "[warning] digest has failed 1 times in a row: Bad: luck"
+    assert message["title"] == "[warning] digest has failed: Bad: luck"
     assert message["type"] == "failure"
     (alert,) = client.get(f"{API}/alerts").json()["items"]
-    assert alert["sentence"] == "digest has failed 1 times in a row: Bad: luck"
+    assert alert["sentence"] == "digest has failed: Bad: luck"
     assert "连续失败" in client.get(f"{API}/alerts", params={"language": "zh"}).json()["items"][0]["sentence"]
     known = client.post(f"{API}/alerts/{alert['id']}/acknowledge").json()
     assert known["acknowledged_by"] == "local"

@@ -79,7 +79,7 @@ def test_a_rule_is_made_and_its_alert_acknowledged(site: Site, visitor: Visit) -
     dialog.get_by_label("Name").fill("too often")
     dialog.get_by_label("Failures in a row").fill("1")
     dialog.get_by_role("button", name="Create").click()
-    expect(page.get_by_role("region", name="Rules").get_by_text("failed 1 times in a row")).to_be_visible()
+    expect(page.get_by_role("region", name="Rules").get_by_text("failed 1× in a row")).to_be_visible()
 
     (site.contenthub.folder / "mended").unlink(missing_ok=True)
     task = site.api(
