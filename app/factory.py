@@ -19,6 +19,7 @@ from app.dashboard.pages import install_dashboard
 from app.db.database import SessionLocal, configure
 from app.executors.alert_delivery import AlertDeliveryExecutor
 from app.executors.approval import ApprovalExecutor
+from app.executors.approval_notice import ApprovalNoticeExecutor
 from app.executors.content_generation import ContentGenerationExecutor
 from app.executors.content_pool import AddToPoolExecutor, PublishDueExecutor
 from app.executors.http_request import HttpRequestExecutor
@@ -28,6 +29,7 @@ from app.executors.workflow import WorkflowExecutor
 from app.models.content import ensure_default_account
 from app.observability.logs import configure_logs
 from app.observability.requests import REQUEST_SPANS
+from app.observability.standard_logging import hide_links
 from app.observability.telemetry import observe
 from app.scheduler.runtime import Runtime, build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, scheduler_service
@@ -44,6 +46,7 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(PublishDueExecutor())
     service.register_executor(WorkflowExecutor(service))
     service.register_executor(ApprovalExecutor(service))
+    service.register_executor(ApprovalNoticeExecutor(service))
 
 
 def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:
@@ -108,6 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         service = create_service(settings, role=settings.scheduler_role)
     runtime = runtime_of(service)
     telemetry = observe(runtime)
+    hide_links()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

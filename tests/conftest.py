@@ -19,6 +19,7 @@ from app.core.config import Settings
 from app.db.database import make_engine
 from app.db.schema import upgrade
 from app.scheduler.engines.choice import prepare
+from tests.integration.local_web import LocalWeb
 from tests.postgres import postgres_server
 
 # Tests must not depend on the settings of whoever runs them, nor do the processes they start.
@@ -124,6 +125,13 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'empty.db'}"
     found: str = request.getfixturevalue("empty_postgres_url")
     return found
+
+
+@pytest.fixture
+def web() -> Iterator[LocalWeb]:
+    """A web server on this machine that answers as the test says."""
+    with LocalWeb().serving() as web:
+        yield web
 
 
 @pytest.fixture(autouse=True)

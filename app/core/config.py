@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
@@ -101,8 +102,9 @@ class Settings(BaseSettings):
     publish_webhook_secret: SecretStr | None = None
     """HMAC-SHA256 key of the `X-ContentHub-Signature` header."""
 
-    public_base_url: str = "http://127.0.0.1:8000"
-    """Where people reach this server, for the links by which they decide approvals."""
+    public_base_url: str | None = None
+    """Where people reach this server, for the links by which they decide approvals, the same in every process.
+    None: links are for this machine, and no notice carries one."""
     approval_secret: SecretStr | None = None
     """Part of the key that signs those links, the same in every process: with it, who can read the database cannot
     make links."""
@@ -117,6 +119,14 @@ class Settings(BaseSettings):
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ValueError(f"{value!r} is no IANA time zone; write one such as Asia/Shanghai") from error
+        return value
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://unset")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{value!r} is no address of a server; write one such as https://hub.example.org")
         return value
 
     @property

@@ -12,7 +12,7 @@ from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.task_attempt import TaskAttempt
 from app.scheduler.context import CurrentExecution, current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor, TaskStatus
-from app.workflows.approvals import APPROVAL_TYPE, DECISION, ApprovalParams, Via
+from app.workflows.approvals import APPROVAL_TYPE, DECISION, NOTICE_TYPE, ApprovalParams, Via
 from app.workflows.definition import Call
 
 REJECTED = "Rejected"
@@ -41,6 +41,7 @@ class ApprovalExecutor(TaskExecutor):
             call: Call | None = getattr(params, name)
             if call is not None:
                 found += _faults(f"params.{name}", call, self._service)
+                found += _unwanted_recipient(f"params.{name}.params.to", call, params.approvers)
         if found:
             raise InvalidParameters(found)
         return True
@@ -124,6 +125,15 @@ def _decisions_before(db: Session, execution_id: int) -> int:
     )
     db.rollback()  # nothing may be open in it when the execution is suspended
     return decided or 0
+
+
+def _unwanted_recipient(field: str, call: Call, approvers: list[str]) -> list[FieldError]:
+    to = call.params.get("to")
+    if call.type != NOTICE_TYPE or not approvers or to in approvers:
+        return []
+    return [
+        FieldError(field, f"{to!r} may not decide this; name one of {', '.join(approvers)}", "not_an_approver")
+    ]
 
 
 def _faults(field: str, call: Call, service: SchedulerService) -> list[FieldError]:

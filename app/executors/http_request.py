@@ -76,7 +76,7 @@ class HttpRequestExecutor(TaskExecutor):
         params = HttpRequestParams.model_validate(task_params)
         called = f"{params.method} {presentable(params.url)}"
         try:
-            answer = await self._send(params)
+            answer = await send_request(params, allow_private=self._allow_private)
         except OUTBOUND_ERRORS as error:
             return TaskExecutionResult.failure_result(message=f"请求失败: {called}", error=describe_error(error))
         shown = _shown(answer, params.headers)
@@ -89,15 +89,21 @@ class HttpRequestExecutor(TaskExecutor):
             data=shown,
         )
 
-    async def _send(self, params: HttpRequestParams) -> Fetched:
-        async with outbound_client(allow_private=self._allow_private) as client:
-            return await fetch(
-                client,
-                _request(client, params),
-                limit_bytes=BODY_LIMIT_BYTES,
-                timeout_seconds=params.timeout_seconds,
-                follow_redirects=params.follow_redirects,
-            )
+
+async def send_request(params: HttpRequestParams, *, allow_private: bool) -> Fetched:
+    """What the endpoint answers, whatever its status; at most BODY_LIMIT_BYTES of its body.
+
+    Raises:
+        OUTBOUND_ERRORS: it cannot be reached, may not be, or does not answer in time.
+    """
+    async with outbound_client(allow_private=allow_private) as client:
+        return await fetch(
+            client,
+            _request(client, params),
+            limit_bytes=BODY_LIMIT_BYTES,
+            timeout_seconds=params.timeout_seconds,
+            follow_redirects=params.follow_redirects,
+        )
 
 
 def _request(client: httpx.AsyncClient, params: HttpRequestParams) -> httpx.Request:

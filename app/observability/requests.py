@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
 
-_QUIET = ("/health", "/metrics", "/scheduler", "/site")
-"""Asked for every few seconds, or nothing but files; a trace of them tells nobody anything."""
+_QUIET = ("/health", "/metrics", "/scheduler", "/site", "/approvals")
+"""Asked for every few seconds, or nothing but files: a trace of them tells nobody anything. Or the links by which
+approvals are decided: whoever could read them in a trace could decide."""
 
 
 def is_quiet(scope: MutableMapping[str, Any]) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from loguru import logger
+
+from app.core.redaction import MASK
 
 if TYPE_CHECKING:
     from loguru import Record
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SERVER = ("uvicorn", "uvicorn.error", "uvicorn.access")
+_LINK = re.compile(r"(/approvals/)[^\s/?]{20,}")
+"""The page behind a link that decides an approval; ids, in addresses of the API, are shorter."""
 
 
 class _ToLoguru(logging.Handler):
@@ -24,6 +29,24 @@ class _ToLoguru(logging.Handler):
             patched["name"], patched["function"], patched["line"] = record.name, record.funcName, record.lineno
 
         logger.patch(came_from).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+
+
+class _WithoutLinks(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                _LINK.sub(rf"\1{MASK}", value) if isinstance(value, str) else value for value in record.args
+            )
+        return True
+
+
+_without_links = _WithoutLinks()
+
+
+def hide_links() -> None:
+    """Keep the links that decide approvals out of the server's access log: who reads it must not be able to
+    decide. Calling it again changes nothing."""
+    logging.getLogger("uvicorn.access").addFilter(_without_links)
 
 
 def capture() -> None:

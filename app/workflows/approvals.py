@@ -19,6 +19,7 @@ from app.scheduler.runtime import Runtime
 from app.workflows.definition import Call
 
 APPROVAL_TYPE = "approval"
+NOTICE_TYPE = "approval_notice"
 DECISION = "decision"
 """The signal that carries a decision."""
 _A_YEAR = 366 * 86_400
@@ -82,6 +83,7 @@ class Question:
     approvers: tuple[str, ...]
     asked_at: datetime
     expires_at: datetime | None
+    timeout_seconds: float | None
     on_timeout: str
     workflow_id: int | None
     step: str | None
@@ -102,6 +104,7 @@ class Question:
             approvers=tuple(params.approvers),
             asked_at=asked_at,
             expires_at=asked_at + timedelta(seconds=limit) if limit is not None else None,
+            timeout_seconds=limit,
             on_timeout=params.on_timeout,
             workflow_id=execution.parent_id,
             step=execution.child_key,

@@ -16,6 +16,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.core.config import Settings
 from app.core.errors import Conflict, NotPermitted, SchedulerError
 from app.models.execution_step import ExecutionSignal
 from app.models.signing_key import signing_key
@@ -99,7 +100,7 @@ class ApprovalLinks:
             until = (self._runtime.clock.now() + lifetime).replace(microsecond=0)
             link = Link(execution_id, by, made_by, until, _decisions(session, execution_id))
             token = self._serializer(session).dumps(link.as_payload())
-        return f"{self._runtime.settings.public_base_url.rstrip('/')}/approvals/{token}", link
+        return f"{_base_url(self._runtime.settings)}/approvals/{token}", link
 
     def read(self, token: str) -> tuple[Link, Execution, Question]:
         """What the link is for.
@@ -145,6 +146,10 @@ class ApprovalLinks:
         given = secret.get_secret_value() if secret is not None else ""
         key = f"{given}/{signing_key(session, 'approval links')}"
         return URLSafeSerializer(key, salt="contenthub approval", signer_kwargs={"digest_method": hashlib.sha256})
+
+
+def _base_url(settings: Settings) -> str:
+    return (settings.public_base_url or f"http://127.0.0.1:{settings.port}").rstrip("/")
 
 
 def _decisions(session: Session, execution_id: int) -> int:

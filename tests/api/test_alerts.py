@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,9 @@ from fastapi.testclient import TestClient
 
 from tests.api.conftest import API
 from tests.integration.command_line import ContentHub, until
-from tests.integration.local_web import Answer, LocalWeb
+from tests.integration.local_web import SECRET, Answer, LocalWeb, hook
 
-SECRET = "s3cret-key-0815"
 RULE = {"name": "thrice", "condition": {"type": "failed", "times": 3}}
-
-
-@pytest.fixture
-def web() -> Iterator[LocalWeb]:
-    web = LocalWeb()
-    with web.serving():
-        yield web
-
-
-def hook(web: LocalWeb, *answers: Answer) -> str:
-    web.answer(f"/hook/{SECRET}", *(answers or (Answer(),)))
-    return f"json://127.0.0.1:{web.port}/hook/{SECRET}"
 
 
 def test_a_failing_task_reaches_the_receiver_and_is_acknowledged(

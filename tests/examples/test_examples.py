@@ -17,6 +17,7 @@ from app.scheduler.runtime import runtime_of
 from app.services import scheduler_service_examples as examples
 from app.services.scheduler_service import SchedulerService
 from app.testing.sandbox import Sandbox
+from app.workflows import approval
 from app.workflows.approvals import Approvals, Via
 from tests.support import Recorder, fail_with, running, until
 
@@ -140,3 +141,13 @@ async def test_the_readmes_workflow_goes_on_after_its_approval(sqlite_url: str, 
     finally:
         await service.drain()
         runtime.close()
+
+
+def test_the_readmes_notices_are_accepted_where_there_is_an_address(sqlite_url: str) -> None:
+    names: dict[str, Any] = {"approval": approval}
+    exec(snippet("approval_notice"), names)
+    service = create_service(Settings(database_url=sqlite_url, public_base_url="https://hub.example.org"))
+    try:
+        service.check("workflow", names["flow"].definition())
+    finally:
+        runtime_of(service).close()

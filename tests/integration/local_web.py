@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+SECRET = "s3cret-key-0815"
+"""Part of the address of `hook()`."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -94,3 +97,9 @@ class LocalWeb:
                 """Say nothing."""
 
         return Handler
+
+
+def hook(web: LocalWeb, *answers: Answer) -> str:
+    """The apprise URL of a webhook on `web`, which has a secret in its path."""
+    web.answer(f"/hook/{SECRET}", *(answers or (Answer(),)))
+    return f"json://127.0.0.1:{web.port}/hook/{SECRET}"

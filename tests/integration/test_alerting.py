@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,23 +25,8 @@ from app.scheduler.runtime import Runtime
 from app.services.scheduler_service import TaskExecutionResult
 from app.testing.clock import VirtualClock
 from app.testing.sandbox import Sandbox
-from tests.integration.local_web import Answer, LocalWeb
+from tests.integration.local_web import SECRET, Answer, LocalWeb, hook
 from tests.support import Recorder, ended, running, until
-
-SECRET = "s3cret-key-0815"
-
-
-@pytest.fixture
-def web() -> Iterator[LocalWeb]:
-    web = LocalWeb()
-    with web.serving():
-        yield web
-
-
-def hook(web: LocalWeb, *answers: Answer) -> str:
-    """The apprise URL of a webhook on `web`, which has a secret in its path."""
-    web.answer(f"/hook/{SECRET}", *(answers or (Answer(),)))
-    return f"json://127.0.0.1:{web.port}/hook/{SECRET}"
 
 
 def messages(web: LocalWeb) -> list[dict[str, Any]]:

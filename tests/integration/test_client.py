@@ -64,12 +64,6 @@ def client(server: str) -> Iterator[SchedulerClient]:
         yield client
 
 
-@pytest.fixture
-def web() -> Iterator[LocalWeb]:
-    with LocalWeb().serving() as web:
-        yield web
-
-
 def test_a_task_from_creation_to_history(client: SchedulerClient) -> None:
     task = client.create_task(
         "日报 / №1",

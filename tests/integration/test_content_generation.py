@@ -42,12 +42,6 @@ def sessions(tmp_path: Path) -> Iterator[sessionmaker[Session]]:
         yield sessions
 
 
-@pytest.fixture
-def web() -> Iterator[LocalWeb]:
-    with LocalWeb().serving() as web:
-        yield web
-
-
 Generate = Callable[..., TaskExecutionResult]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -29,12 +28,6 @@ NOT_PUBLIC_6 = [
     *("::/128", "::1/128", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "2001:db8::/32", "100::/64"),
     *("2002::/16", "2001::/32", "64:ff9b:1::/48", "::ffff:10.0.0.0/104"),
 ]
-
-
-@pytest.fixture
-def web() -> Iterator[LocalWeb]:
-    with LocalWeb().serving() as web:
-        yield web
 
 
 def run(params: dict[str, Any], *, allow_private: bool = True) -> TaskExecutionResult:

@@ -61,12 +61,6 @@ def site(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
-@pytest.fixture
-def web() -> Iterator[LocalWeb]:
-    with LocalWeb().serving() as web:
-        yield web
-
-
 Publish = Callable[..., TaskExecutionResult]
 
 

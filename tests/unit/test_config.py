@@ -42,3 +42,11 @@ def test_the_example_names_every_setting_with_its_default(monkeypatch: pytest.Mo
 def test_an_unknown_zone_is_refused_with_the_field_named() -> None:
     with pytest.raises(ValidationError, match="scheduler_timezone"):
         Settings(scheduler_timezone="Mars/Olympus")
+
+
+@pytest.mark.parametrize(
+    "address", ["hub.example.org", "ftp://hub.example.org", "https://", "https://a.example?x=1"]
+)
+def test_an_address_that_is_none_is_refused_with_the_remedy(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"public_base_url\n.*write one such as https://"):
+        Settings(public_base_url=address)
