@@ -70,7 +70,7 @@ class ExecutionRequest(BaseModel):
         return rule_of(self.rate_limit, f"request:{self.rate_limit_key or self.task_type}", self.params).as_dict()
 
 
-def execution_values(now: datetime, **request: Any) -> dict[str, Any]:
+def execution_values(now: datetime, /, **request: Any) -> dict[str, Any]:
     """The row of `task_executions` for a request.
 
     Raises:

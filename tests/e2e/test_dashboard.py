@@ -340,6 +340,15 @@ def test_hours_and_rate_of_a_task_are_set_seen_and_kept_and_its_past_is_made_up_
     page.get_by_role("button", name="Actions").click()
     page.get_by_role("menuitem", name="Make up for the past").click()
     dialog = page.get_by_role("dialog", name=re.compile("^Make up for the past of"))
+    for inside in ("the calendar", "the time"):
+        dialog.get_by_role("button", name="From", exact=False).click()
+        done = page.get_by_role("button", name="Done")
+        expect(done).to_be_visible()
+        if inside == "the time":
+            page.get_by_role("spinbutton").first.click()
+        page.keyboard.press("Escape")
+        expect(done).to_be_hidden()
+        expect(dialog).to_be_visible()
     last_month = datetime.now(UTC).replace(day=1) - timedelta(days=1)
     for label, day in (("From", 1), ("Until", 4)):
         dialog.get_by_role("button", name=label, exact=False).click()

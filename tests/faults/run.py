@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import text, update
+from sqlalchemy import Connection, text, update
 from sqlalchemy.exc import DBAPIError
 
 from app.models.task_execution import FINAL_STATES, ExecutionState, state_in
@@ -179,7 +179,8 @@ def _come_to_rest(deployment: Deployment) -> None:
     waiting = text(f"SELECT count(*) FROM task_executions WHERE state NOT IN ({final})")
     end, least = time.monotonic() + QUIET_SECONDS, None
     while time.monotonic() < end:
-        with suppress(DBAPIError), deployment.engine.connect() as connection:
+        with suppress(DBAPIError), deployment.engine.begin() as connection:
+            _hasten_retries(connection)
             left = connection.scalar(waiting)
             if not left:
                 return
@@ -189,23 +190,28 @@ def _come_to_rest(deployment: Deployment) -> None:
 
 
 def _pause_all(deployment: Deployment) -> None:
-    """No task fires any more, and what has failed often is tried again now, not in an hour."""
+    """No task fires any more."""
     end = time.monotonic() + 30
     while True:
         try:
             with deployment.engine.begin() as connection:
                 connection.execute(text("UPDATE scheduled_tasks SET is_active = false, next_run_at = NULL"))
-                connection.execute(
-                    update(executions)
-                    .where(state_in(executions.c.state, (ExecutionState.RETRYING,)))
-                    .values(run_at=datetime.now(UTC))
-                )
         except DBAPIError:
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
         else:
             return
+
+
+def _hasten_retries(connection: Connection) -> None:
+    """What has failed often is tried again now, not in an hour."""
+    now = datetime.now(UTC)
+    connection.execute(
+        update(executions)
+        .where(state_in(executions.c.state, (ExecutionState.RETRYING,)), executions.c.run_at > now)
+        .values(run_at=now)
+    )
 
 
 def _fill_in(report: Report, evidence: Evidence, told_to_stop: dict[int, float]) -> None:

@@ -414,3 +414,21 @@ def test_whatever_it_does_and_whenever_it_crashes_each_step_has_one_result(
             if action == ("signal", name)
         ]
         assert taken == [f"{name} {number + 1}" for number in range(len(taken))]
+
+
+def test_an_option_that_no_request_has_is_refused_by_name(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    said: list[InvalidRequest] = []
+
+    async def work(*_: Any) -> TaskExecutionResult:
+        for option in ({"now": 1}, {"prioritty": 1}):
+            try:
+                await current_execution().spawn("child", "work", **option)
+            except InvalidRequest as error:
+                said.append(error)
+        return success()
+
+    box.register(Recorder("work", work))
+    box.enqueue("work")
+    box.advance(minutes=1)
+    assert [[one.field for one in error.errors] for error in said] == [["now"], ["prioritty"]]

@@ -131,6 +131,52 @@ async def test_a_job_that_waits_longer_than_its_execution_is_hastened(pgqueuer_u
         assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
 
 
+async def test_workers_that_rest_hear_of_a_job_whose_moment_has_come(pgqueuer_url: str, database: Engine) -> None:
+    """PgQueuer tells of new jobs only: one that was put back would wait for the next look at the queue."""
+    told: asyncio.Queue[str] = asyncio.Queue()
+    async with running(pgqueuer_url, Recorder("work"), start=False) as (service, runtime):
+        await service.enqueue("work")
+        await service.enqueue("work", run_at=datetime.now(UTC) + timedelta(hours=1))
+        listener = await asyncpg.connect(pgqueuer_jobs.asyncpg_dsn(pgqueuer_url))
+        try:
+            await listener.add_listener("ch_pgqueuer", lambda *heard: told.put_nowait(heard[-1]))
+            with database.begin() as connection:
+                pgqueuer_jobs.send_missing(connection, runtime.clock.now())
+            assert '"table_changed_event"' in await asyncio.wait_for(told.get(), 30)
+            with database.begin() as connection:
+                connection.execute(text("DELETE FROM pgqueuer WHERE execute_after <= now()"))
+            await asyncio.wait_for(told.get(), 30)  # of the deletion
+            with database.begin() as connection:
+                pgqueuer_jobs.send_missing(connection, runtime.clock.now() - timedelta(minutes=1))
+                connection.execute(text("NOTIFY ch_pgqueuer, 'nothing before this'"))
+            assert await asyncio.wait_for(told.get(), 30) == "nothing before this"
+        finally:
+            await listener.close()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param("status = 'picked', queue_manager_id = gen_random_uuid()", id="not yet acknowledged"),
+        pytest.param("status = 'queued', execute_after = now() + interval '1 hour'", id="for a later moment"),
+    ],
+)
+async def test_what_is_woken_gets_a_job_at_once_whatever_is_left_of_its_last(
+    pgqueuer_url: str, database: Engine, left: str
+) -> None:
+    async with running(pgqueuer_url, Recorder("work"), start=False) as (service, _):
+        execution = await service.enqueue("work")
+        with database.begin() as connection:
+            old = connection.scalar(text(f"UPDATE pgqueuer SET {left} RETURNING id"))
+            woken = execution._replace(state=ExecutionState.SUSPENDED)
+            pgqueuer_jobs.JobCourier().carry(connection, [woken])
+        with database.connect() as connection:
+            query = text("SELECT id, status::text, execute_after <= now() AS is_due FROM pgqueuer")
+            (job,) = connection.execute(query)
+    assert (job.status, job.is_due) == ("queued", True)
+    assert job.id != old
+
+
 async def test_a_job_too_many_runs_nothing(pgqueuer_url: str, database: Engine) -> None:
     executor = Recorder("work")
     async with running(pgqueuer_url, executor) as (service, runtime):

@@ -15,13 +15,14 @@ from typing import Any
 
 import asyncpg
 from pgqueuer.db import SyncDriver
-from pgqueuer.domain.models import CancellationEvent, utc_now
+from pgqueuer.domain.models import CancellationEvent, Event, TableChangedEvent, utc_now
 from pgqueuer.domain.settings import db_settings
+from pgqueuer.domain.types import EVENT_TYPES
 from pgqueuer.queries import Queries, SyncQueries
 from sqlalchemy import Connection, Engine, Select, func, make_url, or_, select, text
 
 from app.db.schema import migration_lock
-from app.models.task_execution import WAITING_STATES, Execution
+from app.models.task_execution import WAITING_STATES, Execution, ExecutionState
 from app.scheduler.claims import free_places, ready, waiting
 from app.scheduler.executions import executions
 
@@ -38,6 +39,16 @@ _HAS_A_LATE_JOB = (
 _HAS_NO_JOB = (
     f"NOT EXISTS (SELECT 1 FROM {_QUEUE} job WHERE job.status IN ('queued', 'picked')"  # noqa: S608 - a name from PgQueuer's own settings
     f" AND job.dedupe_key = '{ENTRYPOINT}:' || line.id)"
+)
+
+_WITHDRAW = (
+    f"DELETE FROM {_QUEUE} WHERE id IN (SELECT id FROM {_QUEUE}"  # noqa: S608 - as above
+    " WHERE status IN ('queued', 'picked') AND dedupe_key = ANY(:keys) FOR UPDATE SKIP LOCKED)"
+)
+"""Whoever has locked a job is picking it, and will wait for its execution's row: we must not wait for the job."""
+_IS_DUE = (
+    f"SELECT EXISTS (SELECT 1 FROM {_QUEUE} WHERE status = 'queued'"  # noqa: S608 - as above
+    f" AND entrypoint = '{ENTRYPOINT}' AND execute_after < now() + interval '0.1 second')"
 )
 
 _WORTH = (
@@ -83,9 +94,14 @@ def dedupe_key(execution_id: int) -> str:
 def send(connection: Connection, recorded: Iterable[Execution]) -> int:
     """Write a job for each execution that is not over, in the caller's transaction; returns how many were new.
 
-    A job waits until its execution is due.
+    A job waits until its execution is due. An execution that was suspended gets a new job: what is left of the old
+    one waits for a later moment, or is about to be acknowledged by the worker on which it was suspended.
     """
     going = [execution for execution in recorded if not execution.is_final]
+    suspended = [one.id for one in going if one.state is ExecutionState.SUSPENDED]
+    if suspended:
+        keys = [dedupe_key(execution_id) for execution_id in suspended]
+        connection.execute(text(_WITHDRAW), {"keys": keys})
     return sum(_send_batch(connection, going[start : start + BATCH]) for start in range(0, len(going), BATCH))
 
 
@@ -110,9 +126,14 @@ def send_missing(connection: Connection, now: datetime) -> int:
     """Write jobs for executions that may start now and have none, at most `BATCH`; returns how many.
 
     These are what was released, reopened, unparked or rescued, what a concurrency key or its own task held up, and
-    what plain SQL inserted.
+    what plain SQL inserted. Workers that rest hear of jobs whose moment has come: PgQueuer tells them of new ones
+    only, and of one that was put back for a second they would learn at their next look.
     """
-    return _send_next(connection, ready(now))
+    sent = _send_next(connection, ready(now))
+    if connection.scalar(text(_IS_DUE)):
+        queue = db_settings().queue_table
+        _tell(connection, TableChangedEvent, "table_changed_event", operation="update", table=queue)
+    return sent
 
 
 def send_followers(connection: Connection, ended: Execution, now: datetime) -> int:
@@ -200,12 +221,16 @@ class JobCourier:
         job_ids = connection.scalars(running, {"keys": keys}).all()
         if not job_ids:
             return
-        channel = db_settings().channel
-        event = CancellationEvent(channel=channel, ids=list(job_ids), sent_at=utc_now(), type="cancellation_event")
-        # PostgreSQL delivers it at the commit.
-        connection.execute(
-            text("SELECT pg_notify(:channel, :event)"), {"channel": channel, "event": event.model_dump_json()}
-        )
+        _tell(connection, CancellationEvent, "cancellation_event", ids=list(job_ids))
+
+
+def _tell(connection: Connection, kind: type[Event], name: EVENT_TYPES, **what: Any) -> None:
+    """Have PostgreSQL tell PgQueuer's workers of an event, at the commit."""
+    channel = db_settings().channel
+    event = kind(channel=channel, sent_at=utc_now(), type=name, **what)
+    connection.execute(
+        text("SELECT pg_notify(:channel, :event)"), {"channel": channel, "event": event.model_dump_json()}
+    )
 
 
 def asyncpg_dsn(database_url: str) -> str:
