@@ -81,6 +81,27 @@ def test_a_rule_is_made_and_its_alert_acknowledged(site: Site, visitor: Visit) -
     dialog.get_by_role("button", name="Create").click()
     expect(page.get_by_role("region", name="Rules").get_by_text("failed 1× in a row")).to_be_visible()
 
+    rules = page.get_by_role("region", name="Rules")
+    site.api("POST", "tasks", {"name": "Watched", "task_type": "content_generation", "params": site.write("x")})
+    rules.get_by_role("button", name="Edit").click()
+    dialog.get_by_role("textbox", name="Task").fill("atche")
+    page.get_by_role("option", name="Watched").click()
+    dialog.get_by_label("Quiet from").fill("22:00")
+    dialog.get_by_label("Quiet until").fill("07:30")
+    dialog.get_by_label("Say it again after").fill("3600")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+    (rule,) = site.api("GET", "alert-rules")
+    (watched,) = site.api("GET", "tasks", search="Watched")["items"]
+    assert (rule["task_id"], rule["condition"]["times"]) == (watched["id"], 1)
+    assert (rule["quiet_hours"]["start"], rule["quiet_hours"]["end"]) == ("22:00", "07:30")
+    assert (rule["remind_seconds"], rule["notify_recovery"]) == (3600, True)
+    rules.get_by_role("button", name="Edit").click()
+    expect(dialog.get_by_role("textbox", name="Task")).to_have_value("Watched")
+    dialog.get_by_role("button", name="any task", include_hidden=True).click()
+    dialog.get_by_role("button", name="Save").click()
+    expect(rules.get_by_text("any task")).to_be_visible()
+
     (site.contenthub.folder / "mended").unlink(missing_ok=True)
     task = site.api(
         "POST",

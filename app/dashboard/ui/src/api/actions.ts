@@ -76,8 +76,8 @@ export const acknowledgeAlert = async (alert_id: number) =>
   body(await api.POST(`${root}/alerts/{alert_id}/acknowledge`, { params: { path: { alert_id } } }));
 export const createRule = async (definition: Schemas["RuleDefinition"]) =>
   body(await api.POST(`${root}/alert-rules`, { body: definition }));
-export const switchRule = async ({ id, is_active }: Pick<Schemas["AlertRuleAnswer"], "id" | "is_active">) =>
-  body(await api.PATCH(`${root}/alert-rules/{rule_id}`, { ...rule(id), body: { is_active: !is_active } }));
+export const changeRule = async ({ id, ...changes }: { id: number } & Schemas["AlertRuleChanges"]) =>
+  body(await api.PATCH(`${root}/alert-rules/{rule_id}`, { ...rule(id), body: changes }));
 export const deleteRule = async (id: number) => {
   await api.DELETE(`${root}/alert-rules/{rule_id}`, rule(id));
 };

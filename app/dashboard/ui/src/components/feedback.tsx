@@ -35,6 +35,19 @@ export function Empty({ children }: { children: ReactNode }) {
   );
 }
 
+interface LoadedProps<T> {
+  query: { data: T | undefined; error: unknown; refetch: () => unknown };
+  /** What to say where there is nothing. */
+  none?: string | null;
+  children: (data: T) => ReactNode;
+}
+
+/** What a query brought; until then that it is on its way, or why it does not come. */
+export function Loaded<T>({ query: { data, error, refetch }, none, children }: LoadedProps<T>) {
+  if (data === undefined) return error ? <Failure error={error} retry={() => void refetch()} /> : <Loading />;
+  return none ? <Empty>{none}</Empty> : children(data);
+}
+
 export function Copy({ text, label }: { text: string; label?: string }) {
   const { t } = useTranslation();
   return (

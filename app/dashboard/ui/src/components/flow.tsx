@@ -6,7 +6,7 @@ import { resetCircuit } from "../api/actions";
 import type { Schemas } from "../api/client";
 import { flowQuery } from "../api/queries";
 import { useAct } from "./act";
-import { Empty, Failure, Loading } from "./feedback";
+import { Empty, Loaded } from "./feedback";
 import { Section } from "./page";
 import { useMay } from "./session";
 import { Dot } from "./state";
@@ -20,7 +20,7 @@ export function Flow() {
   const found = useQuery(flowQuery);
   return (
     <Section title={t("flow.title")} flush>
-      {found.data === undefined ? found.error ? <Failure error={found.error} /> : <Loading /> : <Rows flow={found.data} />}
+      <Loaded query={found}>{(data) => <Rows flow={data} />}</Loaded>
     </Section>
   );
 }

@@ -9,7 +9,7 @@ import { doctorQuery } from "../api/queries";
 import { count } from "../format";
 import { languageOf } from "../i18n";
 import { stateColors } from "../theme";
-import { Failure, Loading } from "./feedback";
+import { Loaded } from "./feedback";
 import { Section } from "./page";
 
 const NAMED = 5;
@@ -21,18 +21,18 @@ export function ScheduleDoctor() {
   const found = useQuery(doctorQuery(languageOf(i18n.language)));
   return (
     <Section title={t("doctor.title")}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />
-      ) : (
-        <>
-          <Text size="sm" c="dimmed">{t("doctor.text", { tasks: count(found.data.task_count, i18n.language), fires: count(found.data.fire_count, i18n.language) })}</Text>
-          {found.data.findings.length === 0 ? (
-            <Group gap="xs"><IconCircleCheck size={18} color={stateColors.success} aria-hidden /><Text size="sm">{t("doctor.allWell")}</Text></Group>
-          ) : null}
-          {found.data.findings.map((finding, index) => <Found key={`${finding.kind}${index}`} finding={finding} />)}
-          {found.data.notes.map((note) => <Text key={note} size="xs" c="dimmed">{note}</Text>)}
-        </>
-      )}
+      <Loaded query={found}>
+        {(data) => (
+          <>
+            <Text size="sm" c="dimmed">{t("doctor.text", { tasks: count(data.task_count, i18n.language), fires: count(data.fire_count, i18n.language) })}</Text>
+            {data.findings.length === 0 ? (
+              <Group gap="xs"><IconCircleCheck size={18} color={stateColors.success} aria-hidden /><Text size="sm">{t("doctor.allWell")}</Text></Group>
+            ) : null}
+            {data.findings.map((finding, index) => <Found key={`${finding.kind}${index}`} finding={finding} />)}
+            {data.notes.map((note) => <Text key={note} size="xs" c="dimmed">{note}</Text>)}
+          </>
+        )}
+      </Loaded>
     </Section>
   );
 }

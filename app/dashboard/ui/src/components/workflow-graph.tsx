@@ -6,7 +6,7 @@ import { useTranslation } from "react-i18next";
 import type { ExecutionState, Schemas } from "../api/client";
 import { workflowQuery } from "../api/queries";
 import { stateColors } from "../theme";
-import { Failure, Loading } from "./feedback";
+import { Loaded } from "./feedback";
 import { Section } from "./page";
 import { Dot } from "./state";
 
@@ -37,7 +37,7 @@ export function WorkflowGraph({ id, isOver }: { id: number; isOver: boolean }) {
   const found = useQuery(workflowQuery(id, isOver));
   return (
     <Section title={t("workflow.title")}>
-      {found.data === undefined ? found.error ? <Failure error={found.error} /> : <Loading /> : <Columns graph={found.data} />}
+      <Loaded query={found}>{(data) => <Columns graph={data} />}</Loaded>
     </Section>
   );
 }

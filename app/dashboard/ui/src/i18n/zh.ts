@@ -64,6 +64,7 @@ export const zh: typeof en = {
   doctor: { title: "未来 30 天会出的问题", text: "{{tasks}} 个启用的任务，{{fires}} 次触发", allWell: "没有发现问题。" },
   alerts: {
     title: "告警", open: "未恢复的告警", noneOpen: "没有未恢复的告警。", rules: "规则", newRule: "新建规则", noRules: "还没有规则：出了问题不会通知任何人。", channels: "通道", newChannel: "新建通道", noChannels: "还没有通道。", acknowledge: "确认", acknowledgedBy: "{{who}} 已确认", warning: "警告", critical: "严重", severity: "级别", anyTask: "任意任务", deleteTitle: "删除 {{name}}？", test: "测试", url: "地址", urlHint: "apprise 的写法：mailto://…、slack://…、feishu://…、dingtalk://…、json://…。之后不再显示。", condition: "条件",
+    editRule: "编辑 {{name}}", task: "任务", remind: "重复通知的间隔（秒）", remindHint: "告警未恢复且无人确认时", recovery: "恢复时通知", quietFrom: "静默开始", quietUntil: "静默结束", quietHint: "期间只通知严重告警",
     when_failed: "任务连续失败", when_late: "任务迟到", when_slow: "运行远超平常耗时", when_no_success: "任务久未成功", when_parked: "执行被搁置",
     amount_failed: "连续失败次数", amount_late: "迟到秒数", amount_slow: "平常 p99 的倍数", amount_no_success: "未成功的秒数", amount_parked: "搁置的执行数",
     is_failed: "连续失败 {{amount}} 次", is_late: "迟到超过 {{amount}} 秒", is_slow: "耗时超过 p99 的 {{amount}} 倍", is_no_success: "{{amount}} 秒内没有成功", is_parked: "搁置 {{amount}} 个以上",

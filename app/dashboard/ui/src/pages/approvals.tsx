@@ -6,7 +6,7 @@ import { useTranslation } from "react-i18next";
 import type { Schemas } from "../api/client";
 import { approvalsQuery } from "../api/queries";
 import { Decision } from "../components/decision";
-import { Empty, Failure, Loading } from "../components/feedback";
+import { Loaded } from "../components/feedback";
 import { Page, Section } from "../components/page";
 import { Ago } from "../components/time";
 
@@ -16,13 +16,11 @@ export default function Approvals() {
   const questions = found.data?.pages.flatMap((page) => page.items) ?? [];
   return (
     <Page title={t("approvals.title")}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />
-      ) : questions.length === 0 ? (
-        <Empty>{t("approvals.empty")}</Empty>
-      ) : (
-        questions.map((question) => <Question key={question.execution_id} question={question} />)
-      )}
+      <Loaded query={found} none={questions.length === 0 ? t("approvals.empty") : null}>
+        {() => (
+          questions.map((question) => <Question key={question.execution_id} question={question} />)
+        )}
+      </Loaded>
       {found.hasNextPage ? (
         <Button variant="default" loading={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>{t("common.more")}</Button>
       ) : null}

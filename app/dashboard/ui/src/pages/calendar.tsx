@@ -6,7 +6,7 @@ import { useTranslation } from "react-i18next";
 
 import type { Schemas } from "../api/client";
 import { calendarQuery } from "../api/queries";
-import { Empty, Failure, Loading } from "../components/feedback";
+import { Empty, Loaded } from "../components/feedback";
 import { Page, Section } from "../components/page";
 import { ScheduleDoctor } from "../components/schedule-doctor";
 import { count } from "../format";
@@ -43,13 +43,11 @@ export default function CalendarPage() {
   const found = useQuery(calendarQuery);
   return (
     <Page title={t("calendar.title")}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />
-      ) : found.data.tasks.length === 0 ? (
-        <Empty>{t("calendar.empty")}</Empty>
-      ) : (
-        <Week calendar={found.data} />
-      )}
+      <Loaded query={found} none={found.data?.tasks.length === 0 ? t("calendar.empty") : null}>
+        {(data) => (
+          <Week calendar={data} />
+        )}
+      </Loaded>
       <ScheduleDoctor />
     </Page>
   );

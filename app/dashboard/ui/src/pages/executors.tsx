@@ -10,7 +10,7 @@ import type { Executor, Schemas } from "../api/client";
 import { executionsQuery, executorsQuery, executorStatisticsQuery } from "../api/queries";
 import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
-import { Failure, JsonBlock, Loading } from "../components/feedback";
+import { JsonBlock, Loaded } from "../components/feedback";
 import { Facts, Page, Section } from "../components/page";
 import { useMay } from "../components/session";
 import { Ago } from "../components/time";
@@ -22,15 +22,15 @@ export default function Executors() {
   const statistics = useQuery(executorStatisticsQuery("week"));
   return (
     <Page title={t("executors.title")}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />
-      ) : (
-        <Stack gap="md">
-          {found.data.map((executor) => (
-            <Card key={executor.type} executor={executor} statistics={statistics.data?.find((one) => one.task_type === executor.type)} />
-          ))}
-        </Stack>
-      )}
+      <Loaded query={found}>
+        {(data) => (
+          <Stack gap="md">
+            {data.map((executor) => (
+              <Card key={executor.type} executor={executor} statistics={statistics.data?.find((one) => one.task_type === executor.type)} />
+            ))}
+          </Stack>
+        )}
+      </Loaded>
     </Page>
   );
 }

@@ -7,7 +7,7 @@ import { useTranslation } from "react-i18next";
 
 import type { ExecutionState, Schemas } from "../api/client";
 import { attentionQuery, executionsQuery, firesQuery, statisticsQuery, statusQuery, type ExecutionFilters, type Period } from "../api/queries";
-import { Empty, Failure, Loading } from "../components/feedback";
+import { Failure, Loaded, Loading } from "../components/feedback";
 import { NodeTable } from "../components/nodes";
 import { Page, Section } from "../components/page";
 import { Dot, StateMark } from "../components/state";
@@ -99,28 +99,28 @@ function Throughput() {
         />
       }
     >
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />
-      ) : (
-        <>
-          <SimpleGrid cols={{ base: 2, sm: 5 }}>
-            <Figure name={t("overview.ended")} value={count(ended, i18n.language)} />
-            <Figure name={t("overview.successRate")} value={percent(summary?.success_rate, i18n.language)} bad={(summary?.success_rate ?? 1) < 0.9} />
-            <Figure name={t("overview.p50")} value={duration(summary?.p50_seconds)} />
-            <Figure name={t("overview.p95")} value={duration(summary?.p95_seconds)} />
-            <Figure name={t("overview.p99")} value={duration(summary?.p99_seconds)} />
-          </SimpleGrid>
-          <Suspense fallback={<div style={{ height: 200 }} />}><ThroughputChart data={found.data} /></Suspense>
-          <Group gap="md">
-            {(["success", "failed", "cancelled", "skipped"] as ExecutionState[]).map((state) => (
-              <Group key={state} gap={6}>
-                <Dot color={stateColors[state]} />
-                <Text size="xs" c="dimmed">{t(`state.${state}`)} {count(summary?.states[state] ?? 0, i18n.language)}</Text>
-              </Group>
-            ))}
-          </Group>
-        </>
-      )}
+      <Loaded query={found}>
+        {(data) => (
+          <>
+            <SimpleGrid cols={{ base: 2, sm: 5 }}>
+              <Figure name={t("overview.ended")} value={count(ended, i18n.language)} />
+              <Figure name={t("overview.successRate")} value={percent(summary?.success_rate, i18n.language)} bad={(summary?.success_rate ?? 1) < 0.9} />
+              <Figure name={t("overview.p50")} value={duration(summary?.p50_seconds)} />
+              <Figure name={t("overview.p95")} value={duration(summary?.p95_seconds)} />
+              <Figure name={t("overview.p99")} value={duration(summary?.p99_seconds)} />
+            </SimpleGrid>
+            <Suspense fallback={<div style={{ height: 200 }} />}><ThroughputChart data={data} /></Suspense>
+            <Group gap="md">
+              {(["success", "failed", "cancelled", "skipped"] as ExecutionState[]).map((state) => (
+                <Group key={state} gap={6}>
+                  <Dot color={stateColors[state]} />
+                  <Text size="xs" c="dimmed">{t(`state.${state}`)} {count(summary?.states[state] ?? 0, i18n.language)}</Text>
+                </Group>
+              ))}
+            </Group>
+          </>
+        )}
+      </Loaded>
     </Section>
   );
 }
@@ -140,31 +140,29 @@ function UnderWay() {
   const rows = found.data?.pages[0]?.items.slice(0, 12) ?? [];
   return (
     <Section title={t("overview.running")} flush aside={<Link className="link" to="/executions" search={underWay}>{t("common.all")}</Link>}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} /> : <Loading />
-      ) : rows.length === 0 ? (
-        <Empty>{t("overview.nothingRunning")}</Empty>
-      ) : (
-        <Table className="rows" layout="fixed">
-          <Table.Tbody>
-            {rows.map((execution) => (
-              <Table.Tr key={execution.id}>
-                <Table.Td className="clip"><Link className="link" to="/executions/$id" params={{ id: execution.id }}>{execution.task_name ?? execution.task_type} #{execution.id}</Link></Table.Td>
-                <Table.Td w={110}><StateMark state={execution.state} /></Table.Td>
-                <Table.Td w={120}>
-                  {execution.progress != null ? (
-                    <Tooltip label={execution.progress_message ?? `${Math.round(execution.progress * 100)} %`}>
-                      <Progress value={execution.progress * 100} aria-label={`${t("execution.progress")}: ${execution.task_name ?? execution.task_type}`} />
-                    </Tooltip>
-                  ) : (
-                    <Ago at={execution.started_at ?? execution.run_at} />
-                  )}
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      )}
+      <Loaded query={found} none={rows.length === 0 ? t("overview.nothingRunning") : null}>
+        {() => (
+          <Table className="rows" layout="fixed">
+            <Table.Tbody>
+              {rows.map((execution) => (
+                <Table.Tr key={execution.id}>
+                  <Table.Td className="clip"><Link className="link" to="/executions/$id" params={{ id: execution.id }}>{execution.task_name ?? execution.task_type} #{execution.id}</Link></Table.Td>
+                  <Table.Td w={110}><StateMark state={execution.state} /></Table.Td>
+                  <Table.Td w={120}>
+                    {execution.progress != null ? (
+                      <Tooltip label={execution.progress_message ?? `${Math.round(execution.progress * 100)} %`}>
+                        <Progress value={execution.progress * 100} aria-label={`${t("execution.progress")}: ${execution.task_name ?? execution.task_type}`} />
+                      </Tooltip>
+                    ) : (
+                      <Ago at={execution.started_at ?? execution.run_at} />
+                    )}
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        )}
+      </Loaded>
     </Section>
   );
 }
@@ -175,26 +173,24 @@ function NextFires() {
   const fires = found.data ?? [];
   return (
     <Section title={t("overview.next")} aside={<Link className="link" to="/calendar">{t("nav.calendar")}</Link>}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} /> : <Loading />
-      ) : fires.length === 0 ? (
-        <Empty>{t("overview.nothingNext")}</Empty>
-      ) : (
-        <>
-          <FireLine fires={fires} />
-          <Table layout="fixed">
-            <Table.Tbody>
-              {fires.slice(0, 8).map((fire) => (
-                <Table.Tr key={`${fire.task_id}${fire.at}`}>
-                  <Table.Td className="clip"><Link className="link" to="/tasks/$id" params={{ id: fire.task_id }}>{fire.task_name}</Link></Table.Td>
-                  <Table.Td w={90} className="number">{clock(fire.at, i18n.language)}</Table.Td>
-                  <Table.Td w={110}><Ago at={fire.at} /></Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </>
-      )}
+      <Loaded query={found} none={fires.length === 0 ? t("overview.nothingNext") : null}>
+        {() => (
+          <>
+            <FireLine fires={fires} />
+            <Table layout="fixed">
+              <Table.Tbody>
+                {fires.slice(0, 8).map((fire) => (
+                  <Table.Tr key={`${fire.task_id}${fire.at}`}>
+                    <Table.Td className="clip"><Link className="link" to="/tasks/$id" params={{ id: fire.task_id }}>{fire.task_name}</Link></Table.Td>
+                    <Table.Td w={90} className="number">{clock(fire.at, i18n.language)}</Table.Td>
+                    <Table.Td w={110}><Ago at={fire.at} /></Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </>
+        )}
+      </Loaded>
     </Section>
   );
 }

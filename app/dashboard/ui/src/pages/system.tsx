@@ -9,7 +9,7 @@ import type { Role } from "../api/client";
 import { settingsQuery, statusQuery, tokensQuery } from "../api/queries";
 import { useAct, useConfirm } from "../components/act";
 import { Flow } from "../components/flow";
-import { Copy, Empty, Failure, Loading } from "../components/feedback";
+import { Copy, Failure, Loaded, Loading } from "../components/feedback";
 import { NodeTable } from "../components/nodes";
 import { Facts, Page, Section } from "../components/page";
 import { useMay } from "../components/session";
@@ -67,22 +67,22 @@ function SettingsTable() {
   return (
     <Section title={t("system.settings")}>
       {typeof days === "number" ? <Text size="sm">{t("system.retentionText", { days })}</Text> : null}
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} /> : <Loading />
-      ) : (
-        <Table verticalSpacing={4} fz="sm" layout="fixed">
-          <Table.Tbody>
-            {found.data.map((setting) => (
-              <Table.Tr key={setting.name}>
-                <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>{setting.name}</Table.Td>
-                <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>
-                  {JSON.stringify(setting.value)} {setting.is_default ? null : <Badge size="xs" variant="default">{t("system.changed")}</Badge>}
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      )}
+      <Loaded query={found}>
+        {(data) => (
+          <Table verticalSpacing={4} fz="sm" layout="fixed">
+            <Table.Tbody>
+              {data.map((setting) => (
+                <Table.Tr key={setting.name}>
+                  <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>{setting.name}</Table.Td>
+                  <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>
+                    {JSON.stringify(setting.value)} {setting.is_default ? null : <Badge size="xs" variant="default">{t("system.changed")}</Badge>}
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        )}
+      </Loaded>
     </Section>
   );
 }
@@ -95,30 +95,28 @@ function Tokens() {
   const [isMaking, making] = useDisclosure();
   return (
     <Section title={t("system.tokens")} aside={<Button size="xs" variant="default" onClick={making.open}>{t("system.newToken")}</Button>}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} /> : <Loading />
-      ) : found.data.length === 0 ? (
-        <Empty>{t("system.noTokens")}</Empty>
-      ) : (
-        <Table verticalSpacing="xs">
-          <Table.Tbody>
-            {found.data.map((token) => (
-              <Table.Tr key={token.name}>
-                <Table.Td style={{ overflowWrap: "anywhere" }}>{token.name}</Table.Td>
-                <Table.Td>{t(`role.${token.role as Role}`)}</Table.Td>
-                <Table.Td><Ago at={token.created_at} /></Table.Td>
-                <Table.Td ta="right">
-                  {token.revoked_at === null ? (
-                    <Button size="compact-xs" variant="subtle" color="red" onClick={() => confirm(t("system.revokeTitle", { name: token.name }), t("system.revokeText"), t("system.revoke"), () => revoke.mutate(token.name))}>{t("system.revoke")}</Button>
-                  ) : (
-                    <Text size="sm" c="dimmed">{t("system.revoked")}</Text>
-                  )}
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      )}
+      <Loaded query={found} none={found.data?.length === 0 ? t("system.noTokens") : null}>
+        {(data) => (
+          <Table verticalSpacing="xs">
+            <Table.Tbody>
+              {data.map((token) => (
+                <Table.Tr key={token.name}>
+                  <Table.Td style={{ overflowWrap: "anywhere" }}>{token.name}</Table.Td>
+                  <Table.Td>{t(`role.${token.role as Role}`)}</Table.Td>
+                  <Table.Td><Ago at={token.created_at} /></Table.Td>
+                  <Table.Td ta="right">
+                    {token.revoked_at === null ? (
+                      <Button size="compact-xs" variant="subtle" color="red" onClick={() => confirm(t("system.revokeTitle", { name: token.name }), t("system.revokeText"), t("system.revoke"), () => revoke.mutate(token.name))}>{t("system.revoke")}</Button>
+                    ) : (
+                      <Text size="sm" c="dimmed">{t("system.revoked")}</Text>
+                    )}
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        )}
+      </Loaded>
       {isMaking ? <NewToken onClose={making.close} /> : null}
     </Section>
   );

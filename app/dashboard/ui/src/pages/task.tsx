@@ -14,7 +14,7 @@ import { useAct, useConfirm } from "../components/act";
 import { AskParams } from "../components/ask-params";
 import { Backfill } from "../components/backfill";
 import { ExecutionTable } from "../components/execution-table";
-import { Empty, Failure, JsonBlock, Loading } from "../components/feedback";
+import { Empty, Failure, JsonBlock, Loaded, Loading } from "../components/feedback";
 import { MomentPicker } from "../components/moment-picker";
 import { Fires } from "../components/fires";
 import { Facts, Page, Section } from "../components/page";
@@ -187,25 +187,23 @@ function History({ id }: { id: number }) {
   const changes = found.data?.items ?? [];
   return (
     <Section title={t("task.history")}>
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} /> : <Loading />
-      ) : changes.length === 0 ? (
-        <Empty>{t("task.noChanges")}</Empty>
-      ) : (
-        <Stack gap="sm">
-          {changes.map((change) => (
-            <div key={change.id}>
-              <Group gap="xs">
-                <Text size="sm" fw={600}>{t("task.changedBy", { who: change.changed_by, action: t(`task.change_${change.action}` as "task.change_update", { defaultValue: change.action }) })}</Text>
-                <Text size="xs" c="dimmed" component="div"><Moment at={change.changed_at} /> · {t("task.version", { version: change.version })}</Text>
-              </Group>
-              {change.action === "update" ? (
-                <Facts items={Object.entries(change.changes).map(([field, pair]) => [field, <ChangedValue key={field} pair={pair} />])} />
-              ) : null}
-            </div>
-          ))}
-        </Stack>
-      )}
+      <Loaded query={found} none={changes.length === 0 ? t("task.noChanges") : null}>
+        {() => (
+          <Stack gap="sm">
+            {changes.map((change) => (
+              <div key={change.id}>
+                <Group gap="xs">
+                  <Text size="sm" fw={600}>{t("task.changedBy", { who: change.changed_by, action: t(`task.change_${change.action}` as "task.change_update", { defaultValue: change.action }) })}</Text>
+                  <Text size="xs" c="dimmed" component="div"><Moment at={change.changed_at} /> · {t("task.version", { version: change.version })}</Text>
+                </Group>
+                {change.action === "update" ? (
+                  <Facts items={Object.entries(change.changes).map(([field, pair]) => [field, <ChangedValue key={field} pair={pair} />])} />
+                ) : null}
+              </div>
+            ))}
+          </Stack>
+        )}
+      </Loaded>
     </Section>
   );
 }

@@ -10,7 +10,7 @@ import { deleteTask, pauseTask, resumeTask, runTask } from "../api/actions";
 import type { ExecutionState, Task } from "../api/client";
 import { executorsQuery, taskRunsQuery, tasksQuery, type TaskFilters } from "../api/queries";
 import { useAct, useActOnMany, useConfirm } from "../components/act";
-import { Empty, Failure, Loading } from "../components/feedback";
+import { Empty, Loaded } from "../components/feedback";
 import { Page } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
 import { useMay } from "../components/session";
@@ -45,66 +45,66 @@ export default function Tasks() {
     >
       <Filters filters={filters} />
       {chosen.length > 0 ? <Bulk tasks={chosen} clear={() => setPicked(new Set())} /> : null}
-      {found.data === undefined ? (
-        found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />
-      ) : (
-        <Paper withBorder radius="md" style={{ overflow: "hidden" }}>
-          {tasks.length === 0 ? (
-            <Empty>{t(isFiltered ? "tasks.noMatch" : "tasks.empty")}</Empty>
-          ) : (
-            <Table.ScrollContainer minWidth={860} scrollAreaProps={{ type: "auto" }}>
-              <Table className="rows" verticalSpacing="sm">
-                <Table.Thead>
-                  <Table.Tr>
-                    {mayChange ? (
-                      <Table.Th w={40}>
-                        <Checkbox
-                          aria-label={t("common.selectAll")}
-                          checked={chosen.length === tasks.length}
-                          indeterminate={chosen.length > 0 && chosen.length < tasks.length}
-                          onChange={() => setPicked(chosen.length === tasks.length ? new Set() : new Set(tasks.map((task) => task.id)))}
-                        />
-                      </Table.Th>
-                    ) : null}
-                    <Table.Th>{t("common.name")}</Table.Th>
-                    <Table.Th>{t("tasks.schedule")}</Table.Th>
-                    <Table.Th>{t("tasks.next")}</Table.Th>
-                    <Table.Th>{t("tasks.last")}</Table.Th>
-                    <Table.Th>{t("tasks.runs")}</Table.Th>
-                    <Table.Th w={48} aria-label={t("common.actions")} />
-                  </Table.Tr>
-                </Table.Thead>
-                <Table.Tbody>
-                  {tasks.map((task) => (
-                    <Table.Tr key={task.id} opacity={task.is_active ? 1 : 0.85}>
+      <Loaded query={found}>
+        {() => (
+          <Paper withBorder radius="md" style={{ overflow: "hidden" }}>
+            {tasks.length === 0 ? (
+              <Empty>{t(isFiltered ? "tasks.noMatch" : "tasks.empty")}</Empty>
+            ) : (
+              <Table.ScrollContainer minWidth={860} scrollAreaProps={{ type: "auto" }}>
+                <Table className="rows" verticalSpacing="sm">
+                  <Table.Thead>
+                    <Table.Tr>
                       {mayChange ? (
-                        <Table.Td>
-                          <Checkbox aria-label={t("common.select", { name: task.name })} checked={picked.has(task.id)} onChange={() => toggle(task.id)} />
-                        </Table.Td>
+                        <Table.Th w={40}>
+                          <Checkbox
+                            aria-label={t("common.selectAll")}
+                            checked={chosen.length === tasks.length}
+                            indeterminate={chosen.length > 0 && chosen.length < tasks.length}
+                            onChange={() => setPicked(chosen.length === tasks.length ? new Set() : new Set(tasks.map((task) => task.id)))}
+                          />
+                        </Table.Th>
                       ) : null}
-                      <Table.Td maw={280}>
-                        <Link className="link" to="/tasks/$id" params={{ id: task.id }} style={{ fontWeight: 600, overflowWrap: "anywhere" }}>{task.name}</Link>
-                        <Text size="xs" c="dimmed" className="clip">{task.task_type}{task.declaration_missing ? ` · ${t("tasks.gone")}` : ""}</Text>
-                      </Table.Td>
-                      <Table.Td>
-                        <Text size="sm">{scheduleText(t, task)}</Text>
-                        {task.schedule ? <Text size="xs" c="dimmed">{task.timezone}</Text> : null}
-                      </Table.Td>
-                      <Table.Td><NextFire task={task} /></Table.Td>
-                      <Table.Td>
-                        {task.last_state ? <StateMark state={task.last_state as ExecutionState} /> : null}
-                        <Text size="xs" c="dimmed" component="div"><Ago at={task.last_run_at} /></Text>
-                      </Table.Td>
-                      <Table.Td><RunBars task={task} runs={runsOf.get(task.id) ?? []} /></Table.Td>
-                      <Table.Td>{mayChange ? <TaskMenu task={task} /> : null}</Table.Td>
+                      <Table.Th>{t("common.name")}</Table.Th>
+                      <Table.Th>{t("tasks.schedule")}</Table.Th>
+                      <Table.Th>{t("tasks.next")}</Table.Th>
+                      <Table.Th>{t("tasks.last")}</Table.Th>
+                      <Table.Th>{t("tasks.runs")}</Table.Th>
+                      <Table.Th w={48} aria-label={t("common.actions")} />
                     </Table.Tr>
-                  ))}
-                </Table.Tbody>
-              </Table>
-            </Table.ScrollContainer>
-          )}
-        </Paper>
-      )}
+                  </Table.Thead>
+                  <Table.Tbody>
+                    {tasks.map((task) => (
+                      <Table.Tr key={task.id} opacity={task.is_active ? 1 : 0.85}>
+                        {mayChange ? (
+                          <Table.Td>
+                            <Checkbox aria-label={t("common.select", { name: task.name })} checked={picked.has(task.id)} onChange={() => toggle(task.id)} />
+                          </Table.Td>
+                        ) : null}
+                        <Table.Td maw={280}>
+                          <Link className="link" to="/tasks/$id" params={{ id: task.id }} style={{ fontWeight: 600, overflowWrap: "anywhere" }}>{task.name}</Link>
+                          <Text size="xs" c="dimmed" className="clip">{task.task_type}{task.declaration_missing ? ` · ${t("tasks.gone")}` : ""}</Text>
+                        </Table.Td>
+                        <Table.Td>
+                          <Text size="sm">{scheduleText(t, task)}</Text>
+                          {task.schedule ? <Text size="xs" c="dimmed">{task.timezone}</Text> : null}
+                        </Table.Td>
+                        <Table.Td><NextFire task={task} /></Table.Td>
+                        <Table.Td>
+                          {task.last_state ? <StateMark state={task.last_state as ExecutionState} /> : null}
+                          <Text size="xs" c="dimmed" component="div"><Ago at={task.last_run_at} /></Text>
+                        </Table.Td>
+                        <Table.Td><RunBars task={task} runs={runsOf.get(task.id) ?? []} /></Table.Td>
+                        <Table.Td>{mayChange ? <TaskMenu task={task} /> : null}</Table.Td>
+                      </Table.Tr>
+                    ))}
+                  </Table.Tbody>
+                </Table>
+              </Table.ScrollContainer>
+            )}
+          </Paper>
+        )}
+      </Loaded>
       {found.hasNextPage ? (
         <Button variant="default" loading={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>{t("common.more")}</Button>
       ) : null}
