@@ -445,6 +445,7 @@ class PgQueuerEngine:
             return
         ahead = execution.run_at - self._node.clock.now()
         if execution.state in WAITING_STATES and timedelta() < ahead < timedelta(seconds=_COMING_SECONDS):
+            self.wake(execution.run_at)
             raise RetryRequested(ahead)
 
     def _end_run(self) -> None:
