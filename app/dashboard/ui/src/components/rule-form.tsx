@@ -102,7 +102,7 @@ export function RuleForm({ rule, onClose }: { rule?: Rule | undefined; onClose: 
           <Select label={t("alerts.severity")} allowDeselect={false} value={severity} data={severities.map((value) => ({ value, label: t(`alerts.${value}`) }))} onChange={(value) => setSeverity(value as (typeof severities)[number])} />
           <MultiSelect label={t("alerts.channels")} data={channels.data?.map((channel) => ({ value: String(channel.id), label: channel.name })) ?? []} value={told} onChange={setTold} error={errorOf("channel_ids")} />
           <NumberInput label={t("alerts.remind")} description={t("alerts.remindHint")} min={60} value={remind} onChange={setRemind} error={fields.remind_seconds} />
-          <SimpleGrid cols={2} spacing="sm">
+          <SimpleGrid cols={2} spacing="sm" style={{ alignItems: "end" }}>
             <TimeInput label={t("alerts.quietFrom")} description={t("alerts.quietHint")} value={from} onChange={(event) => setFrom(event.currentTarget.value)} error={errorOf("quiet_hours")} />
             <TimeInput label={t("alerts.quietUntil")} description={zone} value={until} onChange={(event) => setUntil(event.currentTarget.value)} />
           </SimpleGrid>

@@ -39,29 +39,29 @@ function OpenAlerts() {
     <Section title={t("alerts.open")} flush>
       <Loaded query={found} none={alerts.length === 0 ? t("alerts.noneOpen") : null}>
         {() => (
-          <Table.ScrollContainer minWidth={620} scrollAreaProps={{ type: "auto" }}>
-            <Table className="rows">
-              <Table.Tbody>
-                {alerts.map((alert) => (
-                  <Table.Tr key={alert.id}>
-                    <Table.Td w={100}><Badge variant="outline" color={alert.severity === "critical" ? "red" : "orange"}>{t(`alerts.${alert.severity}` as "alerts.critical")}</Badge></Table.Td>
-                    <Table.Td>
-                      <Text size="sm" className="wrap">{alert.sentence}</Text>
+          <Table className="rows">
+            <Table.Tbody>
+              {alerts.map((alert) => (
+                <Table.Tr key={alert.id}>
+                  <Table.Td>
+                    <Group gap="xs" mb={4}>
+                      <Badge variant="outline" color={alert.severity === "critical" ? "red" : "orange"}>{t(`alerts.${alert.severity}` as "alerts.critical")}</Badge>
+                      <Text size="xs" c="dimmed" component="div"><Ago at={alert.opened_at} /></Text>
                       {alert.task_id === null ? null : <Link className="link" style={{ fontSize: "0.75rem" }} to="/tasks/$id" params={{ id: alert.task_id }}>{alert.task_name}</Link>}
-                    </Table.Td>
-                    <Table.Td><Ago at={alert.opened_at} /></Table.Td>
-                    <Table.Td ta="right">
-                      {alert.acknowledged_at !== null ? (
-                        <Text size="sm" c="dimmed">{t("alerts.acknowledgedBy", { who: alert.acknowledged_by ?? "" })}</Text>
-                      ) : mayChange ? (
-                        <Button size="compact-xs" variant="default" onClick={() => acknowledge.mutate(alert.id)}>{t("alerts.acknowledge")}</Button>
-                      ) : null}
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Table.ScrollContainer>
+                    </Group>
+                    <Text size="sm" className="wrap">{alert.sentence}</Text>
+                  </Table.Td>
+                  <Table.Td ta="right">
+                    {alert.acknowledged_at !== null ? (
+                      <Text size="sm" c="dimmed">{t("alerts.acknowledgedBy", { who: alert.acknowledged_by ?? "" })}</Text>
+                    ) : mayChange ? (
+                      <Button size="compact-xs" variant="default" onClick={() => acknowledge.mutate(alert.id)}>{t("alerts.acknowledge")}</Button>
+                    ) : null}
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
         )}
       </Loaded>
       {found.hasNextPage ? <Button variant="subtle" loading={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>{t("common.more")}</Button> : null}

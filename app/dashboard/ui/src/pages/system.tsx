@@ -97,24 +97,26 @@ function Tokens() {
     <Section title={t("system.tokens")} aside={<Button size="xs" variant="default" onClick={making.open}>{t("system.newToken")}</Button>}>
       <Loaded query={found} none={found.data?.length === 0 ? t("system.noTokens") : null}>
         {(data) => (
-          <Table verticalSpacing="xs">
-            <Table.Tbody>
-              {data.map((token) => (
-                <Table.Tr key={token.name}>
-                  <Table.Td style={{ overflowWrap: "anywhere" }}>{token.name}</Table.Td>
-                  <Table.Td>{t(`role.${token.role as Role}`)}</Table.Td>
-                  <Table.Td><Ago at={token.created_at} /></Table.Td>
-                  <Table.Td ta="right">
-                    {token.revoked_at === null ? (
-                      <Button size="compact-xs" variant="subtle" color="red" onClick={() => confirm(t("system.revokeTitle", { name: token.name }), t("system.revokeText"), t("system.revoke"), () => revoke.mutate(token.name))}>{t("system.revoke")}</Button>
-                    ) : (
-                      <Text size="sm" c="dimmed">{t("system.revoked")}</Text>
-                    )}
-                  </Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
+          <Table.ScrollContainer minWidth={360} scrollAreaProps={{ type: "auto" }}>
+            <Table verticalSpacing="xs">
+              <Table.Tbody>
+                {data.map((token) => (
+                  <Table.Tr key={token.name}>
+                    <Table.Td className="wrap" miw={110}>{token.name}</Table.Td>
+                    <Table.Td>{t(`role.${token.role as Role}`)}</Table.Td>
+                    <Table.Td><Ago at={token.created_at} /></Table.Td>
+                    <Table.Td ta="right">
+                      {token.revoked_at === null ? (
+                        <Button size="compact-xs" variant="subtle" color="red" onClick={() => confirm(t("system.revokeTitle", { name: token.name }), t("system.revokeText"), t("system.revoke"), () => revoke.mutate(token.name))}>{t("system.revoke")}</Button>
+                      ) : (
+                        <Text size="sm" c="dimmed">{t("system.revoked")}</Text>
+                      )}
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </Table.ScrollContainer>
         )}
       </Loaded>
       {isMaking ? <NewToken onClose={making.close} /> : null}
