@@ -24,6 +24,11 @@ export class ApiError extends Error {
   }
 }
 
+/** The error of a field, or of a part of it (`calendar.closed.3`). */
+export function errorOf(errors: Record<string, string>, field: string): string | undefined {
+  return errors[field] ?? Object.entries(errors).find(([name]) => name.startsWith(`${field}.`))?.[1];
+}
+
 let csrfToken: string | null = null;
 
 /** What a signed-in browser proves its changes with. */

@@ -8,7 +8,7 @@ import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { changeRule, createRule } from "../api/actions";
-import { ApiError, type Schemas } from "../api/client";
+import { ApiError, errorOf, type Schemas } from "../api/client";
 import { channelsQuery, taskQuery, tasksQuery } from "../api/queries";
 import { browserZone } from "../format";
 import { useAct } from "./act";
@@ -59,8 +59,7 @@ export function RuleForm({ rule, onClose }: { rule?: Rule | undefined; onClose: 
     { then: onClose },
   );
   const fields = save.error instanceof ApiError ? save.error.fields : {};
-  const errorOf = (field: string) => Object.entries(fields).find(([wrong]) => wrong === field || wrong.startsWith(`${field}.`))?.[1];
-  const isElsewhere = save.error !== null && !["name", "task_id", "condition", "channel_ids", "remind_seconds", "quiet_hours"].some(errorOf);
+  const isElsewhere = save.error !== null && !["name", "task_id", "condition", "channel_ids", "remind_seconds", "quiet_hours"].some((field) => errorOf(fields, field));
 
   const submit = () =>
     save.mutate({
@@ -98,12 +97,12 @@ export function RuleForm({ rule, onClose }: { rule?: Rule | undefined; onClose: 
               setAmount(numberOf({ ...usual[chosen][0] }, chosen));
             }}
           />
-          <NumberInput label={t(`alerts.amount_${kind}`)} min={1} value={amount} onChange={setAmount} error={errorOf("condition")} required />
+          <NumberInput label={t(`alerts.amount_${kind}`)} min={1} value={amount} onChange={setAmount} error={errorOf(fields, "condition")} required />
           <Select label={t("alerts.severity")} allowDeselect={false} value={severity} data={severities.map((value) => ({ value, label: t(`alerts.${value}`) }))} onChange={(value) => setSeverity(value as (typeof severities)[number])} />
-          <MultiSelect label={t("alerts.channels")} data={channels.data?.map((channel) => ({ value: String(channel.id), label: channel.name })) ?? []} value={told} onChange={setTold} error={errorOf("channel_ids")} />
+          <MultiSelect label={t("alerts.channels")} data={channels.data?.map((channel) => ({ value: String(channel.id), label: channel.name })) ?? []} value={told} onChange={setTold} error={errorOf(fields, "channel_ids")} />
           <NumberInput label={t("alerts.remind")} description={t("alerts.remindHint")} min={60} value={remind} onChange={setRemind} error={fields.remind_seconds} />
           <SimpleGrid cols={2} spacing="sm" style={{ alignItems: "end" }}>
-            <TimeInput label={t("alerts.quietFrom")} description={t("alerts.quietHint")} value={from} onChange={(event) => setFrom(event.currentTarget.value)} error={errorOf("quiet_hours")} />
+            <TimeInput label={t("alerts.quietFrom")} description={t("alerts.quietHint")} value={from} onChange={(event) => setFrom(event.currentTarget.value)} error={errorOf(fields, "quiet_hours")} />
             <TimeInput label={t("alerts.quietUntil")} description={zone} value={until} onChange={(event) => setUntil(event.currentTarget.value)} />
           </SimpleGrid>
           <Switch label={t("alerts.recovery")} checked={recovery} onChange={(event) => setRecovery(event.currentTarget.checked)} />

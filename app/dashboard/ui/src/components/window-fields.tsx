@@ -4,7 +4,7 @@ import { Chip, Group, Input, Select, SimpleGrid, Stack, TextInput } from "@manti
 import { DatePickerInput, TimeInput } from "@mantine/dates";
 import { useTranslation } from "react-i18next";
 
-import type { Schemas, Task } from "../api/client";
+import { errorOf, type Schemas, type Task } from "../api/client";
 
 type Window = Schemas["RunWindow"];
 type Calendar = Schemas["Calendar"];
@@ -58,11 +58,6 @@ interface Props {
   draft: WindowDraft;
   onChange: (changes: Partial<WindowDraft>) => void;
   errors: Record<string, string>;
-}
-
-/** The error of a field, or of one of its items (`calendar.closed.3`). */
-function errorOf(errors: Record<string, string>, field: string): string | undefined {
-  return errors[field] ?? Object.entries(errors).find(([name]) => name.startsWith(`${field}.`))?.[1];
 }
 
 export function WindowFields({ draft, onChange, errors }: Props) {
