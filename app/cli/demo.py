@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import output
-from app.cli.serve import CONNECTION_GRACE_SECONDS
+from app.cli.serve import CONNECTION_GRACE_SECONDS, say_if_not_built
 from app.cli.session import database_faults, load_settings
 from app.core.config import Settings
 from app.core.errors import Conflict, InvalidRequest, SchedulerUnavailable
@@ -165,6 +165,7 @@ def _say_where_to_look(settings: Settings) -> None:
             ("Stop", "Ctrl-C"),
         ]
     )
+    say_if_not_built()
     output.say("")
 
 

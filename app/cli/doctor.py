@@ -132,12 +132,11 @@ def _folders(settings: Settings) -> Iterator[Finding]:
 
 
 def _dashboard() -> Finding:
-    from app.dashboard.pages import is_built  # with FastAPI, see session.py
+    from app.dashboard.pages import HOW_TO_BUILD, is_built  # with FastAPI, see session.py
 
     if is_built():
         return Finding("dashboard", "ok", "built; served at /scheduler/")
-    remedy = "install the package again where npm's registry can be reached"
-    return Finding("dashboard", "warn", "not built; the API works without it", remedy)
+    return Finding("dashboard", "warn", "not built; the API works without it", HOW_TO_BUILD)
 
 
 def _sqlite_file(settings: Settings) -> Path | None:

@@ -42,7 +42,10 @@ def serve(
             f"{settings.host} can be reached from other machines, and no API token exists;"
             " make one with `contenthub token create NAME --role admin`, or listen on 127.0.0.1",
         )
-    output.note(f"API: http://{_in_url(settings.host)}:{settings.port}/docs   Ctrl-C stops.")
+    address = f"http://{_in_url(settings.host)}:{settings.port}"
+    output.note(f"Dashboard: {address}/scheduler/")
+    say_if_not_built()
+    output.note(f"API: {address}/docs   Ctrl-C stops.")
     if not has_tokens:
         output.note("No API token exists: only requests from this machine are answered.")
 
@@ -76,6 +79,14 @@ def _refuse_taken(host: str, port: int) -> None:
             raise InvalidRequest.of(
                 "port", f"{port} of {host} cannot be listened on: {error.strerror}; choose another with --port"
             ) from error
+
+
+def say_if_not_built() -> None:
+    """Tell whoever looks for the dashboard that this installation has none, and why."""
+    from app.dashboard.pages import HOW_TO_BUILD, is_built  # with FastAPI, see session.py
+
+    if not is_built():
+        output.note(f"The dashboard was not built; the API works without it. Remedy: {HOW_TO_BUILD}.")
 
 
 def is_loopback(host: str) -> bool:

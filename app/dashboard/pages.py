@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 STATIC = Path(__file__).parent / "static"
 """What Vite builds (see `build_hook.py`); not in git, in the wheel."""
+HOW_TO_BUILD = "install the package again where npm's registry can be reached"
 _ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
 _NONCE = "__CSP_NONCE__"
 _NOT_BUILT = """<!doctype html>

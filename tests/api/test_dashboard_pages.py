@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from app.cli.serve import say_if_not_built
 from app.dashboard import pages
 
 
@@ -58,10 +59,12 @@ def test_the_way_to_the_dashboard(client: TestClient, built: Path) -> None:
     assert built
 
 
-def test_where_nothing_was_built_the_page_says_so_and_the_api_works(
-    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_nothing_was_built_page_and_command_say_so_and_the_api_works(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pages, "STATIC", tmp_path / "none")
+    say_if_not_built()
+    assert pages.HOW_TO_BUILD in " ".join(capsys.readouterr().err.split())
     answer = client.get("/scheduler/tasks")
     assert answer.status_code == 503
     assert "pip install" in answer.text

@@ -89,7 +89,7 @@ def test_every_line_of_a_server_is_json_and_requests_name_their_trace(tmp_path: 
             out, err = server.communicate(timeout=60)
     assert out == ""
     notes = [line for line in err.splitlines() if not line.startswith("{")]
-    assert all(line.startswith(("API: ", "No API token")) for line in notes), notes
+    assert all(line.startswith(("Dashboard: ", "API: ", "No API token")) for line in notes), notes
     lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     (asked,) = [line for line in lines if "/api/v1/scheduler/tasks" in line["message"]]
     assert (asked["logger"], asked["level"], asked["trace_id"]) == ("uvicorn.access", "INFO", "a1" * 16)
