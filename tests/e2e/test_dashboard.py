@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -364,3 +367,24 @@ def test_hours_and_rate_of_a_task_are_set_seen_and_kept_and_its_past_is_made_up_
     dialog.get_by_role("button", name="Run 3 fires").click()
     page.get_by_role("heading", level=1, name="Executions").wait_for()
     expect(page.get_by_role("row").filter(has_text="Office hours").filter(has_text="Succeeded")).to_have_count(3)
+
+
+@pytest.mark.parametrize("has_clipboard", [True, False], ids=["secure page", "plain http"])
+def test_a_request_is_copied_and_does_the_same_again(site: Site, visitor: Visit, has_clipboard: bool) -> None:
+    execution = site.enqueue("copied it's")
+    site.ended(execution)
+    person = visitor("operator")
+    page = person.page
+    if not has_clipboard:  # what a browser does with a page of another machine that came without TLS
+        page.add_init_script("delete Navigator.prototype.clipboard")
+    person.go(f"executions/{execution}")
+    page.get_by_role("button", name="Actions").click()
+    page.get_by_role("menuitem", name="Copy as Python").click()
+    expect(page.get_by_text("Copied", exact=True)).to_be_visible()
+    page.evaluate("document.body.appendChild(document.createElement('textarea')).focus()")
+    page.keyboard.press("Control+V")
+    program = page.locator("body > textarea").input_value()
+    environment = {**os.environ, "CONTENTHUB_TOKEN": site.tokens["operator"]}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    again = site.ended(int(ran.stdout))
+    assert (again["state"], again["params"]["topic"]) == ("success", "copied it's")

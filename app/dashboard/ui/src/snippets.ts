@@ -34,7 +34,7 @@ export function asPython(execution: Execution, origin = window.location.origin):
     `answer = httpx.post(`,
     `    ${JSON.stringify(origin + path)},`,
     `    json=body,`,
-    `    headers={"Authorization": f"Bearer {os.environ['CONTENTHUB_TOKEN']}"},`,
+    `    headers={"Authorization": f"Bearer {os.environ.get('CONTENTHUB_TOKEN', '')}"},`,
     `)`,
     `answer.raise_for_status()`,
     `print(answer.json()["id"])`,

@@ -1,10 +1,11 @@
-import { ActionIcon, Alert, Button, Center, CopyButton, Loader, Stack, Text, Tooltip } from "@mantine/core";
-import { IconAlertTriangle, IconCheck, IconCopy } from "@tabler/icons-react";
+import { Alert, Button, Center, Loader, Stack, Text } from "@mantine/core";
+import { IconAlertTriangle } from "@tabler/icons-react";
 import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
 import { messageOf } from "../api/client";
 import { json } from "../format";
+import { Copy } from "./copy";
 
 export function Loading() {
   const { t } = useTranslation();
@@ -46,21 +47,6 @@ interface LoadedProps<T> {
 export function Loaded<T>({ query: { data, error, refetch }, none, children }: LoadedProps<T>) {
   if (data === undefined) return error ? <Failure error={error} retry={() => void refetch()} /> : <Loading />;
   return none ? <Empty>{none}</Empty> : children(data);
-}
-
-export function Copy({ text, label }: { text: string; label?: string }) {
-  const { t } = useTranslation();
-  return (
-    <CopyButton value={text}>
-      {({ copied, copy }) => (
-        <Tooltip label={copied ? t("common.copied") : (label ?? t("common.copy"))}>
-          <ActionIcon variant="subtle" color="gray" onClick={copy} aria-label={label ?? t("common.copy")}>
-            {copied ? <IconCheck size={16} aria-hidden /> : <IconCopy size={16} aria-hidden />}
-          </ActionIcon>
-        </Tooltip>
-      )}
-    </CopyButton>
-  );
 }
 
 /** Text as it is, whatever is in it. */

@@ -1,6 +1,5 @@
 import { Alert, Button, Checkbox, Group, Menu, Progress, SimpleGrid, Stack, Text, Timeline } from "@mantine/core";
-import { useClipboard, useDisclosure } from "@mantine/hooks";
-import { notifications } from "@mantine/notifications";
+import { useDisclosure } from "@mantine/hooks";
 import { IconChevronDown, IconPlayerStop, IconRefresh } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
@@ -12,6 +11,7 @@ import type { ExecutionDetail, ExecutionState, Schemas } from "../api/client";
 import { executionQuery } from "../api/queries";
 import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
+import { useCopy } from "../components/copy";
 import { Decision } from "../components/decision";
 import { Took } from "../components/execution-table";
 import { Children, Parent } from "../components/family";
@@ -143,7 +143,7 @@ function Actions({ execution }: { execution: ExecutionDetail }) {
   const { t } = useTranslation();
   const mayChange = useMay("operator");
   const navigate = useNavigate();
-  const clipboard = useClipboard();
+  const copy = useCopy();
   const [isAsking, ask] = useDisclosure();
   const retry = useAct(retryExecution);
   const cancel = useAct(cancelExecution);
@@ -154,10 +154,6 @@ function Actions({ execution }: { execution: ExecutionDetail }) {
         : runTask(execution.task_id, params),
     { done: (made) => t("tasks.ran", { id: made.id }), then: (made) => void navigate({ to: "/executions/$id", params: { id: made.id } }) },
   );
-  const copy = (text: string) => {
-    clipboard.copy(text);
-    notifications.show({ message: t("common.copied") });
-  };
   return (
     <>
       {mayChange && retryable.includes(execution.state) ? (
@@ -170,8 +166,8 @@ function Actions({ execution }: { execution: ExecutionDetail }) {
         <Menu.Target><Button variant="default" rightSection={<IconChevronDown size={16} aria-hidden />}>{t("common.actions")}</Button></Menu.Target>
         <Menu.Dropdown>
           {mayChange ? <Menu.Item onClick={ask.open}>{t("execution.again")}</Menu.Item> : null}
-          <Menu.Item onClick={() => copy(asCurl(execution))}>{t("execution.curl")}</Menu.Item>
-          <Menu.Item onClick={() => copy(asPython(execution))}>{t("execution.python")}</Menu.Item>
+          <Menu.Item onClick={() => void copy(asCurl(execution))}>{t("execution.curl")}</Menu.Item>
+          <Menu.Item onClick={() => void copy(asPython(execution))}>{t("execution.python")}</Menu.Item>
         </Menu.Dropdown>
       </Menu>
       <AskParams opened={isAsking} title={t("execution.againTitle")} taskType={execution.task_type} params={execution.params} onClose={ask.close} submit={(params) => again.mutateAsync(params)} />
