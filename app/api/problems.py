@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -25,7 +25,7 @@ from app.core.errors import (
     SchedulerError,
     SchedulerUnavailable,
 )
-from app.scheduler.definitions import field_path, plain_message
+from app.scheduler.definitions import field_error
 
 PROBLEM_JSON = "application/problem+json"
 DATABASE_FAULTS = (OperationalError, InterfaceError, PoolTimeout)
@@ -127,9 +127,7 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = tuple(
-            FieldError(_field_of(item), plain_message(item["msg"]), str(item["type"])) for item in error.errors()
-        )
+        found = tuple(field_error(_location_of(item), item["msg"], str(item["type"])) for item in error.errors())
         return problem(request, 422, "invalid_request", "; ".join(f"{e.field}: {e.message}" for e in found), found)
 
     @app.exception_handler(HTTPException)
@@ -150,10 +148,10 @@ def install_problems(app: FastAPI) -> None:
         return problem(request, 500, "internal_error", "an unexpected error; the server's log has the details")
 
 
-def _field_of(error: Mapping[str, Any]) -> str:
-    """The field of one finding of FastAPI; where the body is no JSON, the body."""
-    location = () if error["type"] == "json_invalid" else error["loc"][1:]
-    return field_path(location, error["msg"])
+def _location_of(error: Mapping[str, Any]) -> Sequence[int | str]:
+    """Where in the body, or among the parameters, FastAPI found something; nowhere, if the body is no JSON."""
+    location: Sequence[int | str] = () if error["type"] == "json_invalid" else error["loc"][1:]
+    return location
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

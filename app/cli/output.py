@@ -38,7 +38,17 @@ _STYLES = {
     "cancelled": "magenta",
     "skipped": "dim",
 }
-_LISTED_BY = {"task": "contenthub task list", "execution": "contenthub execution list"}
+_LISTED_BY = {
+    "task": "contenthub task list",
+    "execution": "contenthub execution list",
+    "approval": "contenthub approval list",
+    "pool entry": "contenthub pool list",
+    "circuit": "contenthub flow show",
+    "alert": "contenthub alert list",
+    "rule": "contenthub alert rule list",
+    "channel": "contenthub alert channel list",
+    "token": "contenthub token list",
+}
 # All control characters but tab and newline: text from feeds and executors must not steer the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

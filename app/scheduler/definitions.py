@@ -170,7 +170,7 @@ _PLAIN_FIELDS = tuple(name for name in TaskDefinition.model_fields if name != "s
 def field_errors(error: ValidationError) -> list[FieldError]:
     """pydantic's findings as field errors: the dotted path, the sentence, pydantic's stable kind."""
     return [
-        FieldError(field_path(item["loc"], item["msg"]), plain_message(item["msg"]), item["type"])
+        field_error(item["loc"], item["msg"], item["type"])
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
 
@@ -180,31 +180,35 @@ _PATTERNS = {
     r"^[^\x00]*$": "write text without NUL",
     r"^[^\x00]+$": "write text without NUL",
 }
-
-
-def plain_message(message: str) -> str:
-    """pydantic's message for people: without the prefix that it puts before a validator's own sentence, and what a
-    pattern means instead of the pattern."""
-    pattern = message.removeprefix("String should match pattern '").removesuffix("'")
-    return _PATTERNS.get(pattern, message.removeprefix("Value error, "))
-
-
 _UNIONS = {
-    "schedule": ("cron", "interval", "at"),
-    "condition": ("failed", "late", "slow", "no_success", "parked"),
+    "schedule": ("type", ("cron", "interval", "at")),
+    "condition": ("type", ("failed", "late", "slow", "no_success", "parked")),
+    "repeats": ("kind", ("debounce", "throttle", "once")),
 }
-"""Fields that hold one of several models, and the models' tags."""
+"""Fields that hold one of several models: what tells them apart, and its values."""
 
 
-def field_path(location: Sequence[int | str], message: str) -> str:
-    """`("schedule", "cron", "expression")` as `schedule.expression`: a union's tag is no field.
+def field_error(location: Sequence[int | str], message: str, kind: str) -> FieldError:
+    """One finding of pydantic for people: `("schedule", "cron", "expression")` is `schedule.expression`, for a
+    union's tag is no field; the message says what to write.
 
     A rule about several fields has no location; its message begins with the field it is about.
     """
     parts = [str(part) for part in location]
-    if len(parts) > 2 and parts[1] in _UNIONS.get(parts[0], ()):
+    discriminator, tags = _UNIONS.get(parts[0] if parts else "", ("", ()))
+    if len(parts) > 2 and parts[1] in tags:
         del parts[1]
-    if parts:
-        return ".".join(parts)
-    first = plain_message(message).partition(" ")[0]
-    return first if first.isidentifier() and first.islower() else "body"
+    elif len(parts) == 1 and tags and kind in ("union_tag_not_found", "union_tag_invalid"):
+        parts.append(discriminator)
+        message = f"write which one it is: {', '.join(tags)}"
+    message = _plain(message)
+    first = message.partition(" ")[0]
+    named = ".".join(parts) or (first if first.isidentifier() and first.islower() else "body")
+    return FieldError(named, message, kind)
+
+
+def _plain(message: str) -> str:
+    """Without the prefix that pydantic puts before a validator's own sentence, and with what a pattern means
+    instead of the pattern."""
+    pattern = message.removeprefix("String should match pattern '").removesuffix("'")
+    return _PATTERNS.get(pattern, message.removeprefix("Value error, "))

@@ -120,7 +120,7 @@ def test_a_rule_is_changed_silenced_and_refused_by_field(application: FastAPI, c
     assert client.post(f"{path}/silence", json={"until": None}).json()["silenced_until"] is None
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"condition": {"type": "failed", "times": 0}}, "condition.times"),
-        ({"condition": {"type": "none"}}, "condition"),
+        ({"condition": {"type": "none"}}, "condition.type"),
         ({"severity": "loud"}, "severity"),
         ({"channel_ids": [99]}, "channel_ids"),
         ({"task_id": 99}, "task_id"),
