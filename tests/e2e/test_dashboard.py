@@ -349,6 +349,7 @@ def test_hours_and_rate_of_a_task_are_set_seen_and_kept_and_its_past_is_made_up_
         expect(done).to_be_visible()
         if inside == "the time":
             page.get_by_role("spinbutton").first.click()
+        expect(page.locator("[data-mantine-stop-propagation]:focus")).to_have_count(1)  # the picker has the focus
         page.keyboard.press("Escape")
         expect(done).to_be_hidden()
         expect(dialog).to_be_visible()
@@ -388,3 +389,14 @@ def test_a_request_is_copied_and_does_the_same_again(site: Site, visitor: Visit,
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
     again = site.ended(int(ran.stdout))
     assert (again["state"], again["params"]["topic"]) == ("success", "copied it's")
+
+
+def test_an_address_that_somebody_has_spoilt(site: Site, visitor: Visit) -> None:
+    """What an address says beside what its page knows is passed over; one that names no thing has no page."""
+    ran = site.ended(site.enqueue("found by an address"))
+    person = visitor("viewer")
+    person.go("executions?state=bogus&since=yesterday&utm_source=mail&search=found by an address")
+    expect(person.page.get_by_role("link", name=str(ran["id"]), exact=True)).to_be_visible()
+    for path in ("executions/abc", "executions/0", "tasks/1e999", "nowhere"):
+        person.page.goto(f"{person.url}/scheduler/{path}")
+        expect(person.page.get_by_text("There is no such page.")).to_be_visible()

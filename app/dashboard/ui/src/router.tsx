@@ -1,4 +1,4 @@
-import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
+import { createRootRoute, createRoute, createRouter, lazyRouteComponent, notFound } from "@tanstack/react-router";
 
 import type { ExecutionState } from "./api/client";
 import type { ExecutionFilters, TaskFilters } from "./api/queries";
@@ -12,7 +12,13 @@ const text = (value: unknown) => (typeof value === "string" || typeof value === 
 const isState = (value: unknown): value is ExecutionState => typeof value === "string" && value in stateColors;
 const moment = (value: unknown) => (typeof value === "string" && !Number.isNaN(Date.parse(value)) ? value : undefined);
 const natural = (value: unknown) => (Number.isSafeInteger(Number(value)) && Number(value) > 0 ? Number(value) : undefined);
-const id = { parse: (raw: { id: string }) => ({ id: natural(raw.id) ?? 0 }), stringify: (own: { id: number }) => ({ id: String(own.id) }) };
+/** Of a page about one thing: its address names a number, or there is no such page. */
+const byId = {
+  params: { parse: (raw: { id: string }) => ({ id: natural(raw.id) ?? 0 }), stringify: (own: { id: number }) => ({ id: String(own.id) }) },
+  beforeLoad: ({ params }: { params: { id: number } }) => {
+    if (params.id === 0) notFound({ throw: true });
+  },
+};
 
 const overview = createRoute({
   getParentRoute: () => root,
@@ -43,14 +49,14 @@ export const newTaskRoute = createRoute({
 export const taskRoute = createRoute({
   getParentRoute: () => root,
   path: "/tasks/$id",
-  params: id,
+  ...byId,
   component: lazyRouteComponent(() => import("./pages/task")),
 });
 
 export const editTaskRoute = createRoute({
   getParentRoute: () => root,
   path: "/tasks/$id/edit",
-  params: id,
+  ...byId,
   component: lazyRouteComponent(() => import("./pages/task-form"), "EditTask"),
 });
 
@@ -82,7 +88,7 @@ export const executionsRoute = createRoute({
 export const executionRoute = createRoute({
   getParentRoute: () => root,
   path: "/executions/$id",
-  params: id,
+  ...byId,
   component: lazyRouteComponent(() => import("./pages/execution")),
 });
 
@@ -117,6 +123,7 @@ export const router = createRouter({
   basepath: "/scheduler",
   defaultPreload: "intent",
   scrollRestoration: true,
+  search: { strict: true },
 });
 
 declare module "@tanstack/react-router" {
