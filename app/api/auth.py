@@ -40,6 +40,12 @@ class Caller:
     name: str
     role: Role
 
+    @property
+    def lends_secrets(self) -> bool:
+        """Whether stored secrets, which nobody is shown, may be sent along with params that this caller changed:
+        an operator could read them so."""
+        return self.role >= Role.ADMIN
+
 
 def get_runtime(request: Request) -> Runtime:
     """The runtime of this application."""

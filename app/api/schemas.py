@@ -14,10 +14,11 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_serializer,
+    model_validator,
 )
 
 from app.core.errors import InvalidRequest
-from app.core.redaction import redact
+from app.core.redaction import redact, redact_quotes
 from app.models.execution_step import StepKind
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
@@ -180,6 +181,12 @@ class ExecutionAnswer(_Answer):
         description="The bucket or circuit that has put it off until `run_at`.", examples=["executor:publishing"]
     )
     due_at: datetime | None = Field(description="When it was due before it was put off.")
+
+    @model_validator(mode="after")
+    def _quotes_no_secret(self) -> ExecutionAnswer:
+        """What an executor returns may hold what it was given."""
+        self.result = redact_quotes(self.result, self.params)
+        return self
 
 
 class EnqueuedAnswer(ExecutionAnswer):

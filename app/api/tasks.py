@@ -188,11 +188,14 @@ def update_task(
     response: Response,
     if_match: IfMatch = None,
 ) -> TaskAnswer:
-    """Change the fields that are sent. Masked secrets stay what they are. Send `If-Match` so that nobody's
-    change in between is overwritten."""
+    """Change the fields that are sent. Masked secrets stay what they are; who changes params beside them and is no
+    admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten."""
     with _matching(if_match) as version:
         wanted = changes.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
-        return _answer(runtime.tasks.update(task_id, wanted, expected_version=version, by=caller.name), response)
+        task = runtime.tasks.update(
+            task_id, wanted, expected_version=version, by=caller.name, lends_secrets=caller.lends_secrets
+        )
+        return _answer(task, response)
 
 
 @router.delete("/{task_id}", status_code=204, summary="Delete a task", responses=documented(404, 412))
@@ -208,7 +211,11 @@ async def run_task(
 ) -> ExecutionAnswer:
     """Fire the task now, under its own policies: it may be skipped because an earlier run is not over."""
     execution = await runtime.commands.run_now(
-        task_id, params=request.params if request else None, trigger="api", triggered_by=caller.name
+        task_id,
+        params=request.params if request else None,
+        trigger="api",
+        triggered_by=caller.name,
+        lends_secrets=caller.lends_secrets,
     )
     return ExecutionAnswer.model_validate(execution)
 

@@ -19,6 +19,7 @@ API problems (RFC 9457), CLI messages and `TaskExecutionResult.error` are made f
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -127,3 +128,9 @@ class SchedulerUnavailable(SchedulerError):
     """The scheduler cannot serve now: not started, shutting down, or its database is out of reach."""
 
     code = "unavailable"
+
+
+def stack_of(error: BaseException) -> str:
+    """The stack of an exception as text, for a log line. Were the exception handed to loguru, a sink with
+    `diagnose`, its default, would add the values of variables, secrets among them."""
+    return "".join(traceback.format_exception(error)).rstrip()

@@ -12,20 +12,33 @@ _WRAPS = 8
 _OPEN, _CLOSE = b"[" * _WRAPS, b"]" * _WRAPS
 
 
-def to_plain_json(value: Any) -> Any:
+def to_plain_json(value: Any, *, finite: bool = False) -> Any:
     """`value` as JSON reads it back: datetime, Decimal, UUID, Enum, Path, dataclass, pydantic model and bytes
-    become strings or objects; NaN and infinities become the strings "NaN", "Infinity", "-Infinity".
+    become strings or objects; NaN and infinities become the strings "NaN", "Infinity", "-Infinity", or are refused
+    (`finite`: what is read again as it was written, such as params, must keep its types).
 
     Raises:
         ValueError: some part of `value` has no JSON form; the message names its type.
     """
     try:
-        found = from_json(_OPEN + to_json(value, inf_nan_mode="strings") + _CLOSE)
+        written = _OPEN + to_json(value, inf_nan_mode="constants" if finite else "strings") + _CLOSE
     except (PydanticSerializationError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    try:
+        found = from_json(written, allow_inf_nan=False)
+    except ValueError as error:
+        is_number = finite and "recursion" not in str(error)
+        raise ValueError(
+            "NaN and infinities have no JSON form; write null" if is_number else str(error)
+        ) from error
     for _ in range(_WRAPS):
         (found,) = found
     return found
+
+
+def shortened(text: str, limit: int) -> str:
+    """`text`, if it is longer than `limit` characters cut there, saying how many are left out."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} characters left out)"
 
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -14,10 +15,18 @@ from app.core.errors import InvalidRequest
 MASK = "******"
 
 _SECRET_KEY = re.compile(
-    r"(^|[_-])pass(phrase)?$|passw|secret|token(?!s)|api[-_]?key|apikey|authorization|credential"
-    r"|private[-_]?key|access[-_]?key|cookie|^pwd$",
+    r"(^|[_-])(pass(phrase|code)?|pwd|auth|bearer|otp|dsn)$|(?<=[a-z])(?-i:Pass|Pwd)$"
+    r"|passw|secret|token(?!s)|(access|refresh|auth|api|bearer)[-_]?tokens|authorization|credential|cookie"
+    r"|(api|private|access|signing|encryption|ssh|hmac|master|shared)[-_]?key|connection[-_]?string"
+    r"|密码|口令|令牌|密钥",
     re.IGNORECASE,
 )
+_IN_URL = re.compile(
+    r"(?<=://)(?P<user>[^/?#@\s:]*:)(?P<password>[^/?#@\s]+)(?=@)|(?<=[?&])(?P<key>[^=?&#\s]+=)(?P<value>[^&#\s]+)"
+)
+"""A password before the host, and each `key=value` of a query."""
+_WORD_LENGTH = 4
+"""A shorter secret is looked for as a word of its own: every 7 in a text is not the token 7."""
 
 
 _declared: set[str] = set()
@@ -42,11 +51,17 @@ def declare_secrets(model: type[BaseModel]) -> None:
 
 def is_secret_key(key: str) -> bool:
     """Whether a value under `key` is to be hidden."""
-    return key in _declared or _SECRET_KEY.search(key) is not None
+    return key in _declared or _sounds_secret(key)
+
+
+@lru_cache(maxsize=4096)
+def _sounds_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
 
 
 def redact(value: Any) -> Any:
-    """A copy of `value` in which secrets, at any depth, read `******`; None and "" stay, they hide nothing."""
+    """A copy of `value` in which secrets, at any depth and in URLs, read `******`; None and "" stay, they hide
+    nothing."""
     if isinstance(value, (SecretStr, SecretBytes)):
         return MASK
     if isinstance(value, Mapping):
@@ -56,15 +71,42 @@ def redact(value: Any) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return [redact(item) for item in value]
-    return value
+    return _redact_url(value) if isinstance(value, str) else value
+
+
+def redact_quotes(value: Any, source: Any) -> Any:
+    """`value`, a text or JSON, in which every secret that `source` holds, at any depth, reads `******` wherever a
+    text quotes it: what came of params must not carry them out."""
+    quoted = _pattern_of(source)
+    return value if quoted is None else _replace(value, quoted)
 
 
 def redact_text(text: str, source: Any) -> str:
-    """`text` in which every secret value that `source` holds, at any depth, reads `******`: an error that quotes
-    the params it was given must not carry them out."""
-    for secret in sorted(set(_secrets_of(source)), key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return text
+    """The same of one text."""
+    quoted = _pattern_of(source)
+    return text if quoted is None else quoted.sub(MASK, text)
+
+
+def _replace(value: Any, quoted: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return quoted.sub(MASK, value)
+    if isinstance(value, Mapping):
+        return {key: _replace(item, quoted) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replace(item, quoted) for item in value]
+    return value
+
+
+def _pattern_of(source: Any) -> re.Pattern[str] | None:
+    secrets = sorted(set(_secrets_of(source)), key=len, reverse=True)
+    if not secrets:
+        return None
+    return re.compile(
+        "|".join(
+            re.escape(secret) if len(secret) >= _WORD_LENGTH else rf"(?<!\w){re.escape(secret)}(?!\w)"
+            for secret in secrets
+        )
+    )
 
 
 def _secrets_of(value: Any, *, under_secret_key: bool = False) -> Iterator[str]:
@@ -76,18 +118,51 @@ def _secrets_of(value: Any, *, under_secret_key: bool = False) -> Iterator[str]:
             yield from _secrets_of(item, under_secret_key=under_secret_key)
     elif under_secret_key and value not in (None, "") and not isinstance(value, bool):
         yield str(value)
+    elif isinstance(value, str):
+        yield from _secrets_in_url(value)
+
+
+def _secrets_in_url(text: str) -> Iterator[str]:
+    if "://" not in text:
+        return
+    for found in _IN_URL.finditer(text):
+        if found["password"]:
+            yield found["password"]
+        elif is_secret_key(found["key"][:-1]):
+            yield found["value"]
+
+
+def _redact_url(text: str) -> str:
+    def masked(found: re.Match[str]) -> str:
+        if found["password"]:
+            return found["user"] + MASK
+        return found["key"] + MASK if is_secret_key(found["key"][:-1]) else found[0]
+
+    return _IN_URL.sub(masked, text) if "://" in text else text
 
 
 def restore(value: Any, stored: Any) -> Any:
     """`value` as sent back by a client that had read it redacted: each mask becomes what is stored there."""
     if value == MASK and stored is not None:
         return stored
+    if isinstance(value, str) and isinstance(stored, str):
+        return stored if MASK in value and value == _redact_url(stored) else value
     if isinstance(value, Mapping) and isinstance(stored, Mapping):
         return {key: restore(item, stored.get(key)) for key, item in value.items()}
     if isinstance(value, list) and isinstance(stored, list):
         padded = [*stored, *[None] * len(value)]
         return [restore(item, old) for item, old in zip(value, padded, strict=False)]
     return value
+
+
+def refuse_lending(value: Any, stored: Any) -> None:
+    """Raises InvalidRequest where `value` keeps a secret of `stored` by its mask and changes something beside it:
+    who may not read a secret could have it sent elsewhere so."""
+    meant = restore(value, stored)
+    if meant not in (value, stored):
+        raise InvalidRequest.of(
+            "params", f"write the secrets that read {MASK} anew, or ask an admin: these params change beside them"
+        )
 
 
 def _has_mask(value: Any) -> bool:
@@ -98,7 +173,7 @@ def _has_mask(value: Any) -> bool:
             waiting.extend(item.values())
         elif isinstance(item, (list, tuple)):
             waiting.extend(item)
-        elif isinstance(item, str) and item == MASK:
+        elif isinstance(item, str) and (item == MASK or MASK in _secrets_in_url(item)):
             return True
     return False
 

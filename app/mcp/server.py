@@ -21,7 +21,7 @@ from mcp.types import (
 
 from app.api.auth import Caller
 from app.api.problems import DATABASE_FAULTS
-from app.core.errors import SchedulerError
+from app.core.errors import SchedulerError, stack_of
 from app.core.version import package_version
 from app.mcp.tools import INSTRUCTIONS, offered_tools
 from app.scheduler.runtime import Runtime
@@ -58,7 +58,7 @@ def make_server(runtime: Runtime, identify: Identify) -> Server[Any]:
             logger.error("数据库错误: {}", error)
             return _refusal("the database did not answer; try again later")
         except Exception as error:  # noqa: BLE001 - one request; its fault must end neither the session nor say our insides
-            logger.opt(exception=error).error("MCP 工具 {} 出错", params.name)
+            logger.error("MCP 工具 {} 出错\n{}", params.name, stack_of(error))
             return _refusal("an unexpected error; the server's log has the details")
         text = json.dumps(answer, ensure_ascii=False) if answer is not None else "done"
         return CallToolResult(content=[TextContent(text=text)], structured_content=answer)

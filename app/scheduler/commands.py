@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, InvalidRequest, NotFound, SchedulerError
-from app.core.redaction import refuse_masks, restore
+from app.core.redaction import refuse_lending, refuse_masks, restore
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.observing import DELIVERY
 from app.scheduler.alerting.store import AlertStore
@@ -147,11 +147,20 @@ class Commands:
         return execution_values(self._base.clock.now(), task_type=task_type, params=params, **request)
 
     async def run_now(
-        self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
+        self,
+        task_id: int,
+        *,
+        params: dict[str, Any] | None,
+        trigger: str,
+        triggered_by: str | None,
+        lends_secrets: bool = True,
     ) -> Execution:
+        """`lends_secrets`: whether stored secrets, sent back masked, may go with params that were changed."""
         task = await asyncio.to_thread(self._tasks.get, task_id)
         if params is not None:
             # A client that read the stored params, masked, and sends them back changed means the stored secrets.
+            if not lends_secrets:
+                refuse_lending(params, task.params)
             params = restore(params, task.params)
             refuse_masks(params)
         wanted = task.params if params is None else params

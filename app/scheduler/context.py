@@ -25,13 +25,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loguru import logger
 
 from app.core.errors import InvalidRequest
+from app.core.jsonable import shortened
+from app.core.redaction import redact_text
 from app.scheduler.telemetry import UNTRACED, Tracer
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from app.services.scheduler_service import TaskExecutionResult
 
 _SCHEDULER_MODULE = "app.services.scheduler_service"
+_LONGEST_LINE = 16_000
+_LONGEST_PROGRESS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,20 +196,27 @@ class CurrentExecution:
         Raises:
             ValueError: `fraction` is outside 0 … 1.
         """
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"progress must be between 0 and 1, not {fraction!r}")
-        self.fraction, self.progress_message = float(fraction), message
+        try:
+            part = float(fraction)
+        except (TypeError, ValueError):
+            part = -1.0
+        if not 0 <= part <= 1:
+            raise ValueError(f"progress must be a number between 0 and 1, not {fraction!r}")
+        self.fraction = part
+        self.progress_message = message and shortened(redact_text(str(message), self.params), _LONGEST_PROGRESS)
         self.progress_changed = True
 
     def log(self, message: str, level: str = "INFO") -> None:
         """Log a line; it is kept with the attempt, as every loguru line of its code is."""
-        logger.opt(depth=1).log(level, "{}", message)
+        logger.opt(depth=1).log(level, "{}", redact_text(str(message), self.params))
 
     def keep(self, line: LogLine) -> None:
-        """Keep `line` for the attempt's history, up to the limit; then one line says that no more are kept."""
+        """Keep `line`, without secrets of the params and not more than `_LONGEST_LINE` characters of it, for the
+        attempt's history, up to the limit; then one line says that no more are kept."""
         self._line_count += 1
         if self._line_count <= self.line_limit:
-            self._lines.append(line)
+            said = shortened(redact_text(line.message, self.params), _LONGEST_LINE)
+            self._lines.append(replace(line, message=said))
         elif self._line_count == self.line_limit + 1 and self.line_limit:
             notice = f"… only the first {self.line_limit} log lines of an attempt are kept"
             self._lines.append(LogLine(line.logged_at, "WARNING", notice))

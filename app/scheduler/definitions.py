@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -42,7 +43,7 @@ def _cron_shorthand(value: object) -> object:
     return {"type": "cron", "expression": value} if isinstance(value, str) else value
 
 
-Params = Annotated[dict[str, JsonValue], AfterValidator(to_plain_json)]
+Params = Annotated[dict[str, JsonValue], AfterValidator(partial(to_plain_json, finite=True))]
 """As they will be stored; what has no JSON form, such as a lone surrogate, is refused."""
 ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
 ShortText = Annotated[

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from loguru import logger
 
+from app.core.errors import stack_of
 from app.models.task_execution import ExecutionState
 from app.scheduler.breaker import Phase
 
@@ -84,4 +85,4 @@ def _tell(subscribers: tuple[Callable[[T], None], ...], event: T) -> None:
         try:
             subscriber(event)
         except Exception as error:  # noqa: BLE001 - a subscriber's fault must not stop the writer
-            logger.opt(exception=error).error("event subscriber {!r} failed", subscriber)
+            logger.error("event subscriber {!r} failed\n{}", subscriber, stack_of(error))

@@ -21,7 +21,7 @@ from loguru import logger
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from app.core.errors import SchedulerUnavailable
+from app.core.errors import SchedulerUnavailable, stack_of
 from app.db.database import begin_write, plan_by_key
 from app.scheduler.telemetry import UNMEASURED, Meter
 
@@ -360,7 +360,7 @@ def _answer(entries: list[_Entry]) -> None:
             try:
                 entry.answer(entry.outcome, entry.error)
             except Exception as error:  # noqa: BLE001 - one caller's fault must not stop the writer
-                logger.opt(exception=error).error("answering a write failed")
+                logger.error("answering a write failed\n{}", stack_of(error))
         if entry.loop is not None:
             by_loop.setdefault(entry.loop, []).append(entry)
     for loop, answered in by_loop.items():

@@ -21,6 +21,8 @@ from weakref import WeakSet
 
 from loguru import logger
 
+from app.core.errors import stack_of
+
 _STRAY_SECONDS = 1.0
 """How long what an attempt left running may take to end once it is cancelled."""
 _PATIENCE_SECONDS = 0.001
@@ -341,8 +343,8 @@ class LoopLane(Generic[I]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.opt(exception=task.exception()).error("an attempt broke its lane")
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("an attempt broke its lane\n{}", stack_of(error))
         self._fill()
 
 
@@ -379,7 +381,7 @@ def _tell_fault(execution_id: int, task: asyncio.Task[None]) -> None:
     if task.cancelled():
         logger.error("attempt of execution {} was cancelled", execution_id)
     elif (error := task.exception()) is not None:
-        logger.opt(exception=error).error("attempt of execution {} broke its lane", execution_id)
+        logger.error("attempt of execution {} broke its lane\n{}", execution_id, stack_of(error))
 
 
 async def _end_strays(execution_id: int, strays: list[asyncio.Task[Any]]) -> None:

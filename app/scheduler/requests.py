@@ -81,7 +81,7 @@ def execution_values(now: datetime, /, **request: Any) -> dict[str, Any]:
     except ValidationError as error:
         raise InvalidRequest(field_errors(error)) from None
     try:
-        params = to_plain_json(wanted.params)
+        params = to_plain_json(wanted.params, finite=True)
     except ValueError as error:
         raise InvalidRequest.of("params", f"params must be JSON: {error}") from None
     retry = RetryPolicy(max_attempts=wanted.max_attempts) if wanted.max_attempts is not None else None

@@ -15,7 +15,9 @@ from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import ReplayMismatch, SchedulerUnavailable
+from app.core.errors import ReplayMismatch, SchedulerUnavailable, stack_of
+from app.core.jsonable import shortened
+from app.core.redaction import redact_text
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState
 from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
 from app.scheduler.attempts import FinishAttempt, SpeakUp, StartAttempt, finish_attempt
@@ -44,6 +46,8 @@ from app.scheduler.verdict import (
 )
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskStatus, describe_error
 
+_LONGEST_TEXT = 64_000
+"""Characters of a message, an error and a stack that are kept: a row is read whole wherever it is listed."""
 _SOON = timedelta(minutes=1)
 """What is suspended for longer is found by the turn that every engine takes each second."""
 
@@ -122,7 +126,7 @@ class Runner:
         try:
             await self._perform(running)
         except Exception as error:  # noqa: BLE001 - whatever broke, the execution must not stay `running`
-            logger.opt(exception=error).error("执行 {} 的运行器出错", attempt.execution_id)
+            logger.error("执行 {} 的运行器出错\n{}", attempt.execution_id, stack_of(error))
             broken = TaskExecutionResult.failure_result("任务执行异常", describe_error(error))
             self._record(running, broken, None, RetryPolicy())
         except GeneratorExit:
@@ -390,10 +394,13 @@ class Runner:
                 self.on_settled(finish.execution_id, None)
         except Exception as error:  # noqa: BLE001 - whatever the executor left in its Session
             roll_back(session)
-            logger.opt(exception=error).error("执行 {} 的会话无法提交", running.attempt.execution_id)
+            params = running.attempt.execution.params
+            logger.error(
+                "执行 {} 的会话无法提交\n{}", running.attempt.execution_id, redact_text(stack_of(error), params)
+            )
             return TaskExecutionResult.failure_result(
                 message="执行器报告成功，但其数据库会话无法提交",
-                error=describe_error(error),
+                error=redact_text(describe_error(error), params),
                 duration=result.duration,
             )
         return None
@@ -429,7 +436,13 @@ class Runner:
         if running.abandoned and verdict.state is ExecutionState.RETRYING:
             verdict = verdict._replace(state=ExecutionState.FAILED)
         traceback = result.metadata.get("traceback")
-        stack = traceback if isinstance(traceback, str) else None
+        stack = shortened(traceback, _LONGEST_TEXT) if isinstance(traceback, str) else None
+        if max(len(result.message), len(result.error or "")) > _LONGEST_TEXT:
+            result = replace(
+                result,
+                message=shortened(result.message, _LONGEST_TEXT),
+                error=result.error and shortened(result.error, _LONGEST_TEXT),
+            )
         stored = result.to_dict()
         stored["metadata"].pop("traceback", None)
         running.span.decided(verdict.state, verdict.reason, result.error, stack)

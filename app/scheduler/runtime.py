@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
-from app.core.errors import Conflict, SchedulerError, SchedulerUnavailable
+from app.core.errors import Conflict, SchedulerError, SchedulerUnavailable, stack_of
 from app.core.version import package_version
 from app.db.database import SessionLocal
 from app.db.database import make_engine as make_database
@@ -267,7 +267,7 @@ class Runtime(Foundation):
         except (SchedulerError, SQLAlchemyError) as error:
             logger.error("调度时钟本轮失败，将在一秒后重试: {}", error)
         except Exception as error:  # noqa: BLE001 - the next turn of the clock comes all the same
-            logger.opt(exception=error).error("调度时钟本轮出错，将在一秒后重试: {}", describe_error(error))
+            logger.error("调度时钟本轮出错，将在一秒后重试: {}\n{}", describe_error(error), stack_of(error))
         finally:
             self._ticking = False
             again, self._tick_again = self._tick_again, False
@@ -330,7 +330,7 @@ class Runtime(Foundation):
         except (SchedulerError, SQLAlchemyError) as error:
             logger.error("告警检查本轮失败，稍后重试: {}", error)
         except Exception as error:  # noqa: BLE001 - the next turn comes all the same
-            logger.opt(exception=error).error("告警检查本轮出错，稍后重试: {}", describe_error(error))
+            logger.error("告警检查本轮出错，稍后重试: {}\n{}", describe_error(error), stack_of(error))
 
     def _look_at_alerts(self) -> list[Look]:
         with self.sessions() as session:

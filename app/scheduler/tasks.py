@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock
 from app.core.errors import Conflict, InvalidRequest, NotFound, VersionConflict
 from app.core.jsonable import to_plain_json
-from app.core.redaction import refuse_masks, restore
+from app.core.redaction import refuse_lending, refuse_masks, restore
 from app.db.database import begin_write
 from app.db.types import UtcDateTime
 from app.models.scheduled_task import ScheduledTask
@@ -166,8 +166,10 @@ class TaskStore:
         declared: Mapping[str, Any] | None = None,
         by: str = "code",
         action: str = "update",
+        lends_secrets: bool = True,
     ) -> ScheduledTask:
-        """Change the named fields; the rest stays. Secrets sent back redacted stay what they are.
+        """Change the named fields; the rest stays. Secrets sent back redacted stay what they are, beside other
+        params too if the caller `lends_secrets`.
 
         Raises:
             NotFound, Conflict (another version), InvalidRequest, ExecutorNotFound, InvalidParameters.
@@ -180,6 +182,8 @@ class TaskStore:
                 raise VersionConflict("task", task_id, found=task.version, expected=expected_version)
             values = {**_plain_values(task), **changes}
             if isinstance(changes.get("params"), Mapping):
+                if not lends_secrets:
+                    refuse_lending(changes["params"], task.params)
                 values["params"] = restore(changes["params"], task.params)
             definition = TaskDefinition.parse(values)
             self._check(definition)

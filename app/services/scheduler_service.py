@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,9 +25,9 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest
+from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest, stack_of
 from app.core.jsonable import safe_text, to_plain_json
-from app.core.redaction import declare_secrets, redact
+from app.core.redaction import declare_secrets, redact, redact_quotes, redact_text
 from app.models.task_execution import Execution
 from app.scheduler.breaker import CircuitBreaker
 from app.scheduler.pace import Backfill, Pace
@@ -300,21 +299,12 @@ class SchedulerService:
         executor = self._executors.get(task_type)
         if executor is None:
             raise ExecutorNotFound(task_type, self._executors)
-        if executor.params_model is not None:
-            try:
-                executor.params_model.model_validate(task_params)
-            except ValidationError as error:
-                raise InvalidParameters(_field_errors(error)) from None
-            except Exception as error:
-                raise InvalidParameters([FieldError("params", describe_error(error))]) from error
         try:
-            accepted = executor.validate_params(task_params)
-        except InvalidParameters:
-            raise  # it has named the fields itself
-        except Exception as error:
-            raise InvalidParameters([FieldError("params", describe_error(error))]) from error
-        if not accepted:
-            raise InvalidParameters([FieldError("params", f"refused by {type(executor).__name__}")])
+            _accept(executor, task_params)
+        except InvalidParameters as error:
+            raise InvalidParameters(
+                [replace(found, message=redact_text(found.message, task_params)) for found in error.errors]
+            ) from error.__cause__
         return executor
 
     # ---------------------------------------------------------------- the primitive
@@ -558,21 +548,43 @@ class SchedulerService:
         self.runtime.define_task({"name": name, "task_type": task_type, **definition})
 
 
+def _accept(executor: TaskExecutor, task_params: dict[str, Any]) -> None:
+    """Raises InvalidParameters if `executor` refuses them."""
+    if executor.params_model is not None:
+        try:
+            executor.params_model.model_validate(task_params)
+        except ValidationError as error:
+            raise InvalidParameters(_field_errors(error)) from None
+        except Exception as error:
+            raise InvalidParameters([FieldError("params", describe_error(error))]) from error
+    try:
+        accepted = executor.validate_params(task_params)
+    except InvalidParameters:
+        raise  # it has named the fields itself
+    except Exception as error:
+        raise InvalidParameters([FieldError("params", describe_error(error))]) from error
+    if not accepted:
+        raise InvalidParameters([FieldError("params", f"refused by {type(executor).__name__}")])
+
+
 async def _executed(
     executor: TaskExecutor, task_id: int, task_params: dict[str, Any], db: Session
 ) -> TaskExecutionResult:
     """What the executor returned; its fault is a result too."""
     try:
-        return _checked(await executor.execute(task_id, task_params, db), executor)
+        result = _checked(await executor.execute(task_id, task_params, db), executor)
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        logger.opt(exception=error).error("任务 {} 执行异常: {}", task_id, describe_error(error))
+        said = redact_text(describe_error(error), task_params)
+        stack = redact_text(stack_of(error), task_params)
+        logger.error("任务 {} 执行异常: {}\n{}", task_id, said, stack)
         return TaskExecutionResult.failure_result(
-            message=f"任务执行异常: {describe_error(error)}",
-            error=describe_error(error),
-            metadata={"traceback": "".join(traceback.format_exception(error))},
+            message=f"任务执行异常: {said}", error=said, metadata={"traceback": stack}
         )
+    told = {"message": result.message, "error": result.error, "metadata": result.metadata}
+    hidden = redact_quotes(told, task_params)
+    return result if hidden is told else replace(result, **hidden)
 
 
 def _check_attributes(executor: TaskExecutor) -> None:

@@ -107,12 +107,8 @@ class SandboxCommands(Commands):
         super().__init__(runtime, runtime.tasks, runtime.alerts)
         self._on_virtual_loop = runtime.on_virtual_loop
 
-    async def run_now(
-        self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
-    ) -> Execution:
-        return await self._on_virtual_loop(
-            super().run_now(task_id, params=params, trigger=trigger, triggered_by=triggered_by)
-        )
+    async def run_now(self, task_id: int, **request: Any) -> Execution:
+        return await self._on_virtual_loop(super().run_now(task_id, **request))
 
 
 class SandboxRuntime(Runtime):

@@ -46,10 +46,15 @@ def test_params_that_are_no_unicode_are_refused(anywhere: TestClient, path: str,
     assert len(anywhere.get(f"{API}/tasks").json()["items"]) == 1
 
 
-def test_params_are_answered_as_they_are_stored(client: TestClient) -> None:
-    answer = send(client, "POST", "/tasks", '{"name": "x", "task_type": "work", "params": {"x": NaN}}')
-    assert answer.json()["params"] == {"x": "NaN"}
-    assert client.get(answer.headers["location"]).json()["params"] == {"x": "NaN"}
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize("path", ["/tasks", "/executions"])
+def test_a_number_that_is_none_is_refused_and_made_no_text(client: TestClient, path: str, number: str) -> None:
+    name = '"name": "x", ' if path == "/tasks" else ""
+    answer = send(client, "POST", path, f'{{{name}"task_type": "work", "params": {{"x": [{number}]}}}}')
+    assert answer.status_code == 422
+    assert fields(answer) == {"params"}
+    assert "NaN" in answer.json()["detail"]
+    assert client.get(f"{API}{path}").json()["items"] == []
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

@@ -176,6 +176,28 @@ def test_200_generated_wrong_definitions_are_refused_with_the_field_named(client
     assert client.get(f"{API}/tasks").json()["items"] == []
 
 
+def test_an_operator_cannot_have_a_secret_sent_elsewhere(client: TestClient, tokens: dict[str, str]) -> None:
+    """Whoever may not read a secret may not pair it with params of their own; an admin may."""
+    params = {"url": "https://partner.example.org/", "headers": {"Authorization": "Bearer PARTNER"}}
+    client.headers["authorization"] = f"Bearer {tokens['operator']}"
+    task = create(client, params=params)
+    path = f"{API}/tasks/{task['id']}"
+    moved = {"params": {**task["params"], "url": "https://attacker.example.org/"}}
+    for refused in (client.post(f"{path}/run", json=moved), client.patch(path, json=moved)):
+        assert refused.status_code == 422
+        assert fields(refused) == {"params"}
+        assert "ask an admin" in refused.json()["detail"]
+    assert client.get(f"{API}/executions").json()["items"] == []
+    assert client.patch(path, json={"params": task["params"], "description": "as it was"}).status_code == 200
+    assert client.post(f"{path}/run", json={"params": task["params"]}).status_code == 202
+    anew = {"params": {**moved["params"], "headers": {"Authorization": "Bearer MINE"}}}
+    assert client.post(f"{path}/run", json=anew).status_code == 202
+    client.headers["authorization"] = f"Bearer {tokens['admin']}"
+    assert client.patch(path, json=moved).status_code == 200
+    stored = client.app.state.runtime.tasks.get(task["id"]).params  # type: ignore[attr-defined]
+    assert stored == {**moved["params"], "headers": params["headers"]}
+
+
 def test_secrets_are_masked_and_come_back_unharmed(client: TestClient) -> None:
     secret = "s3cr3t-value"
     params = {"user": "u", "pin": secret, "api_key": secret, "deep": [{"password": secret}]}

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from loguru import logger
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
+from app.api.schemas import ExecutionAnswer
 from app.core.errors import InvalidRequest
+from app.scheduler.context import current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor, TaskStatus
-from tests.support import Recorder, fail_with
+from tests.support import Recorder, ended, fail_with, running
 
 
 @pytest.fixture
@@ -90,7 +92,65 @@ async def test_failure_logs_its_reason_and_the_stack(service: SchedulerService, 
         level == "INFO" and re.fullmatch(r"任务 1 执行失败，耗时 \d+\.\d\d秒", text) for level, text in lines
     )
     assert ("ERROR", "任务 1 失败原因: ValueError: broken pipe") in lines
-    assert any(record["exception"] is not None for record in records)
+    (stack,) = [
+        text for _, text in lines if text.startswith("任务 1 执行异常: ValueError: broken pipe\nTraceback")
+    ]
+    assert "raise error" in stack
+
+
+class Login(BaseModel):
+    password: str
+
+    @field_validator("password")
+    @classmethod
+    def _is_strong(cls, value: str) -> str:
+        if value == "123456":
+            raise ValueError(f"password {value!r} is too weak")
+        return value
+
+
+def quotes(task_params: dict[str, Any]) -> TaskExecutionResult:
+    current_execution().progress(0.5, f"as {task_params['password']}")
+    current_execution().log(f"logging in with {task_params['password']}")
+    logger.info("my own words: {}", task_params["password"])
+    raise ConnectionError(f"{task_params['url']} refused {task_params['password']}")
+
+
+async def test_what_quotes_a_secret_is_masked_in_every_log_and_in_the_history(sqlite_url: str) -> None:
+    """Also where somebody else's sink has loguru's `diagnose`, its default, which prints what variables hold."""
+    params = {"password": "hunter22", "url": "http://ada:pa55word@example.org/?api_key=k3yk3y"}
+    theirs: list[str] = []
+    executor = Recorder("work", lambda _task, given, _db: quotes(given))
+    async with running(sqlite_url, executor) as (service, runtime):
+        sink = logger.add(lambda line: theirs.append(str(line)), level="DEBUG", diagnose=True, backtrace=True)
+        try:
+            found = await ended(runtime, (await service.enqueue("work", params, max_attempts=1)).id)
+        finally:
+            logger.remove(sink)
+        attempts, lines = runtime.history.attempts(found.id), runtime.history.logs(found.id)
+    told = "".join(line for line in theirs if "my own words" not in line)
+    assert "ConnectionError: http://ada:******@example.org/?api_key=****** refused ******" in told
+    kept = repr((found._replace(params={}), attempts[0].traceback, [line.message for line in lines]))
+    assert "my own words: ******" in kept
+    for secret in ("hunter22", "pa55word", "k3yk3y"):
+        assert secret not in told
+        assert secret not in kept
+
+
+async def test_a_result_that_echoes_a_secret_is_kept_whole_and_shown_masked(sqlite_url: str) -> None:
+    executor = Recorder("work", lambda *_: TaskExecutionResult.success_result("ok", data=["as hunter22", 1]))
+    async with running(sqlite_url, executor) as (service, runtime):
+        found = await ended(runtime, (await service.enqueue("work", {"password": "hunter22"})).id)
+    assert found.result is not None
+    assert found.result["data"] == ["as hunter22", 1]
+    assert ExecutionAnswer.model_validate(found).model_dump()["result"]["data"] == ["as ******", 1]
+
+
+async def test_a_refusal_does_not_quote_a_secret_either(service: SchedulerService, records: list[Any]) -> None:
+    result = await run(service, Recorder("login", params_model=Login), {"password": "123456"})
+    assert result.error == "InvalidParameters"
+    assert "'******' is too weak" in result.metadata["errors"][0]["message"]
+    assert "123456" not in repr([record["message"] for record in records])
 
 
 async def test_an_exception_without_text_still_names_itself(service: SchedulerService) -> None:

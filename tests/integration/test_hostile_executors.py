@@ -278,3 +278,31 @@ async def test_whatever_depth_is_stored_can_be_read_again(sqlite_url: str) -> No
             await ended(runtime, execution_id)
             runtime.history.steps(execution_id)
         assert len(runtime.history.page(limit=100)) == len(ids)
+
+
+async def test_what_an_executor_says_is_kept_to_a_bearable_length(sqlite_url: str) -> None:
+    def shout(*_: Any) -> TaskExecutionResult:
+        current_execution().progress(0.5, "p" * 1_000_000)
+        current_execution().log("l" * 1_000_000)
+        raise ValueError("e" * 1_000_000)
+
+    async with running(sqlite_url, Recorder("work", shout)) as (service, runtime):
+        found = await ended(runtime, (await service.enqueue("work", max_attempts=1)).id)
+        (attempt,), lines = runtime.history.attempts(found.id), runtime.history.logs(found.id)
+    longest = {
+        16_100: [line.message for line in lines],
+        1_100: [found.progress_message],
+        64_100: [found.message, found.error, attempt.message, attempt.error, attempt.traceback],
+        130_000: [str(found.result)],
+    }
+    for most, said in longest.items():
+        assert all(text is not None and len(text) <= most for text in said)
+    assert str(found.error).endswith("characters left out)")
+
+
+@pytest.mark.parametrize("fraction", ["half", None, float("nan"), -0.1, 2])
+async def test_a_progress_that_is_none_is_refused_in_a_sentence(sqlite_url: str, fraction: Any) -> None:
+    executor = Recorder("work", lambda *_: current_execution().progress(fraction))
+    async with running(sqlite_url, executor) as (service, runtime):
+        found = await ended(runtime, (await service.enqueue("work", max_attempts=1)).id)
+    assert "ValueError: progress must be a number between 0 and 1" in (found.error or "")

@@ -7,10 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from app.core.redaction import MASK, declare_secrets, is_secret_key, redact, redact_text, restore
+from app.core.errors import InvalidRequest
+from app.core.redaction import (
+    MASK,
+    declare_secrets,
+    is_secret_key,
+    redact,
+    redact_quotes,
+    redact_text,
+    refuse_lending,
+    refuse_masks,
+    restore,
+)
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["http://a/?token=t0k&n=1", "postgres://u:pass@h/db", f"http://a/?token={MASK}", "a://?b"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["name", "password", "api_key", "n"]), inner, max_size=3)
@@ -21,13 +36,33 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize(
     "key",
-    ["password", "PASSWORD", "db_passwd", "token", "access_token", "secret", "api_key", "apiKey", "Authorization"],
+    [
+        "password",
+        "PASSWORD",
+        "db_passwd",
+        "token",
+        "access_token",
+        "secret",
+        "api_key",
+        "apiKey",
+        "Authorization",
+        "smtpPass",
+        "dbPwd",
+        "db_pwd",
+        "access_tokens",
+        "signing_key",
+        "connection_string",
+        "auth",
+        "数据库密码",
+    ],
 )
 def test_secret_keys_are_known(key: str) -> None:
     assert is_secret_key(key)
 
 
-@pytest.mark.parametrize("key", ["topic", "account_id", "name", "compass"])
+@pytest.mark.parametrize(
+    "key", ["topic", "account_id", "name", "compass", "max_tokens", "author", "keyboard", "pwdir", "bypass"]
+)
 def test_other_keys_are_left_alone(key: str) -> None:
     assert not is_secret_key(key)
 
@@ -60,7 +95,7 @@ def test_masking_twice_is_masking_once(value: Any) -> None:
 @given(JSON, st.text(max_size=20))
 def test_no_secret_of_the_params_is_left_in_a_text(params: Any, text: str) -> None:
     quoted = redact_text(f"{text} {params}", {"secret": "hunter2", "params": params, "more": ["x", {"token": 7}]})
-    assert "7" not in redact_text("7 of 17", {"more": ["x", {"token": 7}]})
+    assert redact_text("7 of 17", {"more": ["x", {"token": 7}]}) == f"{MASK} of 17"
     assert "hunter2" not in quoted
 
 
@@ -76,3 +111,39 @@ def test_the_longest_secret_is_hidden_first() -> None:
 
 def test_everything_below_a_secret_key_is_secret() -> None:
     assert redact_text("ada:t0p", {"credentials": {"user": "ada", "keys": ["t0p"]}}) == f"{MASK}:{MASK}"
+
+
+def test_what_a_url_carries_is_hidden_too() -> None:
+    url = "https://ada:pa55@example.org/x?page=2&api_key=hunter2#top"
+    shown = f"https://ada:{MASK}@example.org/x?page=2&api_key={MASK}#top"
+    assert redact({"url": url, "hosts": ["a:b@c", "see http://example.org/?q=1"]}) == {
+        "url": shown,
+        "hosts": ["a:b@c", "see http://example.org/?q=1"],
+    }
+    assert redact_text("GET hunter2 as pa55", {"url": url}) == f"GET {MASK} as {MASK}"
+    refuse_masks({"text": f"{MASK} stars"})
+    with pytest.raises(InvalidRequest):
+        refuse_masks({"url": shown})
+
+
+def test_what_quotes_a_secret_is_hidden_at_any_depth() -> None:
+    assert redact_quotes({"said": ["no to hunter2"], "n": 1}, {"password": "hunter2"}) == {
+        "said": [f"no to {MASK}"],
+        "n": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"url": "http://other/", "token": MASK},
+        {"url": f"http://a/?key=1&token={MASK}", "token": "mine"},
+        {"url": MASK, "token": "mine"},
+    ],
+)
+def test_a_secret_that_is_kept_lends_itself_to_no_change(sent: dict[str, str]) -> None:
+    stored = {"url": "http://a/?key=1&token=t0k", "token": "t0ken"}
+    refuse_lending(redact(stored), stored)
+    refuse_lending({"url": "http://other/", "token": "mine"}, stored)
+    with pytest.raises(InvalidRequest, match="params"):
+        refuse_lending(sent, stored)

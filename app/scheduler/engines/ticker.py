@@ -12,7 +12,7 @@ from loguru import logger
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.clock import Clock
-from app.core.errors import SchedulerError
+from app.core.errors import SchedulerError, stack_of
 from app.services.scheduler_service import describe_error
 
 TICK_SECONDS = 1.0
@@ -66,7 +66,7 @@ class Ticker:
             except (SQLAlchemyError, SchedulerError, OSError) as error:
                 logger.warning("执行引擎本轮未完成，将重试: {}", error)
             except Exception as error:  # noqa: BLE001 - without its engine the node is up and does nothing
-                logger.opt(exception=error).error("执行引擎本轮出错，将重试: {}", describe_error(error))
+                logger.error("执行引擎本轮出错，将重试: {}\n{}", describe_error(error), stack_of(error))
             if self._wake.wait(self._pause()):
                 # What ends or is asked for in the same instant is dealt with together.
                 time.sleep(_GATHER_SECONDS)
