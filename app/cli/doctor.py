@@ -240,6 +240,16 @@ def _executors(runtime: Runtime) -> Iterator[Finding]:
         yield Finding("executors", "ok", ", ".join(sorted(registered)))
 
 
+def _declarations(runtime: Runtime) -> Iterator[Finding]:
+    try:
+        runtime.reconcile_declarations(write=False)
+    except InvalidRequest as error:
+        for item in error.errors:
+            yield Finding("declarations", "fail", f"{item.field}: {item.message}", "mend it in app/factory.py")
+    else:
+        yield Finding("declarations", "ok", "what the code declares can be stored")
+
+
 def _schedules(runtime: Runtime) -> Iterator[Finding]:
     from sqlalchemy import select  # see session.py
 
@@ -295,6 +305,7 @@ def _tokens(runtime: Runtime) -> Iterator[Finding]:
 _CHECKS: tuple[Callable[[Runtime], Iterator[Finding]], ...] = (
     _stored_times,
     _executors,
+    _declarations,
     _schedules,
     _nodes,
     _tokens,

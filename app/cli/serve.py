@@ -29,11 +29,12 @@ def serve(
             os.environ[name] = str(value)
     settings = load_settings()
     _refuse_taken(settings.host, settings.port)
-    with opened(upgrade=True) as runtime:
+    with opened(executors=True, upgrade=True) as runtime:
         from app.factory import make_site_folder  # with SQLAlchemy and FastAPI, see session.py
         from app.models.api_token import any_token_exists
 
         make_site_folder(settings)
+        runtime.reconcile_declarations(write=False)  # the server would refuse them with a stack
         with runtime.sessions() as session:
             has_tokens = any_token_exists(session)
     if not has_tokens and not is_loopback(settings.host):

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
-from app.core.errors import Conflict, SchedulerError, SchedulerUnavailable, stack_of
+from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable, stack_of
 from app.core.version import package_version
 from app.db.database import SessionLocal
 from app.db.database import make_engine as make_database
@@ -49,7 +49,7 @@ from app.scheduler.pace import Backfill
 from app.scheduler.request_keys import forget_expired
 from app.scheduler.retention import BATCH, prune
 from app.scheduler.statistics import Statistics
-from app.scheduler.tasks import TaskStore
+from app.scheduler.tasks import TaskStore, located
 from app.scheduler.upcoming import Upcoming
 from app.scheduler.waiting import Waiters
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, describe_error
@@ -129,13 +129,21 @@ class Runtime(Foundation):
         if current_revision(self.engine) is None:
             self.prepare_database()  # first boot: the tables, before anybody looks for tasks
         if self.role != "cli":
-            reconcile(self._declared, self.tasks, self.sessions)
+            self.reconcile_declarations()
         self._loop = loop
         self.live = self._join(loop)
         self._tuning.apply()
         if self.role != "cli":
             self._start_clock()
         logger.info("调度器已启动 (节点: {}, 引擎: {})", self.live.node_id, self.live.engine.name)
+
+    def reconcile_declarations(self, *, write: bool = True) -> None:
+        """Bring the stored tasks in line with what the code declares; `write=False` only checks that it could.
+
+        Raises:
+            InvalidRequest: `errors` names every wrong task and field; nothing is stored.
+        """
+        reconcile(self._declared, database=self.engine, service=self.service, clock=self.clock, write=write)
 
     def prepare_database(self) -> None:
         """Bring the schema to head, and what the engine keeps in the database with it. Blocks."""
@@ -418,7 +426,10 @@ class Runtime(Foundation):
         return TaskDefinition.parse({"timezone": self.settings.scheduler_timezone, **values})
 
     def define_task(self, definition: dict[str, Any]) -> None:
-        parsed = self.definition(definition)
+        try:
+            parsed = self.definition(definition)
+        except InvalidRequest as error:
+            raise InvalidRequest(located(str(definition.get("name")), error)) from error
         if parsed.name in self._declared:
             raise Conflict(f"name: a task named {parsed.name!r} is declared twice in code")
         self._declared[parsed.name] = parsed

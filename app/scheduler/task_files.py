@@ -15,16 +15,14 @@ from typing import Any, Literal
 
 import yaml
 from sqlalchemy import Engine
-from sqlalchemy.orm import sessionmaker
 
 from app.core.clock import Clock
 from app.core.errors import FieldError, InvalidRequest, NotFound, SchedulerError
 from app.core.redaction import redact, restore
-from app.db.database import begin_write
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.schedules import AtSchedule, CronSchedule, to_utc
-from app.scheduler.tasks import TaskStore
+from app.scheduler.tasks import TaskStore, located, one_transaction
 from app.services.scheduler_service import SchedulerService
 
 _PAGE = 500
@@ -132,7 +130,7 @@ def _definitions(entries: list[Any], default_timezone: str) -> list[TaskDefiniti
             definition = TaskDefinition.parse({"timezone": default_timezone, **entry})
         except InvalidRequest as error:
             name = entry.get("name")
-            errors += _located(name if isinstance(name, str) and name else f"#{position}", error)
+            errors += located(name if isinstance(name, str) and name else f"#{position}", error)
             continue
         if definition.name in definitions:
             errors.append(FieldError(f"tasks[{definition.name}].name", "is in the file twice", "duplicate"))
@@ -251,7 +249,7 @@ def stored_definitions(tasks: TaskStore) -> Iterator[TaskDefinition]:
         try:
             yield TaskDefinition.of(task)
         except InvalidRequest as error:
-            raise InvalidRequest(_located(task.name, error)) from error
+            raise InvalidRequest(located(task.name, error)) from error
 
 
 def import_tasks(
@@ -273,11 +271,7 @@ def import_tasks(
     Raises:
         InvalidRequest: `errors` names every wrong task and field; nothing is stored.
     """
-    with database.connect() as connection, connection.begin() as transaction:
-        begin_write(connection)
-        # Every commit of the store releases a savepoint; the one that counts is the connection's own.
-        sessions = sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
-        tasks = TaskStore(service, sessions, clock, on_change=lambda: None)
+    with one_transaction(database, service, clock) as (tasks, connection):
         wanted = {definition.name: definition for definition in definitions}
         changes, errors = _collect(wanted.values(), lambda definition: _bring(definition, tasks))
         if prune:
@@ -285,7 +279,7 @@ def import_tasks(
         if errors:
             raise InvalidRequest(errors)
         if not write:
-            transaction.rollback()
+            connection.rollback()
     return changes
 
 
@@ -298,7 +292,7 @@ def _collect(
         try:
             change = bring(definition)
         except SchedulerError as error:
-            errors += _located(definition.name, error)
+            errors += located(definition.name, error)
         else:
             changes += [change] if change is not None else []
     return changes, errors
@@ -353,12 +347,3 @@ def _prune(tasks: TaskStore, wanted: Mapping[str, TaskDefinition]) -> list[TaskC
             changes.append(TaskChange(task.name, "delete", field_changes(_plain_or_nothing(task), {})))
             tasks.delete(task.id, by="import")
     return changes
-
-
-def _located(name: str, error: SchedulerError) -> list[FieldError]:
-    """The error's fields, each under its task."""
-    found = error.errors or (FieldError("", str(error), error.code),)
-    return [
-        FieldError(f"tasks[{name}]" + (f".{item.field}" if item.field else ""), item.message, item.kind)
-        for item in found
-    ]

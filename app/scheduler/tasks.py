@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, literal, select, tuple_, update
+from loguru import logger
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import Conflict, InvalidRequest, NotFound, VersionConflict
+from app.core.errors import Conflict, FieldError, InvalidRequest, NotFound, SchedulerError, VersionConflict
 from app.core.jsonable import to_plain_json
 from app.core.redaction import refuse_lending, refuse_masks, restore
 from app.db.database import begin_write
@@ -83,6 +85,9 @@ class TaskStore:
     ) -> ScheduledTask:
         """Store a task and arm its schedule. `by`: who asks, for the task's history.
 
+        One that never fires from now on is refused; if the code declares it (`declared`), which was right when it
+        was written, it is stored as one whose schedule is over.
+
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: the field is named, nothing is stored.
             Conflict: the name is taken.
@@ -92,7 +97,9 @@ class TaskStore:
         task = ScheduledTask(**definition.columns(), created_at=now, updated_at=now, version=1)
         task.declared = dict(declared) if declared is not None else None
         _arm(task, definition, now)
-        if task.exhausted_at is not None:
+        if task.exhausted_at is not None and declared is not None:
+            logger.warning("任务 {} 的计划今后不会触发，仅作为已结束的任务保存", definition.name)
+        elif task.exhausted_at is not None:
             field = "schedule.at" if isinstance(definition.schedule, AtSchedule) else "schedule"
             raise InvalidRequest.of(field, "never fires from now on; choose a moment to come", "never_fires")
         with self._sessions() as session:
@@ -251,6 +258,28 @@ class TaskStore:
     def _check(self, definition: TaskDefinition) -> None:
         refuse_masks(definition.params)
         self._service.check(definition.task_type, dict(definition.params))
+
+
+@contextmanager
+def one_transaction(
+    database: Engine, service: SchedulerService, clock: Clock
+) -> Iterator[tuple[TaskStore, Connection]]:
+    """A store whose methods are parts of one transaction of that connection, committed at the end: where something
+    is raised, none of them has happened."""
+    with database.connect() as connection, connection.begin():
+        begin_write(connection)
+        # Every commit of the store releases a savepoint; the one that counts is the connection's own.
+        sessions = sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+        yield TaskStore(service, sessions, clock, on_change=lambda: None), connection
+
+
+def located(name: str, error: SchedulerError) -> list[FieldError]:
+    """The error's fields, each under its task: `tasks[NAME].params.topic`."""
+    found = error.errors or (FieldError("", str(error), error.code),)
+    return [
+        FieldError(f"tasks[{name}]" + (f".{item.field}" if item.field else ""), item.message, item.kind)
+        for item in found
+    ]
 
 
 def _cancel_waiting(connection: Connection, task_id: int, now: datetime) -> None:

@@ -19,7 +19,6 @@ from app.models.task_execution import Execution
 from app.scheduler.alerting.checking import due_at
 from app.scheduler.commands import Commands
 from app.scheduler.context import keep_log_lines
-from app.scheduler.declarations import reconcile
 from app.scheduler.engines.inline import InlineEngine
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.firing import next_fire_at
@@ -142,7 +141,7 @@ class SandboxRuntime(Runtime):
     def start(self) -> None:
         if self._node is not None:
             return
-        reconcile(self._declared, self.tasks, self.sessions)
+        self.reconcile_declarations()
         self._loop = self._virtual
         self.live = self._node = SandboxNode(self)
         self._node.start(self._virtual)

@@ -215,3 +215,39 @@ def test_moving_engines_on_postgresql_says_what_it_did(contenthub: ContentHub, p
     assert "wrote jobs for 1 waiting" in there.out
     assert "SCHEDULER_ENGINE=pgqueuer" in there.err
     assert contenthub("db", "move-engine", "embedded", "--json").json == {"engine": "embedded", "moved": 1}
+
+
+DECLARING = """
+from app import factory
+real = factory.register_executors
+
+def register(service, settings):
+    real(service, settings)
+    service.define_task("right", "content_generation", params={"account_id": 1, "topic": "x"})
+    service.define_task("wrong", "content_generation", params={"account_id": "one"})
+
+factory.register_executors = register
+from app.cli.main import app
+app()
+"""
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("worker",), ("doctor",)])
+def test_a_wrong_declaration_is_told_in_sentences(tmp_path: Path, command: tuple[str, ...]) -> None:
+    contenthub = ContentHub(tmp_path)
+    contenthub("db", "upgrade")
+    ran = subprocess.run(
+        [sys.executable, "-c", DECLARING, *command],
+        cwd=tmp_path,
+        env=contenthub._environment({"COLUMNS": "200"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    told = ran.stdout + ran.stderr
+    assert ran.returncode == 1, told
+    assert "tasks[wrong].params.account_id" in told
+    assert "tasks[wrong].params.topic" in told
+    assert "Traceback" not in told
+    assert contenthub("task", "list", "--json").json == []

@@ -327,10 +327,46 @@ def test_a_wrong_declaration_is_refused_where_it_is_made() -> None:
     service = SchedulerService()
     with pytest.raises(InvalidRequest) as refusal:
         service.define_task("x", "work", schedule="61 * * * *", timezone="Mars/Olympus")
-    assert {error.field.split(".")[0] for error in refusal.value.errors} == {"schedule", "timezone"}
+    assert {error.field for error in refusal.value.errors} == {"tasks[x].schedule.expression", "tasks[x].timezone"}
     service.define_task("x", "work")
     with pytest.raises(Conflict):
         service.define_task("x", "work")
+
+
+async def test_where_one_declaration_is_refused_none_is_stored(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        service.define_task("right", "work", schedule="0 9 * * *")
+        service.define_task("nobody's", "nobody")
+        service.define_task("masked", "work", params={"token": "******"})
+        with pytest.raises(InvalidRequest) as refusal:
+            service.start()
+        assert [error.field for error in refusal.value.errors] == [
+            "tasks[nobody's].task_type",
+            "tasks[masked].params",
+        ]
+        assert runtime.tasks.page() == []
+        assert not service.is_running
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"schedule": {"type": "at", "at": "2001-01-01T00:00:00Z"}},
+        {"schedule": "0 9 * * *", "end_at": "2001-01-01T00:00:00Z"},
+        {"schedule": "0 0 31 2 *"},
+    ],
+)
+async def test_a_declared_task_whose_time_is_over_does_not_stop_the_start(
+    database_url: str, over: dict[str, Any]
+) -> None:
+    """What was right when it was written is met by each new database later."""
+    for declared in (over, over | {"description": "changed"}, {"schedule": "0 9 * * *"}, over):
+        async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+            service.define_task("once", "work", **declared)
+            service.start()
+            task = runtime.tasks.find("once")
+            is_over = declared != {"schedule": "0 9 * * *"}
+            assert (task.next_run_at is None, task.exhausted_at is not None) == (is_over, is_over)
 
 
 # ---------------------------------------------------------------- refused at creation
