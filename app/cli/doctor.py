@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from app.cli import output
 from app.cli.doctor_schedules import schedules
 from app.cli.session import database_faults, load_settings
 from app.core.clock import SystemClock
-from app.core.config import Settings
+from app.core.config import Settings, misspelt_settings
 from app.core.errors import InvalidRequest, SchedulerError
 from app.core.logging import configure_logging
 
@@ -83,6 +83,8 @@ def examine() -> Iterator[Finding]:
             )
         return
     yield Finding("settings", "ok", f"read{' from .env' if Path('.env').is_file() else ''}, all valid")
+    yield from _misspelt()
+    yield from _generator(settings)
     yield from _clock()
     yield from _time_zones()
     yield from _folders(settings)
@@ -91,6 +93,30 @@ def examine() -> Iterator[Finding]:
 
 
 # -------------------------------------------------------------------- without the database
+
+
+def _misspelt() -> Iterator[Finding]:
+    for name, setting in misspelt_settings().items():
+        remedy = f"did you mean {setting}?" if setting else "see .env.example; unset it if it is not meant for us"
+        yield Finding("settings", "warn", f"{name} is no setting, and nothing comes of it", remedy)
+
+
+def _generator(settings: Settings) -> Iterator[Finding]:
+    """What `content_generation` needs where the params name nothing."""
+    match settings.generator:
+        case "command" if not settings.generator_command:
+            yield Finding("generator", "fail", "GENERATOR_COMMAND is not set", "write its argv, a JSON list")
+        case "command" if shutil.which(settings.generator_command[0]) is None:
+            program = settings.generator_command[0]
+            yield Finding("generator", "fail", f"{program} cannot be run", "install it, or mend GENERATOR_COMMAND")
+        case "feed" if settings.generator_feed is not None and not _is_feed(settings.generator_feed):
+            yield Finding(
+                "generator", "fail", f"there is no file {settings.generator_feed}", "mend GENERATOR_FEED"
+            )
+
+
+def _is_feed(feed: str) -> bool:
+    return "://" in feed or Path(feed).is_file()
 
 
 def _clock() -> Iterator[Finding]:
@@ -117,7 +143,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         folders["data directory"] = file.parent
     for name, folder in folders.items():
         ground = _nearest_existing(folder)
-        if not ground.is_dir() or not os.access(ground, os.W_OK | os.X_OK):
+        if not _can_be_written(ground):
             yield Finding(
                 name, "fail", f"{folder} cannot be written", f"give this user the right to write to {ground}"
             )
@@ -129,6 +155,14 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "disk space", level, f"{free / 1024**2:.0f} MiB are left for {folder}", "make room on the disk"
             )
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:  # also where the rights would allow it, as in /proc
+        return False
 
 
 def _dashboard() -> Finding:

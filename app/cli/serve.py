@@ -11,6 +11,7 @@ import typer
 
 from app.cli import output
 from app.cli.session import load_settings, opened
+from app.core.config import misspelt_settings
 from app.core.errors import InvalidRequest
 
 CONNECTION_GRACE_SECONDS = 5
@@ -43,6 +44,8 @@ def serve(
             f"{settings.host} can be reached from other machines, and no API token exists;"
             " make one with `contenthub token create NAME --role admin`, or listen on 127.0.0.1",
         )
+    for name, setting in misspelt_settings().items():
+        output.note(f"{name} is no setting" + (f"; did you mean {setting}?" if setting else "."))
     address = f"http://{_in_url(settings.host)}:{settings.port}"
     output.note(f"Dashboard: {address}/scheduler/")
     say_if_not_built()

@@ -88,7 +88,7 @@ def opened(*, executors: bool = False, upgrade: bool = False, role: str = "cli")
     settings = load_settings()
     configure_logging("WARNING")
     with database_faults():
-        from app.db.schema import current_revision, head_revision
+        from app.db.schema import current_revision, head_revision, refuse_newer
         from app.scheduler.runtime import runtime_of
 
         runtime = runtime_of(_service(settings, executors=executors, role=role))
@@ -99,6 +99,7 @@ def opened(*, executors: bool = False, upgrade: bool = False, role: str = "cli")
 
                 prepare_database(runtime)
             elif found != wanted:
+                refuse_newer(found)
                 raise SchedulerUnavailable(
                     f"the database is at revision {found}, not at {wanted}; run `contenthub db upgrade`"
                 )

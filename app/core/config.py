@@ -5,14 +5,18 @@ A field's name in upper case is its environment variable: `scheduler_engine` is 
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+
+_DAY = 86_400
 
 
 class Settings(BaseSettings):
@@ -58,7 +62,7 @@ class Settings(BaseSettings):
     scheduler_role: Literal["all", "api", "worker"] = "all"
     """What this process does beside recording and firing: `all` and `worker` run executions, `api` leaves that to
     others. `contenthub worker` is a `worker` without HTTP."""
-    scheduler_job_heartbeat_seconds: float = Field(default=30, ge=2)
+    scheduler_job_heartbeat_seconds: float = Field(default=30, ge=2, le=_DAY)
     """A PgQueuer job whose worker has been silent for this long is given to another worker."""
     scheduler_concurrency: int = Field(default=16, ge=1, le=1000)
     """Attempts on worker threads at the same time."""
@@ -67,20 +71,20 @@ class Settings(BaseSettings):
     scheduler_priority_step_seconds: float = Field(default=60, ge=0, le=366 * 86_400)
     """Waiting this long is worth one step of priority, so that nothing starves: after 1, 5, 10 minutes an
     execution of priority 0 comes before a new one of priority 1, 5, 10. 0: priorities are strict."""
-    scheduler_timeout_seconds: float | None = Field(default=None, gt=0)
+    scheduler_timeout_seconds: float | None = Field(default=None, gt=0, le=7 * _DAY)
     """Time limit of an attempt where neither task nor executor sets one."""
-    scheduler_grace_seconds: float = Field(default=10, ge=0)
+    scheduler_grace_seconds: float = Field(default=10, ge=0, le=_DAY)
     """How long a shutdown waits for running attempts before it hands them back."""
-    scheduler_lease_seconds: float = Field(default=15, ge=1)
+    scheduler_lease_seconds: float = Field(default=15, ge=1, le=_DAY)
     """A node silent for this long is dead; its executions are rescued."""
-    scheduler_max_rescues: int = Field(default=3, ge=0)
+    scheduler_max_rescues: int = Field(default=3, ge=0, le=1000)
     """An execution whose node died more often than this ends `failed`, reason `node_lost`."""
     scheduler_switch_interval_seconds: float = Field(default=0.0005, gt=0, le=1)
     """How long a busy thread may keep the interpreter while others wait (Python's own default is 0.005). The event
     loop waits for it once for each busy lane, so a smaller value keeps the API quick under load."""
-    scheduler_retention_days: float = Field(default=30, gt=0)
+    scheduler_retention_days: float = Field(default=30, gt=0, le=100 * 366)
     """Finished executions older than this are pruned."""
-    scheduler_log_lines: int = Field(default=1000, ge=0)
+    scheduler_log_lines: int = Field(default=1000, ge=0, le=1_000_000)
     """Log lines kept for each attempt; what comes after is counted, not kept."""
 
     generator: Literal["feed", "command", "openai"] = "feed"
@@ -121,17 +125,33 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no IANA time zone; write one such as Asia/Shanghai") from error
         return value
 
-    @field_validator("public_base_url")
+    @field_validator("public_base_url", "publish_base_url", "generator_openai_url", "publish_webhook_url")
     @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "http://unset")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"{value!r} is no address of a server; write one such as https://hub.example.org")
+    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
+        wrong = "it is no address of a server; write one such as https://hub.example.org"
+        try:
+            parts = urlsplit(value or "http://unset")
+            is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError as error:  # a port that is none, a bracket that is not closed
+            raise ValueError(wrong) from error
+        if not is_address:
+            raise ValueError(wrong)
+        if info.field_name != "publish_webhook_url" and (parts.query or parts.fragment):
+            raise ValueError("other addresses are made of it; write one without ? and #")
         return value
 
     @property
     def is_sqlite(self) -> bool:
         return self.database_url.startswith("sqlite")
+
+
+def misspelt_settings() -> dict[str, str]:
+    """Names in the environment and `.env` that are no setting but look like one, each with the setting it is like;
+    "" where it only begins as ours do."""
+    known = [name.upper() for name in Settings.model_fields]
+    found = {name.upper() for name in (*os.environ, *DotEnvSettingsSource(Settings).env_vars)} - set(known)
+    like = {name: "".join(get_close_matches(name, known, n=1, cutoff=0.85)) for name in sorted(found)}
+    return {name: setting for name, setting in like.items() if setting or name.startswith("SCHEDULER_")}
 
 
 @lru_cache

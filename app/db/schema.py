@@ -47,14 +47,15 @@ def upgrade(settings: Settings) -> None:
         if current_revision(engine) == head_revision():
             return
         with migration_lock(engine) as connection:
-            _refuse_newer(MigrationContext.configure(connection).get_current_revision())
+            refuse_newer(MigrationContext.configure(connection).get_current_revision())
             # Does nothing if another process was faster.
             command.upgrade(alembic_config(connection), "head")
     finally:
         engine.dispose()
 
 
-def _refuse_newer(found: str | None) -> None:
+def refuse_newer(found: str | None) -> None:
+    """Raises SchedulerUnavailable where the database was migrated by a newer version than this one."""
     try:
         ScriptDirectory.from_config(alembic_config()).get_revision(found or "base")
     except CommandError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -10,7 +11,16 @@ from sqlalchemy.orm import Session
 
 from app.core.config import Settings, get_settings
 from app.core.redaction import MASK, is_secret_key
-from app.executors.outbound import OUTBOUND_ERRORS, Fetched, WebUrl, fetch, outbound_client, presentable
+from app.executors.outbound import (
+    OUTBOUND_ERRORS,
+    Fetched,
+    WebUrl,
+    fetch,
+    outbound_client,
+    presentable,
+    retry_after_seconds,
+)
+from app.scheduler.policies import RETRY_AFTER
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -87,6 +97,7 @@ class HttpRequestExecutor(TaskExecutor):
             message=f"请求失败: {called} → {answer.status}",
             error=f"UnexpectedStatus: {answer.status}, expected {wanted}",
             data=shown,
+            metadata={RETRY_AFTER: wait} if (wait := retry_after_seconds(answer, datetime.now(UTC))) else {},
         )
 
 

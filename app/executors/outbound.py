@@ -13,8 +13,12 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
+from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from math import ceil
 from socket import SOCK_STREAM, gaierror
 from typing import Annotated, cast
 
@@ -24,6 +28,7 @@ from pydantic import AfterValidator
 from app.core.errors import SchedulerError
 from app.core.redaction import is_secret_key
 from app.scheduler.context import find_current_execution
+from app.scheduler.policies import LONGEST_RETRY_AFTER_SECONDS
 
 Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -34,6 +39,7 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _TUNNELS = (IPv6Network("2002::/16"), IPv6Network("2001::/32"))  # 6to4, Teredo: an IPv4 address inside
 _RELAY_ANYCAST = IPv4Network("192.88.99.0/24")  # RFC 7526
+_BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -256,3 +262,20 @@ def _without_secrets(request: httpx.Request, following: httpx.Request) -> httpx.
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or _DEFAULT_PORTS.get(url.scheme)
+
+
+def retry_after_seconds(answer: Fetched, now: datetime) -> float | None:
+    """How long a busy receiver asks to wait (RFC 9110: seconds or a date), at most a day; None: it does not
+    ask."""
+    text = answer.headers.get("Retry-After", "").strip()
+    if answer.status not in _BUSY or not text:
+        return None
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = ceil((moment.astimezone(now.tzinfo) - now).total_seconds())
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)

@@ -20,6 +20,7 @@ from app.executors.publishers.directory import DirectoryPublisher
 from app.executors.publishers.webhook import WebhookPublisher
 from app.models.content import Content, Publication
 from app.scheduler.context import find_current_execution
+from app.scheduler.policies import RETRY_AFTER
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 
 LARGEST_ID = 2**31 - 1
@@ -186,9 +187,14 @@ def _result(tally: Tally) -> TaskExecutionResult:
             message=f"内容发布失败: {len(tally.failures)} 处失败，{done} 篇已发布",
             error=describe_error(tally.failures[0]),
             data=tally.as_data(),
-            metadata={"failures": [describe_error(failure) for failure in tally.failures]},
+            metadata={"failures": [describe_error(failure) for failure in tally.failures]} | _patience(tally),
         )
     return TaskExecutionResult.success_result(message=_success_message(tally), data=tally.as_data())
+
+
+def _patience(tally: Tally) -> dict[str, float]:
+    asked = [failure.retry_after_seconds for failure in tally.failures if isinstance(failure, PublishingFailed)]
+    return {RETRY_AFTER: max(seconds)} if (seconds := [wait for wait in asked if wait is not None]) else {}
 
 
 def _success_message(tally: Tally) -> str:

@@ -55,6 +55,8 @@ class Commands:
         repeats: Repeats | None = request.get("repeats")
         if repeats is not None and not isinstance(repeats, Debounce | Throttle | Once):
             raise InvalidRequest.of("repeats", f"repeats is a Debounce, Throttle or Once, not {repeats!r}")
+        if db is not None and not isinstance(db, Session | AsyncSession):
+            raise InvalidRequest.of("db", f"db is a Session or an AsyncSession, not {type(db).__name__}")
         refuse_masks(params)
         values = await self._checked(task_type, partial(self._checked_values, task_type, params, request))
         with self._base.tracer.enqueue(task_type) as origin:

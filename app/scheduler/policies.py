@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -62,6 +62,20 @@ class RetryPolicy(BaseModel):
     """Names of the errors worth a retry, as `error` begins with them (`TimeoutError`); None: all."""
     on_node_lost: Literal["retry", "fail"] = "retry"
     """`fail`: for work that must not run twice, even when its process was killed half-way."""
+
+
+RETRY_AFTER = "retry_after_seconds"
+"""Under this key the metadata of a failed result may say how long to wait at least before the next attempt."""
+LONGEST_RETRY_AFTER_SECONDS = 86_400.0
+
+
+def asked_patience(metadata: Mapping[str, Any]) -> float:
+    """Seconds that a failed result asks to wait (see `RETRY_AFTER`), at most a day; 0: it does not, or not in a
+    number."""
+    asked = metadata.get(RETRY_AFTER)
+    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not asked > 0:
+        return 0.0
+    return min(float(asked), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def backoff_seconds(policy: RetryPolicy, failures: int, uniform: float) -> float:

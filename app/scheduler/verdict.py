@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from app.core.errors import ReplayMismatch
 from app.models.task_execution import Execution, ExecutionState
-from app.scheduler.policies import RetryPolicy, retry_delay
+from app.scheduler.policies import RetryPolicy, asked_patience, retry_delay
 from app.services.scheduler_service import Refusal, TaskExecutionResult, TaskExecutor, TaskStatus
 
 # Words for why an attempt was stopped from outside.
@@ -58,6 +58,7 @@ def decide(
     reason = TIMED_OUT if stop == TIMED_OUT else None
     if delay is None:
         return Verdict(TaskStatus.FAILED, ExecutionState.FAILED, reason, failures, execution.run_at)
+    delay = max(delay, asked_patience(result.metadata))
     return Verdict(TaskStatus.FAILED, ExecutionState.RETRYING, reason, failures, now + timedelta(seconds=delay))
 
 

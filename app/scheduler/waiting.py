@@ -38,6 +38,8 @@ class Waiters:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(told.wait(), POLL_SECONDS)
                     told.clear()
+        except TimeoutError as error:
+            raise TimeoutError(f"execution {execution_id} is not over after {timeout} seconds") from error
         finally:
             with self._lock:
                 waiters = self._waiters[execution_id]

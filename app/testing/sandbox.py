@@ -69,7 +69,15 @@ class Sandbox:
 
         `start` is the first moment of its time (aware), `seed` that of the jitter of retries; `settings` are
         fields of `Settings`. The environment and `.env` have no say in it.
+
+        Raises:
+            TypeError: an option is unknown, or `start` is no aware datetime.
         """
+        unknown = settings.keys() - Settings.model_fields.keys()
+        if unknown:
+            raise TypeError(f"{', '.join(sorted(unknown))}: give start, seed and fields of Settings")
+        if getattr(start, "tzinfo", None) is None:
+            raise TypeError(f"start is a datetime with a time zone, not {start!r}")
         defaults = {"database_url": f"sqlite:///{folder / 'sandbox.db'}", "sqlite_synchronous": "NORMAL"}
         box = cls(_OwnSettings(**(defaults | settings)), start=start, seed=seed)
         try:

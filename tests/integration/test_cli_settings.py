@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,12 @@ def contenthub(tmp_path: Path) -> ContentHub:
         ("DATABASE_URL", "postgres://host/name", "DATABASE_URL: postgres is not supported; write"),
         ("DATABASE_URL", "sqlite:///file/data.db", "DATABASE_URL: its folder file cannot be made: "),
         ("SCHEDULER_TIMEZONE", "Mars", "SCHEDULER_TIMEZONE: 'Mars' is no IANA time zone; write one such as"),
+        ("SCHEDULER_LEASE_SECONDS", "inf", "SCHEDULER_LEASE_SECONDS: Input should be less than or equal to 86400"),
+        ("SCHEDULER_RETENTION_DAYS", "1e7", "SCHEDULER_RETENTION_DAYS: Input should be less than or equal"),
+        ("SCHEDULER_GRACE_SECONDS", "nan", "SCHEDULER_GRACE_SECONDS: Input should be"),
+        ("GENERATOR_OPENAI_URL", "foo", "GENERATOR_OPENAI_URL: it is no address of a server; write one such as"),
+        ("PUBLISH_WEBHOOK_URL", "http://[::1", "PUBLISH_WEBHOOK_URL: it is no address of a server"),
+        ("PUBLISH_BASE_URL", "http://a/?b", "PUBLISH_BASE_URL: other addresses are made of it"),
         (
             "GENERATOR_COMMAND",
             "draft --json",
@@ -81,3 +89,51 @@ def test_the_demo_runs_whatever_the_deployment_is_set_to(contenthub: ContentHub)
         demo.send_signal(signal.SIGTERM)
         _, err = demo.communicate(timeout=60)
     assert page.exists(), err
+
+
+@pytest.mark.parametrize(
+    ("settings", "finding", "remedy"),
+    [
+        (
+            {"SCHEDULER_CONCURENCY": "3"},
+            "settings: SCHEDULER_CONCURENCY is no setting, and nothing comes of it",
+            "did you mean SCHEDULER_CONCURRENCY?",
+        ),
+        ({"SCHEDULER_FOO": "3"}, "settings: SCHEDULER_FOO is no setting", "see .env.example"),
+        (
+            {"GENERATOR": "command", "GENERATOR_COMMAND": '["/no/such/program"]'},
+            "generator: /no/such/program cannot be run",
+            "mend GENERATOR_COMMAND",
+        ),
+        ({"GENERATOR": "command"}, "generator: GENERATOR_COMMAND is not set", "write its argv"),
+        ({"GENERATOR_FEED": "/no/such.xml"}, "/no/such.xml", "mend GENERATOR_FEED"),
+        ({"PUBLISH_DIRECTORY": "/proc/site"}, "publish directory: /proc/site cannot be written", "write to /proc"),
+    ],
+)
+def test_the_doctor_finds_settings_of_which_nothing_good_comes(
+    contenthub: ContentHub, settings: dict[str, str], finding: str, remedy: str
+) -> None:
+    contenthub("db", "upgrade")
+    code = 0 if "is no setting" in finding else 1
+    told = " ".join(contenthub("doctor", code=code, COLUMNS="200", **settings).out.split())
+    assert finding in told
+    assert remedy in told
+
+
+def test_a_misspelt_setting_in_the_file_is_found_too(contenthub: ContentHub) -> None:
+    (contenthub.folder / ".env").write_text("PUBLISH_DIRECTROY=/tmp/site\nSMTP_HOST=mail\n")
+    told = contenthub("doctor", COLUMNS="200").out
+    assert "PUBLISH_DIRECTROY is no setting" in told
+    assert "SMTP_HOST" not in told
+
+
+def test_a_database_of_a_newer_version_is_told_from_an_old_one(contenthub: ContentHub) -> None:
+    contenthub("db", "upgrade")
+    with closing(sqlite3.connect(contenthub.folder / "contenthub.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.commit()
+    for command in (("task", "list"), ("db", "upgrade"), ("serve", "--port", "0")):
+        refused = " ".join(contenthub(*command, code=1).err.split())
+        assert "9999" in refused
+        assert "install that version" in refused
+        assert "run `contenthub db upgrade`" not in refused

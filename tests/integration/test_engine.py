@@ -653,7 +653,7 @@ async def test_what_was_recorded_without_a_running_scheduler_runs_at_the_next_st
 async def test_wait_times_out_and_does_not_know_what_does_not_exist(database_url: str) -> None:
     async with running(database_url, Recorder("slow", lambda *_: asyncio.sleep(30))) as (service, _):
         execution = await service.enqueue("slow")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match="is not over after"):
             await service.wait(execution.id, 0.2)
         with pytest.raises(NotFound):
             await service.wait(10_000, 1)
@@ -705,3 +705,10 @@ async def test_nothing_an_executor_raises_ends_its_lane_or_leaves_it_running(
         failed = await service.wait((await service.enqueue("work")).id, 10)
         assert (failed.error or "").startswith(type(error).__name__)
         assert (await service.wait((await service.enqueue("next")).id, 10)).success
+
+
+async def test_a_db_that_is_no_session_is_refused_by_name(sqlite_url: str) -> None:
+    async with running(sqlite_url, Recorder("work")) as (service, runtime):
+        with pytest.raises(InvalidRequest, match="db: db is a Session or an AsyncSession, not int"):
+            await service.enqueue("work", db=5)  # type: ignore[arg-type]
+        assert runtime.history.page() == []

@@ -70,6 +70,14 @@ class TestRequest:
         assert result.data is not None
         assert result.data["body"] == "oops"
 
+    @pytest.mark.parametrize(("status", "asked"), [(503, 120.0), (429, 120.0), (500, None)])
+    def test_a_busy_endpoint_is_left_alone_as_long_as_it_asks(
+        self, web: LocalWeb, status: int, asked: float | None
+    ) -> None:
+        url = web.answer("/busy", Answer(status=status, headers={"Retry-After": "120"}))
+
+        assert run({"url": url}).metadata.get("retry_after_seconds") == asked
+
     def test_an_expected_status_outside_2xx_is_a_success(self, web: LocalWeb) -> None:
         assert run({"url": web.answer("/gone", Answer(status=410)), "expected_status": [404, 410]}).success
 

@@ -488,9 +488,18 @@ class TestWebhook:
         assert len({received.headers["idempotency-key"] for received in web.received}) == 1
         assert len(web.received) == 3
 
-    @pytest.mark.parametrize("retry_after", ["31", "Fri, 01 Jan 2100 00:00:00 GMT", "soon", "-1", "9" * 400])
-    def test_a_wait_beyond_30_seconds_is_left_to_the_retry_policy(
-        self, publish: Publish, write: Callable[..., int], web: LocalWeb, retry_after: str
+    @pytest.mark.parametrize(
+        ("retry_after", "asked"),
+        [
+            ("31", 31.0),
+            ("Fri, 01 Jan 2100 00:00:00 GMT", 86_400.0),
+            ("9" * 400, 86_400.0),
+            ("soon", None),
+            ("-1", None),
+        ],
+    )
+    def test_a_wait_beyond_30_seconds_is_left_to_the_next_attempt(
+        self, publish: Publish, write: Callable[..., int], web: LocalWeb, retry_after: str, asked: float | None
     ) -> None:
         write()
 
@@ -499,6 +508,7 @@ class TestWebhook:
         assert result.error is not None
         assert result.error.startswith("PublishingFailed: ")
         assert "HTTP 429" in result.error
+        assert result.metadata.get("retry_after_seconds") == asked
         assert len(web.received) == 1
 
     def test_a_redirect_is_a_refusal_and_is_not_followed(

@@ -415,3 +415,30 @@ def test_a_virtual_hour_takes_no_time() -> None:
     loop.complete(asyncio.sleep(3600))
     loop.close()
     assert clock.now() == START + HOUR
+
+
+async def test_a_failed_result_that_asks_for_patience_is_tried_again_when_it_is_over(
+    scheduler_sandbox: Sandbox,
+) -> None:
+    box = scheduler_sandbox
+    busy = {"retry_after_seconds": 600}
+    box.register(Recorder("busy", lambda *_: TaskExecutionResult.failure_result("busy", metadata=busy)))
+    run = box.enqueue("busy", max_attempts=3)
+    await box.advance(hours=1)
+    first, second, third = (attempt.started_at for attempt in box.attempts(run))
+    assert [second - first, third - second] == [timedelta(seconds=600)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"strat": START}, "strat: give start, seed and fields of Settings"),
+        ({"start": "2030-01-01"}, "start is a datetime with a time zone, not '2030-01-01'"),
+        ({"start": datetime(2030, 1, 1)}, "start is a datetime with a time zone"),  # noqa: DTZ001 - what is refused
+    ],
+)
+def test_an_option_of_the_marker_that_is_wrong_is_refused(
+    tmp_path: Path, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(TypeError, match=sentence), Sandbox.opened(tmp_path, **options):
+        pytest.fail("it was opened")

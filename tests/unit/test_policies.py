@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,9 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.scheduler.policies import (
+    RETRY_AFTER,
     MisfirePolicy,
     OverlapPolicy,
     RetryPolicy,
+    asked_patience,
     backoff_seconds,
     overlap_verdict,
     plan_fires,
@@ -85,3 +88,12 @@ def test_no_fire_vanishes(policy: MisfirePolicy, count: int, late: int, limit: i
         assert plan.run == (fires[-1],)
     if policy is MisfirePolicy.SKIP:
         assert bool(plan.run) == (late <= 60)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [(31, 31.0), (0.5, 0.5), (1e12, 86_400.0), (float("inf"), 86_400.0)]
+    + [(nothing, 0.0) for nothing in (None, True, "31", -1, 0, float("nan"), [31])],
+)
+def test_how_long_a_failed_result_asks_to_wait(asked: Any, seconds: float) -> None:
+    assert asked_patience({RETRY_AFTER: asked}) == seconds

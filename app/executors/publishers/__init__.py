@@ -19,6 +19,11 @@ class PublishingFailed(SchedulerError):
 
     code = "publishing_failed"
 
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        """`retry_after_seconds`: how long the place asks to be left alone."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
 
 class PublishingRefused(PublishingFailed):
     """The place does not want the content; the same request will not do better (`retry_on` may leave it out)."""

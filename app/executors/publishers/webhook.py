@@ -15,10 +15,7 @@ import asyncio
 import hashlib
 import hmac
 import uuid
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from math import ceil
 
 from loguru import logger
 from pydantic_core import to_json
@@ -26,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import Clock
 from app.executors.markdown import one_line, to_html
-from app.executors.outbound import Fetched, fetch, outbound_client, presentable
+from app.executors.outbound import Fetched, fetch, outbound_client, presentable, retry_after_seconds
 from app.executors.publishers import PublishingFailed, PublishingRefused
 from app.models.content import Content
 
@@ -35,7 +32,6 @@ WAIT_BUDGET_SECONDS = 30.0
 """How long one delivery waits, in all, when the receiver asks for patience."""
 _ANSWER_BYTES = 4096
 _DETAIL_CHARACTERS = 200
-_BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
@@ -60,7 +56,7 @@ class WebhookPublisher:
                 return answer.url
             wait = retry_after_seconds(answer, self._clock.now())
             if wait is None or wait > budget:
-                raise _failure(answer)
+                raise _failure(answer, wait)
             logger.info("{} answered HTTP {}, next try in {:g} s", answer.url, answer.status, wait)
             # A receiver that says "now" again and again uses the budget up, too.
             budget -= max(wait, 1.0)
@@ -111,22 +107,8 @@ def idempotency_key(content: Content, destination: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{destination}#{content.id}@{content.created_at.isoformat()}"))
 
 
-def retry_after_seconds(answer: Fetched, now: datetime) -> float | None:
-    """How long a busy receiver asks to wait (RFC 9110: seconds or a date); None: it does not ask."""
-    text = answer.headers.get("Retry-After", "").strip()
-    if answer.status not in _BUSY or not text:
-        return None
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(ceil((moment.astimezone(now.tzinfo) - now).total_seconds()), 0.0)
-
-
-def _failure(answer: Fetched) -> PublishingFailed:
+def _failure(answer: Fetched, wait: float | None) -> PublishingFailed:
     detail = one_line(answer.text)[:_DETAIL_CHARACTERS]
     sentence = f"{presentable(answer.url)} answered HTTP {answer.status}" + (f": {detail}" if detail else "")
     permanent = answer.status < HTTPStatus.INTERNAL_SERVER_ERROR and answer.status not in _LATER
-    return PublishingRefused(sentence) if permanent else PublishingFailed(sentence)
+    return PublishingRefused(sentence) if permanent else PublishingFailed(sentence, retry_after_seconds=wait)
