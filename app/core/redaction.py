@@ -155,11 +155,11 @@ def restore(value: Any, stored: Any) -> Any:
     return value
 
 
-def refuse_lending(value: Any, stored: Any) -> None:
-    """Raises InvalidRequest where `value` keeps a secret of `stored` by its mask and changes something beside it:
-    who may not read a secret could have it sent elsewhere so."""
+def refuse_lending(value: Any, stored: Any, *, elsewhere: bool = False) -> None:
+    """Raises InvalidRequest where `value` keeps a secret of `stored` by its mask and changes something beside it,
+    or goes to another executor (`elsewhere`): who may not read a secret could have it sent away so."""
     meant = restore(value, stored)
-    if meant not in (value, stored):
+    if meant != value and (elsewhere or meant != stored):
         raise InvalidRequest.of(
             "params", f"write the secrets that read {MASK} anew, or ask an admin: these params change beside them"
         )

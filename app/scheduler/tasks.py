@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock
 from app.core.errors import Conflict, FieldError, InvalidRequest, NotFound, SchedulerError, VersionConflict
 from app.core.jsonable import to_plain_json
-from app.core.redaction import refuse_lending, refuse_masks, restore
+from app.core.redaction import redact, refuse_lending, refuse_masks, restore
 from app.db.database import begin_write
 from app.db.types import UtcDateTime
 from app.models.scheduled_task import ScheduledTask
@@ -188,10 +188,11 @@ class TaskStore:
             if expected_version is not None and task.version != expected_version:
                 raise VersionConflict("task", task_id, found=task.version, expected=expected_version)
             values = {**_plain_values(task), **changes}
-            if isinstance(changes.get("params"), Mapping):
+            sent = changes.get("params", redact(task.params))
+            if isinstance(sent, Mapping):
                 if not lends_secrets:
-                    refuse_lending(changes["params"], task.params)
-                values["params"] = restore(changes["params"], task.params)
+                    refuse_lending(sent, task.params, elsewhere=values["task_type"] != task.task_type)
+                values["params"] = restore(sent, task.params)
             definition = TaskDefinition.parse(values)
             self._check(definition)
             after = definition.columns()

@@ -188,6 +188,7 @@ def test_an_operator_cannot_have_a_secret_sent_elsewhere(client: TestClient, tok
         assert fields(refused) == {"params"}
         assert "ask an admin" in refused.json()["detail"]
     assert client.get(f"{API}/executions").json()["items"] == []
+    assert fields(client.patch(path, json={"task_type": "slow"})) == {"params"}
     assert client.patch(path, json={"params": task["params"], "description": "as it was"}).status_code == 200
     assert client.post(f"{path}/run", json={"params": task["params"]}).status_code == 202
     anew = {"params": {**moved["params"], "headers": {"Authorization": "Bearer MINE"}}}
