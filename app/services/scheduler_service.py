@@ -625,11 +625,15 @@ def describe_error(error: BaseException) -> str:
 
 
 def _field_errors(error: ValidationError) -> list[FieldError]:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    inside = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
     return [
         FieldError(
             ".".join(["params", *map(str, item["loc"])]), item["msg"].removeprefix("Value error, "), item["type"]
         )
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
+        for item in found
+        # pydantic calls a list too short that would not be, had its items been right
+        if item["type"] != "too_short" or item["loc"] not in inside
     ]
 
 

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from app.core.config import Settings
 from app.factory import create_app
-from tests.api.conftest import API, Credentials
+from tests.api.conftest import API, Credentials, fields
 from tests.support import Recorder
 
 Definition = dict[str, Any]
@@ -198,3 +198,11 @@ def test_a_definition_that_would_take_seconds_to_read_is_refused(client: TestCli
     answer = client.post(f"{API}/executions", json={"task_type": "workflow", "params": body})
     assert answer.status_code == 422
     assert "1010 expressions" in answer.json()["detail"]
+
+
+def test_a_list_is_not_called_too_short_for_what_is_wrong_in_it(client: TestClient) -> None:
+    step = {"id": "a", "type": "work", "for_each": "input.list", "limit": 0}
+    wrong = client.post(f"{API}/executions", json={"task_type": "workflow", "params": {"steps": [step]}})
+    assert fields(wrong) == {"params.steps.0.limit"}
+    empty = client.post(f"{API}/executions", json={"task_type": "workflow", "params": {"steps": []}})
+    assert fields(empty) == {"params.steps"}
