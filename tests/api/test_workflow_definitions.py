@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 
 from app.core.config import Settings
 from app.factory import create_app
-from tests.api.conftest import API, Credentials, fields
+from tests.api.conftest import API, Credentials
+from tests.api.test_tasks import fields
 from tests.support import Recorder
 
 Definition = dict[str, Any]
