@@ -403,7 +403,10 @@ def delete(
         if not yes:
             typer.confirm(f"Delete task {task.id} ({output.printable(task.name)})?", abort=True, err=True)
         runtime.tasks.delete(task.id, by="cli")
+        comes_back = task.declared is not None and not task.declaration_missing
     _show_change(task, f"Deleted task {task.id} ({task.name}).", as_json=as_json)
+    if comes_back:
+        output.note("The code declares it: it comes back at the next start, unless it is taken out there.")
 
 
 @app.command()

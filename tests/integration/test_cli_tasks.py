@@ -196,6 +196,16 @@ def test_delete_asks_first_and_keeps_the_task_without_an_answer(contenthub: Cont
     assert stored(contenthub, kept) == []
 
 
+def test_who_deletes_what_the_code_declares_is_told_that_it_comes_back(contenthub: ContentHub) -> None:
+    for name, declared in (("in code", '{"name": "in code"}'), ("by hand", None)):
+        contenthub("task", "create", "--name", name, "--type", "content_generation", "--params", PARAMS)
+        with closing(sqlite3.connect(contenthub.folder / "contenthub.db")) as connection:
+            connection.execute("UPDATE scheduled_tasks SET declared = ? WHERE name = ?", (declared, name))
+            connection.commit()
+        told = contenthub("task", "delete", name, "--yes").err
+        assert ("comes back at the next start" in told) is (declared is not None)
+
+
 def test_a_list_says_that_it_is_not_all(contenthub: ContentHub) -> None:
     ran = contenthub("task", "list", "--limit", "1", "--json")
     assert [task["name"] for task in ran.json] == ["once"]

@@ -136,7 +136,7 @@ function Actions({ task }: { task: Task }) {
           <Menu.Item component={Link} to="/tasks/$id/edit" params={{ id: task.id } as never}>{t("common.edit")}</Menu.Item>
           <Menu.Item onClick={() => void navigate({ to: "/tasks/new", search: { from: task.id } })}>{t("common.duplicate")}</Menu.Item>
           {mayDelete ? (
-            <Menu.Item color="red" onClick={() => confirm(t("tasks.deleteTitle", { name: task.name }), t("tasks.deleteText"), t("common.delete"), () => remove.mutate(task.id))}>{t("common.delete")}</Menu.Item>
+            <Menu.Item color="red" onClick={() => confirm(t("tasks.deleteTitle", { name: task.name }), t(task.declared_in_code && !task.declaration_missing ? "tasks.deleteDeclared" : "tasks.deleteText"), t("common.delete"), () => remove.mutate(task.id))}>{t("common.delete")}</Menu.Item>
           ) : null}
         </Menu.Dropdown>
       </Menu>
