@@ -91,8 +91,8 @@ export interface paths {
         head?: never;
         /**
          * Change a task
-         * @description Change the fields that are sent. Masked secrets stay what they are. Send `If-Match` so that nobody's
-         *     change in between is overwritten.
+         * @description Change the fields that are sent. Masked secrets stay what they are; who changes params beside them and is no
+         *     admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten.
          */
         patch: operations["update_task"];
         trace?: never;
