@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Engine, Table, select, update
+from sqlalchemy import Engine, Table, select, update
 
 from app.core.clock import Clock
 from app.core.errors import Conflict, FieldError, InvalidRequest, NotFound, SchedulerError
@@ -38,40 +38,42 @@ def reconcile(
     Raises:
         InvalidRequest: `errors` names every wrong task and field; nothing is stored.
     """
-    errors: list[FieldError] = []
-    with one_transaction(database, service, clock) as (tasks, connection):
-        for definition in declared.values():
-            try:
-                _reconcile_one(definition, tasks)
-            except Conflict:
-                # Another process that starts at the same moment was first; its rows are as good as ours.
-                logger.debug("task {} was reconciled by another process", definition.name)
-            except SchedulerError as error:
-                errors += located(definition.name, error)
-        if errors:
-            raise InvalidRequest(errors)
-        gone = _mark_missing(connection, declared)
-        if not write:
-            connection.rollback()
-            return
-    for name in gone:
-        logger.warning("任务 {} 曾在代码中声明，现已不在代码中；它保持不变，可手动删除", name)
+    wanted = {name: definition.model_dump(mode="json") for name, definition in declared.items()}
+    stored = _declared_before(database)
+    gone = stored.keys() - wanted.keys()
+    # Most starts change nothing, and must not wait for the write lock then, which somebody may hold for long.
+    if any(stored.get(name) != (values, False) for name, values in wanted.items()) or any(
+        not is_missing for _, is_missing in (stored[name] for name in gone)
+    ):
+        errors: list[FieldError] = []
+        with one_transaction(database, service, clock) as (tasks, connection):
+            for name, definition in declared.items():
+                try:
+                    _reconcile_one(definition, wanted[name], tasks)
+                except Conflict:
+                    # Another process that starts at the same moment was first; its rows are as good as ours.
+                    logger.debug("task {} was reconciled by another process", name)
+                except SchedulerError as error:
+                    errors += located(name, error)
+            if errors:
+                raise InvalidRequest(errors)
+            connection.execute(update(_tasks).where(_tasks.c.name.in_(gone)).values(declaration_missing=True))
+            if not write:
+                connection.rollback()
+    if write:
+        for name in sorted(gone):
+            logger.warning("任务 {} 曾在代码中声明，现已不在代码中；它保持不变，可手动删除", name)
 
 
-def _mark_missing(connection: Connection, declared: Mapping[str, TaskDefinition]) -> list[str]:
-    """Mark the stored tasks that the code declared once and no longer has; returns their names."""
-    missing = _tasks.c.declared.is_not(None) & _tasks.c.name.not_in(list(declared))
-    gone = list(connection.scalars(select(_tasks.c.name).where(missing)))
-    connection.execute(
-        update(_tasks)
-        .where(_tasks.c.name.in_(gone), _tasks.c.declaration_missing.is_(False))
-        .values(declaration_missing=True)
-    )
-    return gone
+def _declared_before(database: Engine) -> dict[str, tuple[dict[str, Any], bool]]:
+    """What each task was declared as that the code declares or once did, and whether it was missing there."""
+    columns = (_tasks.c.name, _tasks.c.declared, _tasks.c.declaration_missing)
+    with database.connect() as connection:
+        found = connection.execute(select(*columns).where(_tasks.c.declared.is_not(None)))
+        return {row.name: (row.declared, row.declaration_missing) for row in found}
 
 
-def _reconcile_one(definition: TaskDefinition, tasks: TaskStore) -> None:
-    wanted = definition.model_dump(mode="json")
+def _reconcile_one(definition: TaskDefinition, wanted: dict[str, Any], tasks: TaskStore) -> None:
     try:
         stored = tasks.find(definition.name)
     except NotFound:

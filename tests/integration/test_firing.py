@@ -333,6 +333,21 @@ def test_a_wrong_declaration_is_refused_where_it_is_made() -> None:
         service.define_task("x", "work")
 
 
+async def test_a_start_that_changes_nothing_does_not_wait_for_the_write_lock(sqlite_url: str) -> None:
+    for attempt in ("first", "gone", "again"):
+        async with running(sqlite_url, Recorder("work"), start=False) as (service, runtime):
+            if attempt == "first":
+                service.define_task("left out later", "work")
+            service.define_task("daily", "work", schedule="0 9 * * *", params={"limit": 5})
+            if attempt != "again":
+                service.start()
+                continue
+            with runtime.engine.connect() as holder:
+                begin_write(holder)
+                runtime.reconcile_declarations()
+            assert runtime.tasks.find("left out later").declaration_missing
+
+
 async def test_where_one_declaration_is_refused_none_is_stored(database_url: str) -> None:
     async with running(database_url, Recorder("work"), start=False) as (service, runtime):
         service.define_task("right", "work", schedule="0 9 * * *")
