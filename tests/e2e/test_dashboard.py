@@ -379,6 +379,9 @@ def test_a_request_is_copied_and_does_the_same_again(site: Site, visitor: Visit,
     if not has_clipboard:  # what a browser does with a page of another machine that came without TLS
         page.add_init_script("delete Navigator.prototype.clipboard")
     person.go(f"executions/{execution}")
+    details = page.get_by_role("region", name="Details")
+    expect(details.get_by_text("Ended")).to_be_visible()
+    expect(details.get_by_text("Not before")).to_have_count(0)  # it was not put off
     page.get_by_role("button", name="Actions").click()
     page.get_by_role("menuitem", name="Copy as Python").click()
     expect(page.get_by_text("Copied", exact=True)).to_be_visible()

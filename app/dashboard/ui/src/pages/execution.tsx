@@ -82,7 +82,7 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
 
 function Details({ execution }: { execution: ExecutionDetail }) {
   const { t } = useTranslation();
-  const optional = (name: string, value: ReactNode): [string, ReactNode][] => (value == null || value === 0 ? [] : [[name, value]]);
+  const optional = (name: string, value: ReactNode): [string, ReactNode][] => (value == null || value === false || value === 0 ? [] : [[name, value]]);
   return (
     <Facts
       items={[
