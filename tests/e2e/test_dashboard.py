@@ -403,3 +403,21 @@ def test_an_address_that_somebody_has_spoilt(site: Site, visitor: Visit) -> None
     for path in ("executions/abc", "executions/0", "tasks/1e999", "nowhere"):
         person.page.goto(f"{person.url}/scheduler/{path}")
         expect(person.page.get_by_text("There is no such page.")).to_be_visible()
+
+
+def test_an_executor_is_run_once_with_what_was_written_and_nothing_else(site: Site, visitor: Visit) -> None:
+    person = visitor("operator")
+    person.go("executors")
+    page = person.page
+    card = page.get_by_role("region").filter(has=page.get_by_role("heading", name="http_request", exact=True))
+    card.get_by_role("button", name="Run once").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Url").fill("http://127.0.0.1:9/nowhere")
+    dialog.get_by_label("Json", exact=True).fill('{"any": [1, null')
+    expect(dialog.get_by_text("This is not JSON.")).to_be_visible()
+    expect(dialog.get_by_role("button", name="Run now")).to_be_disabled()
+    dialog.get_by_label("Json", exact=True).fill('{"any": [1, null]}')
+    dialog.get_by_role("button", name="Run now").click()
+    page.get_by_role("heading", level=1, name=re.compile(r"http_request #\d+")).wait_for()
+    (ran,) = site.api("GET", "executions", task_type="http_request")["items"]
+    assert ran["params"] == {"url": "http://127.0.0.1:9/nowhere", "json": {"any": [1, None]}}

@@ -42,6 +42,38 @@ test("an optional field is a field, not a choice of schemas", () => {
   expect(friendly(executor.info.params_schema).properties?.limit).toEqual({ type: "integer", title: "Limit" });
 });
 
+test("only what was written is sent: no default, no half of an optional object; and any JSON where any may be", async () => {
+  const nested = { type: "object", required: ["url"], properties: { url: { type: "string" }, method: { type: "string", default: "GET" } } };
+  const open = {
+    info: {
+      params_schema: {
+        type: "object",
+        required: ["name"],
+        properties: {
+          name: { type: "string", title: "Name" },
+          limit: { type: "integer", title: "Limit", default: 10 },
+          statuses: { anyOf: [{ type: "array", minItems: 1, items: { type: "integer" } }, { type: "null" }], default: null, title: "Statuses" },
+          request: { anyOf: [nested, { type: "null" }], default: null, title: "Request" },
+          body: { title: "Body", description: "Any JSON.", default: null },
+        },
+      },
+    },
+  } as unknown as Executor;
+  const onChange = vi.fn();
+  const onValid = vi.fn();
+  show(<ParamsForm executor={open} value={{}} onChange={onChange} onValid={onValid} />);
+  expect(screen.getByRole("textbox", { name: "Limit" })).toHaveAttribute("placeholder", "10");
+  await userEvent.type(screen.getByRole("textbox", { name: /Name/ }), "x");
+  expect(onChange).toHaveBeenLastCalledWith({ name: "x" });
+  const body = screen.getByRole("textbox", { name: "Body" });
+  await userEvent.type(body, "[[1, ");
+  expect(onValid).toHaveBeenLastCalledWith(false);
+  expect(screen.getByText("This is not JSON.")).toBeInTheDocument();
+  await userEvent.type(body, "null]");
+  expect(onValid).toHaveBeenLastCalledWith(true);
+  expect(onChange).toHaveBeenLastCalledWith(expect.objectContaining({ body: [1, null] }));
+});
+
 test("without a schema params are JSON, and what is no object cannot be sent", async () => {
   const onValid = vi.fn();
   const onChange = vi.fn();

@@ -1,13 +1,13 @@
 import { JsonInput, Stack, Text } from "@mantine/core";
 import Form from "@rjsf/mantine";
-import type { FieldErrorProps } from "@rjsf/utils";
+import type { DescriptionFieldProps, FieldErrorProps, FieldProps } from "@rjsf/utils";
 import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { JsonObject } from "../api/actions";
 import type { Executor } from "../api/client";
 import { json } from "../format";
-import { extraErrors, friendly } from "./schema";
+import { defaultsShown, extraErrors, friendly } from "./schema";
 import { validator } from "./validator";
 
 interface Props {
@@ -38,19 +38,56 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       noHtml5Validate
       showErrorList={false}
       liveValidate="onBlur"
-      uiSchema={{ "ui:submitButtonOptions": { norender: true } }}
+      uiSchema={{ "ui:submitButtonOptions": { norender: true }, ...defaultsShown(untitled) }}
+      experimental_defaultFormStateBehavior={onlyWhatIsRequired}
       omitExtraData={false}
-      templates={{ FieldErrorTemplate: FieldErrors }}
+      templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description }}
+      fields={{ FallbackField: AnyJson }}
+      formContext={{ onValid }}
     >
       <></>
     </Form>
   );
 }
 
+/** Nothing is filled in that a person did not write: a default kept with a task would outlive its executor's, and
+ * an optional object or list with a default somewhere in it could not be left out. */
+const onlyWhatIsRequired = { arrayMinItems: { populate: "requiredOnly" }, emptyObjectFields: "populateRequiredDefaults" } as const;
+
+/** As small as the descriptions that inputs show themselves: of a checkbox, an object and a list rjsf shows it. */
+function Description({ id, description }: DescriptionFieldProps) {
+  return description ? <Text id={id} size="xs" c="dimmed">{description}</Text> : null;
+}
+
 /** Inputs show their errors themselves; what is wrong with a whole object or list has no input to stand at. */
 function FieldErrors({ errors = [], schema }: FieldErrorProps) {
   if (errors.length === 0 || (schema.type !== "object" && schema.type !== "array")) return null;
   return <>{errors.map((error, index) => <Text key={index} size="sm" c="var(--mantine-color-error)">{error}</Text>)}</>;
+}
+
+/** What may be any JSON, of which rjsf knows no input. */
+function AnyJson({ schema, formData, onChange, fieldPathId, registry, rawErrors }: FieldProps) {
+  const { t } = useTranslation();
+  const [text, setText] = useState(() => (formData === undefined ? "" : json(formData)));
+  const [isBroken, setBroken] = useState(false);
+  return (
+    <JsonInput
+      label={schema.title}
+      description={schema.description}
+      value={text}
+      autosize
+      minRows={2}
+      classNames={{ input: "mono" }}
+      error={isBroken ? t("execution.notJson") : rawErrors?.join(" ")}
+      onChange={(next) => {
+        setText(next);
+        const parsed = next.trim() === "" ? { value: undefined } : parseAny(next);
+        setBroken(parsed === undefined);
+        (registry.formContext as Pick<Props, "onValid">).onValid?.(parsed !== undefined);
+        if (parsed !== undefined) onChange(parsed.value, fieldPathId.path);
+      }}
+    />
+  );
 }
 
 interface PlainProps {
@@ -71,7 +108,6 @@ function PlainJson({ value, onChange, onValid, error }: PlainProps) {
         value={text}
         autosize
         minRows={4}
-        formatOnBlur
         classNames={{ input: "mono" }}
         error={isBroken ? t("form.notJson") : error}
         onChange={(next) => {
@@ -87,9 +123,13 @@ function PlainJson({ value, onChange, onValid, error }: PlainProps) {
 }
 
 function parse(text: string): JsonObject | undefined {
+  const value = parseAny(text.trim() === "" ? "{}" : text)?.value;
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
+}
+
+function parseAny(text: string): { value: unknown } | undefined {
   try {
-    const value: unknown = JSON.parse(text.trim() === "" ? "{}" : text);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
+    return { value: JSON.parse(text) as unknown };
   } catch {
     return undefined;
   }

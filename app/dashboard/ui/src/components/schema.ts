@@ -1,5 +1,5 @@
 /** pydantic's JSON Schema, made easier on people. */
-import type { RJSFSchema } from "@rjsf/utils";
+import type { RJSFSchema, UiSchema } from "@rjsf/utils";
 
 type Schema = Record<string, unknown>;
 
@@ -19,6 +19,16 @@ export function friendly(schema: unknown): RJSFSchema {
     }
   }
   return Object.fromEntries(Object.entries(found).map(([key, value]) => [key, friendly(value)]));
+}
+
+/** What an input that is left empty stands for, in grey. */
+export function defaultsShown(schema: RJSFSchema): UiSchema {
+  const shown: UiSchema = {};
+  for (const [name, property] of Object.entries(schema.properties ?? {})) {
+    const value = typeof property === "object" ? property.default : undefined;
+    if ((typeof value === "string" && value !== "") || typeof value === "number") shown[name] = { "ui:placeholder": String(value) };
+  }
+  return shown;
 }
 
 /** The server's errors by dotted path, as the form takes them. */

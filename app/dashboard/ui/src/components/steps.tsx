@@ -125,7 +125,6 @@ function SendSignal({ id, name: awaited, onClose }: { id: number; name: string; 
             validationError={t("execution.notJson")}
             autosize
             minRows={3}
-            formatOnBlur
           />
           {send.error ? <Failure error={send.error} /> : null}
           <Button type="submit" loading={send.isPending} disabled={name.trim() === ""}>{t("execution.sendSignal")}</Button>

@@ -65,7 +65,7 @@ export function WindowFields({ draft, onChange, errors }: Props) {
   const dates = { type: "multiple", valueFormat: "YYYY-MM-DD", clearable: true } as const;
   return (
     <Stack gap="sm">
-      <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
+      <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm" style={{ alignItems: "end" }}>
         <TimeInput label={t("window.opens")} value={draft.opens} onChange={(event) => onChange({ opens: event.currentTarget.value })} error={errors["run_window.opens"] ?? errors.run_window} />
         <TimeInput label={t("window.closes")} value={draft.closes} onChange={(event) => onChange({ closes: event.currentTarget.value })} error={errors["run_window.closes"]} />
       </SimpleGrid>
@@ -76,7 +76,7 @@ export function WindowFields({ draft, onChange, errors }: Props) {
           </Group>
         </Chip.Group>
       </Input.Wrapper>
-      <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
+      <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm" style={{ alignItems: "end" }}>
         <TextInput label={t("window.country")} placeholder="CN" maxLength={3} value={draft.country} onChange={(event) => onChange({ country: event.currentTarget.value })} error={errors["calendar.country"] ?? errors.calendar} />
         <TextInput label={t("window.subdivision")} maxLength={10} value={draft.subdivision} onChange={(event) => onChange({ subdivision: event.currentTarget.value })} error={errors["calendar.subdivision"]} />
         <DatePickerInput {...dates} label={t("window.closed")} value={draft.closed} onChange={(closed) => onChange({ closed })} error={errorOf(errors, "calendar.closed")} />

@@ -200,7 +200,7 @@ function TaskForm({ title, initial, save, label }: FormProps) {
                 <ScheduleEditor draft={draft.schedule} onChange={(schedule) => change({ schedule })} errors={errors} />
               </Section>
               <Section title={t("form.policies")}>
-                <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
+                <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm" style={{ alignItems: "end" }}>
                   <Select label={t("form.overlap")} value={draft.overlap_policy} allowDeselect={false} data={(["skip", "queue", "allow", "cancel_running"] as const).map((value) => ({ value, label: t(`form.overlap_${value}`) }))} onChange={(value) => change({ overlap_policy: (value ?? "skip") as Draft["overlap_policy"] })} error={errors.overlap_policy} />
                   <Select label={t("form.misfire")} value={draft.misfire_policy} allowDeselect={false} data={(["latest", "all", "skip"] as const).map((value) => ({ value, label: t(`form.misfire_${value}`) }))} onChange={(value) => change({ misfire_policy: (value ?? "latest") as Draft["misfire_policy"] })} error={errors.misfire_policy} />
                   <Numeric label={t("form.attempts")} value={draft.max_attempts} onChange={(max_attempts) => change({ max_attempts })} error={errors["retry.max_attempts"]} />
