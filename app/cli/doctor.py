@@ -195,7 +195,7 @@ def _with_database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with database_faults():
-            from app.db.schema import current_revision, head_revision  # with SQLAlchemy, see session.py
+            from app.db.schema import current_revision, head_revision, is_known  # with SQLAlchemy, see session.py
             from app.factory import create_service
             from app.scheduler.runtime import runtime_of
 
@@ -208,7 +208,9 @@ def _with_database(settings: Settings) -> Iterator[Finding]:
                         "migrations",
                         "fail",
                         f"the schema is at {found or 'nothing'}, this version needs {wanted}",
-                        "run `contenthub db upgrade`",
+                        "run `contenthub db upgrade`"
+                        if is_known(found)
+                        else "install the newer version that made it",
                     )
                     return
                 yield Finding("migrations", "ok", f"at {found}")

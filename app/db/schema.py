@@ -54,15 +54,22 @@ def upgrade(settings: Settings) -> None:
         engine.dispose()
 
 
+def is_known(revision: str | None) -> bool:
+    """Whether this version has that revision of the schema; if not, a newer version made it."""
+    try:
+        ScriptDirectory.from_config(alembic_config()).get_revision(revision or "base")
+    except CommandError:
+        return False
+    return True
+
+
 def refuse_newer(found: str | None) -> None:
     """Raises SchedulerUnavailable where the database was migrated by a newer version than this one."""
-    try:
-        ScriptDirectory.from_config(alembic_config()).get_revision(found or "base")
-    except CommandError:
+    if not is_known(found):
         raise SchedulerUnavailable(
             f"the database is at schema {found}, which this version does not know: "
             "it was migrated by a newer one; install that version"
-        ) from None
+        )
 
 
 @contextmanager

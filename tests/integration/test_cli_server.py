@@ -114,10 +114,14 @@ def test_db_upgrade_makes_the_schema_once(contenthub: ContentHub) -> None:
 
 def test_a_database_of_another_version_is_refused_and_only_upgrade_changes_it(contenthub: ContentHub) -> None:
     contenthub("db", "upgrade")
-    write(contenthub, "UPDATE alembic_version SET version_num = 'older'")
-    assert "contenthub db upgrade" in contenthub("task", "list", code=1).err
-    findings = {item["check"]: item for item in contenthub("doctor", "--json", code=1).json["findings"]}
-    assert findings["migrations"]["remedy"] == "run `contenthub db upgrade`"
+    for version, said, remedy in (
+        ("0010", "run `contenthub db upgrade`", "run `contenthub db upgrade`"),
+        ("9999", "install that version", "install the newer version that made it"),
+    ):
+        write(contenthub, f"UPDATE alembic_version SET version_num = '{version}'")
+        assert said in " ".join(contenthub("task", "list", code=1).err.split())
+        findings = {item["check"]: item for item in contenthub("doctor", "--json", code=1).json["findings"]}
+        assert findings["migrations"]["remedy"] == remedy
 
 
 def test_doctor_finds_nothing_wrong_on_a_fresh_machine_and_does_not_make_a_database(
