@@ -200,7 +200,8 @@ def update_task(
 
 @router.delete("/{task_id}", status_code=204, summary="Delete a task", responses=documented(404, 412))
 def delete_task(task_id: TaskId, runtime: RuntimeOf, caller: Admin, if_match: IfMatch = None) -> None:
-    """Delete the task and cancel what waits; its history stays."""
+    """Delete the task and cancel what waits; its history stays. One that the code declares comes back at
+    the next start."""
     with _matching(if_match) as version:
         runtime.tasks.delete(task_id, expected_version=version, by=caller.name)
 

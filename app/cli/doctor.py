@@ -188,19 +188,21 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _with_database(settings: Settings) -> Iterator[Finding]:
-    file = _sqlite_file(settings)
-    if file is not None and not file.exists():
-        # Looking must not make it: connecting to a SQLite file creates it.
-        yield Finding("database", "warn", f"{file} does not exist yet", "run `contenthub db upgrade`, or serve")
-        return
     try:
         with database_faults():
             from app.db.schema import current_revision, head_revision, is_known  # with SQLAlchemy, see session.py
-            from app.factory import create_service
-            from app.scheduler.runtime import runtime_of
+            from app.scheduler.runtime import build_service, runtime_of
 
-            runtime = runtime_of(create_service(settings, role="cli"))
+            runtime = runtime_of(build_service(settings, role="cli"))
             try:
+                yield from _declarations(runtime)
+                file = _sqlite_file(settings)
+                if file is not None and not file.exists():
+                    # Looking must not make it: connecting to a SQLite file creates it.
+                    yield Finding(
+                        "database", "warn", f"{file} does not exist yet", "run `contenthub db upgrade`, or serve"
+                    )
+                    return
                 yield _reachable(runtime)
                 found, wanted = current_revision(runtime.engine), head_revision()
                 if found != wanted:
@@ -222,6 +224,21 @@ def _with_database(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "database", "fail", str(error), "check DATABASE_URL, the server, and the rights of this user"
         )
+
+
+def _declarations(runtime: Runtime) -> Iterator[Finding]:
+    """Registers the executors too, which needs no database: a wrong declaration is found before the first boot."""
+    from app.factory import register_executors  # with FastAPI, see session.py
+
+    try:
+        register_executors(runtime.service, runtime.settings)
+        runtime.check_declarations()
+    except SchedulerError as error:
+        sentences = [f"{item.field}: {item.message}" for item in error.errors] or [str(error)]
+        for sentence in sentences:
+            yield Finding("declarations", "fail", sentence, "mend it in app/factory.py")
+    else:
+        yield Finding("declarations", "ok", "the scheduler can start with what the code declares")
 
 
 def _reachable(runtime: Runtime) -> Finding:
@@ -274,16 +291,6 @@ def _executors(runtime: Runtime) -> Iterator[Finding]:
         )
     else:
         yield Finding("executors", "ok", ", ".join(sorted(registered)))
-
-
-def _declarations(runtime: Runtime) -> Iterator[Finding]:
-    try:
-        runtime.reconcile_declarations(write=False)
-    except InvalidRequest as error:
-        for item in error.errors:
-            yield Finding("declarations", "fail", f"{item.field}: {item.message}", "mend it in app/factory.py")
-    else:
-        yield Finding("declarations", "ok", "what the code declares can be stored")
 
 
 def _schedules(runtime: Runtime) -> Iterator[Finding]:
@@ -341,7 +348,6 @@ def _tokens(runtime: Runtime) -> Iterator[Finding]:
 _CHECKS: tuple[Callable[[Runtime], Iterator[Finding]], ...] = (
     _stored_times,
     _executors,
-    _declarations,
     _schedules,
     _nodes,
     _tokens,

@@ -35,7 +35,8 @@ def serve(
         from app.models.api_token import any_token_exists
 
         make_site_folder(settings)
-        runtime.reconcile_declarations(write=False)  # the server would refuse them with a stack
+        if settings.scheduler_enabled:
+            runtime.check_declarations()  # the server would refuse them with a stack
         with runtime.sessions() as session:
             has_tokens = any_token_exists(session)
     if not has_tokens and not is_loopback(settings.host):

@@ -29,7 +29,6 @@ def worker() -> None:
         telemetry = observe(runtime)
         if settings.metrics_port is not None:
             _serve_metrics(telemetry, settings.metrics_host, settings.metrics_port)
-        output.note("Worker started.   Ctrl-C stops.")
         try:
             asyncio.run(_work(runtime))
         finally:
@@ -55,6 +54,7 @@ async def _work(runtime: Runtime) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     runtime.service.start()
+    output.note("Worker started.   Ctrl-C stops.")
     try:
         await stopping.wait()
     finally:

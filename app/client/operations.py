@@ -298,7 +298,9 @@ class Operations(ABC):
         )
 
     def delete_task(self, task_id: int, *, if_match: str | None = None) -> None:
-        """Delete the task and cancel what waits; its history stays."""
+        """Delete the task and cancel what waits; its history stays. One that the code declares comes back at
+        the next start.
+        """
         self._call(
             "DELETE", f"/api/v1/scheduler/tasks/{path_part(task_id)}", NoneType, headers={"if-match": if_match}
         )
@@ -1053,7 +1055,9 @@ class AsyncOperations(ABC):
         )
 
     async def delete_task(self, task_id: int, *, if_match: str | None = None) -> None:
-        """Delete the task and cancel what waits; its history stays."""
+        """Delete the task and cancel what waits; its history stays. One that the code declares comes back at
+        the next start.
+        """
         await self._call(
             "DELETE", f"/api/v1/scheduler/tasks/{path_part(task_id)}", NoneType, headers={"if-match": if_match}
         )

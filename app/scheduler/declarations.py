@@ -1,4 +1,4 @@
-"""Tasks declared in code, reconciled by name with the stored ones.
+"""Tasks declared in code, checked together and then reconciled by name with the stored ones.
 
 A field follows the code until an operator changes it; from then on it is the operator's. A task that an operator
 deletes comes back at the next start: whoever wants it gone takes it out of the code, or pauses it.
@@ -22,21 +22,28 @@ from app.services.scheduler_service import SchedulerService
 _tasks = cast("Table", ScheduledTask.__table__)
 
 
+def check(declared: Mapping[str, TaskDefinition], tasks: TaskStore) -> None:
+    """Refuse what is wrong whatever the database holds: a new one and an old one start with the same code.
+
+    Raises:
+        InvalidRequest: `errors` names every wrong task and field.
+    """
+    errors: list[FieldError] = []
+    for name, definition in declared.items():
+        try:
+            tasks.check(definition)
+        except SchedulerError as error:
+            errors += located(name, error)
+    if errors:
+        raise InvalidRequest(errors)
+
+
 def reconcile(
-    declared: Mapping[str, TaskDefinition],
-    *,
-    database: Engine,
-    service: SchedulerService,
-    clock: Clock,
-    write: bool = True,
+    declared: Mapping[str, TaskDefinition], *, database: Engine, service: SchedulerService, clock: Clock
 ) -> None:
     """Create what is missing, bring what the code changed, report what the code no longer has.
 
-    It is one transaction: where one declaration is refused, none is stored. `write=False` does everything and
-    takes it back, so it refuses what the start would refuse.
-
-    Raises:
-        InvalidRequest: `errors` names every wrong task and field; nothing is stored.
+    It is one transaction of declarations that have been checked.
     """
     wanted = {name: definition.model_dump(mode="json") for name, definition in declared.items()}
     stored = _declared_before(database)
@@ -45,24 +52,23 @@ def reconcile(
     if any(stored.get(name) != (values, False) for name, values in wanted.items()) or any(
         not is_missing for _, is_missing in (stored[name] for name in gone)
     ):
-        errors: list[FieldError] = []
+        brought: list[ScheduledTask] = []
         with one_transaction(database, service, clock) as (tasks, connection):
             for name, definition in declared.items():
                 try:
-                    _reconcile_one(definition, wanted[name], tasks)
+                    brought += _reconcile_one(definition, wanted[name], tasks)
                 except Conflict:
                     # Another process that starts at the same moment was first; its rows are as good as ours.
                     logger.debug("task {} was reconciled by another process", name)
                 except SchedulerError as error:
-                    errors += located(name, error)
-            if errors:
-                raise InvalidRequest(errors)
+                    # The declaration is right; what an operator or plain SQL made of the row does not go with it.
+                    logger.warning("任务 {} 的声明与库中已被修改的内容不相容，任务保持不变：{}", name, error)
             connection.execute(update(_tasks).where(_tasks.c.name.in_(gone)).values(declaration_missing=True))
-            if not write:
-                connection.rollback()
-    if write:
-        for name in sorted(gone):
-            logger.warning("任务 {} 曾在代码中声明，现已不在代码中；它保持不变，可手动删除", name)
+        for task in brought:
+            if task.exhausted_at == task.updated_at:  # it was armed now, and found no fire
+                logger.warning("任务 {} 的计划今后不会触发，仅作为已结束的任务保存", task.name)
+    for name in sorted(gone):
+        logger.warning("任务 {} 曾在代码中声明，现已不在代码中；它保持不变，可手动删除", name)
 
 
 def _declared_before(database: Engine) -> dict[str, tuple[dict[str, Any], bool]]:
@@ -73,18 +79,18 @@ def _declared_before(database: Engine) -> dict[str, tuple[dict[str, Any], bool]]
         return {row.name: (row.declared, row.declaration_missing) for row in found}
 
 
-def _reconcile_one(definition: TaskDefinition, wanted: dict[str, Any], tasks: TaskStore) -> None:
+def _reconcile_one(definition: TaskDefinition, wanted: dict[str, Any], tasks: TaskStore) -> list[ScheduledTask]:
+    """The task as it is stored now; nothing where it was so already."""
     try:
         stored = tasks.find(definition.name)
     except NotFound:
         stored = None
     if stored is None or stored.name != definition.name:
-        tasks.create(definition, declared=wanted)
-        return
+        return [tasks.create(definition, declared=wanted)]
     if stored.declared == wanted and not stored.declaration_missing:
-        return
+        return []
     changes = changes_from_code(wanted, stored.declared, TaskDefinition.of(stored).model_dump(mode="json"))
-    tasks.update(stored.id, changes, expected_version=stored.version, declared=wanted)
+    return [tasks.update(stored.id, changes, expected_version=stored.version, declared=wanted)]
 
 
 def changes_from_code(

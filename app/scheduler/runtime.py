@@ -31,7 +31,7 @@ from app.scheduler.attention import Kind as FindingKind
 from app.scheduler.backfills import preview_backfill
 from app.scheduler.buckets import forget_idle
 from app.scheduler.commands import Commands
-from app.scheduler.declarations import reconcile
+from app.scheduler.declarations import check, reconcile
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.description import Language
 from app.scheduler.doctor.schedules import Report, ScheduleDoctor
@@ -137,13 +137,18 @@ class Runtime(Foundation):
             self._start_clock()
         logger.info("调度器已启动 (节点: {}, 引擎: {})", self.live.node_id, self.live.engine.name)
 
-    def reconcile_declarations(self, *, write: bool = True) -> None:
-        """Bring the stored tasks in line with what the code declares; `write=False` only checks that it could.
+    def check_declarations(self) -> None:
+        """Raises InvalidRequest: the start would refuse what the code declares; `errors` names task and field."""
+        check(self._declared, self.tasks)
+
+    def reconcile_declarations(self) -> None:
+        """Bring the stored tasks in line with what the code declares.
 
         Raises:
             InvalidRequest: `errors` names every wrong task and field; nothing is stored.
         """
-        reconcile(self._declared, database=self.engine, service=self.service, clock=self.clock, write=write)
+        self.check_declarations()
+        reconcile(self._declared, database=self.engine, service=self.service, clock=self.clock)
 
     def prepare_database(self) -> None:
         """Bring the schema to head, and what the engine keeps in the database with it. Blocks."""
@@ -431,7 +436,7 @@ class Runtime(Foundation):
         except InvalidRequest as error:
             raise InvalidRequest(located(str(definition.get("name")), error)) from error
         if parsed.name in self._declared:
-            raise Conflict(f"name: a task named {parsed.name!r} is declared twice in code")
+            raise Conflict(f"name: a task named {parsed.name!r} is declared twice in code; rename or remove one")
         self._declared[parsed.name] = parsed
 
     def engine_status(self) -> dict[str, Any]:

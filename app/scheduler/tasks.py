@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from loguru import logger
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
@@ -93,13 +92,11 @@ class TaskStore:
             Conflict: the name is taken.
         """
         now = self._clock.now()
-        self._check(definition)
+        self.check(definition)
         task = ScheduledTask(**definition.columns(), created_at=now, updated_at=now, version=1)
         task.declared = dict(declared) if declared is not None else None
         _arm(task, definition, now)
-        if task.exhausted_at is not None and declared is not None:
-            logger.warning("任务 {} 的计划今后不会触发，仅作为已结束的任务保存", definition.name)
-        elif task.exhausted_at is not None:
+        if task.exhausted_at is not None and declared is None:
             field = "schedule.at" if isinstance(definition.schedule, AtSchedule) else "schedule"
             raise InvalidRequest.of(field, "never fires from now on; choose a moment to come", "never_fires")
         with self._sessions() as session:
@@ -194,7 +191,7 @@ class TaskStore:
                     refuse_lending(sent, task.params, elsewhere=values["task_type"] != task.task_type)
                 values["params"] = restore(sent, task.params)
             definition = TaskDefinition.parse(values)
-            self._check(definition)
+            self.check(definition)
             after = definition.columns()
             before = {column: getattr(task, column) for column in after}
             if is_rescheduled := task.schedule_error is not None or any(
@@ -256,7 +253,8 @@ class TaskStore:
         with self._sessions() as session:
             return list(session.scalars(query))
 
-    def _check(self, definition: TaskDefinition) -> None:
+    def check(self, definition: TaskDefinition) -> None:
+        """Raises ExecutorNotFound, InvalidParameters, InvalidRequest: nobody runs it, or its params are wrong."""
         refuse_masks(definition.params)
         self._service.check(definition.task_type, dict(definition.params))
 

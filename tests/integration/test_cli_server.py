@@ -228,7 +228,7 @@ real = factory.register_executors
 def register(service, settings):
     real(service, settings)
     service.define_task("right", "content_generation", params={"account_id": 1, "topic": "x"})
-    service.define_task("wrong", "content_generation", params={"account_id": "one"})
+    service.define_task("wrong", "content_generation", **WRONG)
 
 factory.register_executors = register
 from app.cli.main import app
@@ -236,13 +236,11 @@ app()
 """
 
 
-@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("worker",), ("doctor",)])
-def test_a_wrong_declaration_is_told_in_sentences(tmp_path: Path, command: tuple[str, ...]) -> None:
-    contenthub = ContentHub(tmp_path)
-    contenthub("db", "upgrade")
+def declaring(contenthub: ContentHub, wrong: dict[str, object], *command: str) -> str:
+    """What `contenthub …` says, with exit code 1 and no stack, where the code declares a task that is wrong."""
     ran = subprocess.run(
-        [sys.executable, "-c", DECLARING, *command],
-        cwd=tmp_path,
+        [sys.executable, "-c", DECLARING.replace("WRONG", repr(wrong)), *command],
+        cwd=contenthub.folder,
         env=contenthub._environment({"COLUMNS": "200"}),
         capture_output=True,
         text=True,
@@ -251,7 +249,27 @@ def test_a_wrong_declaration_is_told_in_sentences(tmp_path: Path, command: tuple
     )
     told = ran.stdout + ran.stderr
     assert ran.returncode == 1, told
+    assert "Traceback" not in told
+    return told
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("worker",), ("doctor",)])
+def test_a_wrong_declaration_is_told_in_sentences(contenthub: ContentHub, command: tuple[str, ...]) -> None:
+    contenthub("db", "upgrade")
+    told = declaring(contenthub, {"params": {"account_id": "one"}}, *command)
     assert "tasks[wrong].params.account_id" in told
     assert "tasks[wrong].params.topic" in told
-    assert "Traceback" not in told
+    assert "tasks[wrong].schedule.expression" in declaring(contenthub, {"schedule": "61 * * * *"}, *command)
     assert contenthub("task", "list", "--json").json == []
+
+
+@pytest.mark.parametrize("wrong", [{"params": {"account_id": "one"}}, {"schedule": "61 * * * *"}])
+def test_doctor_finds_a_wrong_declaration_before_there_is_a_database(
+    contenthub: ContentHub, wrong: dict[str, object]
+) -> None:
+    findings = json.loads(declaring(contenthub, wrong, "doctor", "--json"))["findings"]
+    failed = [finding for finding in findings if finding["level"] == "fail"]
+    assert {finding["check"] for finding in failed} == {"declarations"}
+    assert all(finding["message"].startswith("tasks[wrong].") for finding in failed)
+    assert {finding["remedy"] for finding in failed} == {"mend it in app/factory.py"}
+    assert not (contenthub.folder / "contenthub.db").exists()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from loguru import logger
 from sqlalchemy import Engine, text
 
 from app.core.config import Settings
@@ -21,6 +23,15 @@ from app.scheduler.runtime import Runtime
 from tests.support import Recorder, running, until
 
 START = datetime(2030, 1, 7, 8, 59, 30, tzinfo=UTC)  # a Monday
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What is told to operators meanwhile."""
+    found: list[str] = []
+    sink = logger.add(lambda message: found.append(message.record["message"]), level="WARNING")
+    yield found
+    logger.remove(sink)
 
 
 def nobody(_row: dict[str, Any]) -> None:
@@ -363,6 +374,43 @@ async def test_where_one_declaration_is_refused_none_is_stored(database_url: str
         assert not service.is_running
 
 
+async def test_a_wrong_declaration_is_refused_by_a_database_that_has_the_task_as_by_a_new_one(
+    database_url: str,
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (service, _):
+        service.define_task("daily", "work", schedule="0 9 * * *")
+        service.start()
+    async with running(database_url, start=False) as (service, _):
+        service.define_task("daily", "work", schedule="0 9 * * *")
+        with pytest.raises(InvalidRequest, match=r"tasks\[daily\]\.task_type: no executor is registered"):
+            service.start()
+
+
+async def test_an_operators_change_that_does_not_go_with_the_code_does_not_stop_the_start(
+    database_url: str, warnings: list[str]
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        service.define_task("daily", "work", schedule="0 9 * * *", concurrency_key="k")
+        service.define_task("broken", "work", schedule="0 9 * * *")
+        service.start()
+        runtime.tasks.update(runtime.tasks.find("daily").id, {"concurrency_key": None})
+        with runtime.sessions() as session:
+            session.execute(
+                text("UPDATE scheduled_tasks SET schedule_expression = '99 * * * *' WHERE name = 'broken'")
+            )
+            session.commit()
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        service.define_task("daily", "work", schedule="0 10 * * *", concurrency_key="k", concurrency_limit=2)
+        service.define_task("broken", "work", schedule="0 9 * * *", priority=1)
+        service.define_task("new", "work")
+        service.start()
+        assert runtime.tasks.find("daily").schedule_expression == "0 9 * * *", "it stays as a whole"
+        assert runtime.tasks.find("new").task_type == "work"
+    told = [line for line in warnings if "的声明" in line]
+    assert [line.split()[1] for line in told] == ["daily", "broken"]
+    assert "concurrency_limit needs a concurrency_key" in told[0]
+
+
 @pytest.mark.parametrize(
     "over",
     [
@@ -372,7 +420,7 @@ async def test_where_one_declaration_is_refused_none_is_stored(database_url: str
     ],
 )
 async def test_a_declared_task_whose_time_is_over_does_not_stop_the_start(
-    database_url: str, over: dict[str, Any]
+    database_url: str, over: dict[str, Any], warnings: list[str]
 ) -> None:
     """What was right when it was written is met by each new database later."""
     for declared in (over, over | {"description": "changed"}, {"schedule": "0 9 * * *"}, over):
@@ -382,6 +430,9 @@ async def test_a_declared_task_whose_time_is_over_does_not_stop_the_start(
             task = runtime.tasks.find("once")
             is_over = declared != {"schedule": "0 9 * * *"}
             assert (task.next_run_at is None, task.exhausted_at is not None) == (is_over, is_over)
+    assert warnings == ["任务 once 的计划今后不会触发，仅作为已结束的任务保存"] * 2, (
+        "when made, and when changed back"
+    )
 
 
 # ---------------------------------------------------------------- refused at creation

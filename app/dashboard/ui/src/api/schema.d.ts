@@ -84,7 +84,8 @@ export interface paths {
         post?: never;
         /**
          * Delete a task
-         * @description Delete the task and cancel what waits; its history stays.
+         * @description Delete the task and cancel what waits; its history stays. One that the code declares comes back at
+         *     the next start.
          */
         delete: operations["delete_task"];
         options?: never;
