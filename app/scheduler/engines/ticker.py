@@ -28,6 +28,7 @@ class Ticker:
         self._clock = clock
         self._wake = threading.Event()
         self._alarms: list[datetime] = []
+        self._armed: set[datetime] = set()
         self._alarm_lock = threading.Lock()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -51,10 +52,11 @@ class Ticker:
         """Take a turn soon, or at that moment. Safe from any thread."""
         if at is not None and at > self._clock.now():
             with self._alarm_lock:
-                if len(self._alarms) >= _ALARM_LIMIT:
-                    return  # the turn once a second finds what comes due
+                if at in self._armed or len(self._alarms) >= _ALARM_LIMIT:
+                    return  # each turn asks for it again; beyond the limit, the turn once a second finds it
+                earliest = not self._alarms or at < self._alarms[0]
                 heapq.heappush(self._alarms, at)
-                earliest = self._alarms[0] == at
+                self._armed.add(at)
             if not earliest:
                 return
         self._wake.set()
@@ -76,6 +78,6 @@ class Ticker:
         now = self._clock.now()
         with self._alarm_lock:
             while self._alarms and self._alarms[0] <= now:
-                heapq.heappop(self._alarms)
+                self._armed.discard(heapq.heappop(self._alarms))
             ahead = (self._alarms[0] - now).total_seconds() if self._alarms else TICK_SECONDS
         return min(max(ahead, 0.0), TICK_SECONDS)
