@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, nodes
@@ -221,6 +222,10 @@ def _walk(node: nodes.Node, found: set[Reference], *, optional: bool) -> None:
     """Refuse what is not allowed, and collect what is read."""
     if not isinstance(node, _ALLOWED):
         raise InvalidExpression(_refused(node))
+    if isinstance(node, nodes.Const) and isinstance(node.value, float) and not isfinite(node.value):
+        raise InvalidExpression(
+            "a number is too large; write one below 1e308"
+        )  # compiled it would be the name `inf`
     if isinstance(node, nodes.Filter | nodes.Test):
         _check_named(node)
         if node.node is None:

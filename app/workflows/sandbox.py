@@ -184,6 +184,13 @@ def _unique(value: list[Any]) -> list[Any]:
     return [seen.pop(key) for key in map(to_json, value) if key in seen]
 
 
+def _sum(value: list[Any]) -> float:
+    """Of numbers: of lists it would copy what it has for each of them."""
+    if not all(map(_is_number, value)):
+        raise TypeError("there is something else than numbers in the list")
+    return sum(value)
+
+
 def _truncate(value: str, length: int) -> str:
     return value if len(value) <= length else value[: max(length - 1, 0)] + "…"
 
@@ -211,7 +218,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "tojson": lambda value: to_json(value).decode(),
     "sort": sorted,
     "unique": _unique,
-    "sum": sum,
+    "sum": _sum,
     "min": min,
     "max": max,
     "map": _map,

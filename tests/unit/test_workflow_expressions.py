@@ -121,6 +121,8 @@ def test_what_a_step_returned_is_never_read_as_a_template() -> None:
         ("not " * 400 + "1", "more than"),
         ("1" * 2001, "at most 2000"),
         ("text {{ input.n }}", "without text around"),
+        ("1e999", "too large"),
+        ("[{'a': -1e999}]|length", "too large"),
     ],
 )
 def test_what_could_do_harm_is_refused_before_it_runs(source: str, sentence: str) -> None:
@@ -149,6 +151,9 @@ def test_what_could_do_harm_is_refused_before_it_runs(source: str, sentence: str
         "input.n|upper",
         "-input.topic",
         "input.missing",
+        "[[1], [2]]|sum([])",
+        "[[1], [2]]|sum",
+        "['a', 'b']|sum('')",
     ],
 )
 def test_what_has_no_value_fails_with_the_expression(source: str) -> None:
