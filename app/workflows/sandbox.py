@@ -184,7 +184,7 @@ def _unique(value: list[Any]) -> list[Any]:
     return [seen.pop(key) for key in map(to_json, value) if key in seen]
 
 
-def _sum(value: list[Any]) -> float:
+def _sum(value: list[float]) -> float:
     """Of numbers: of lists it would copy what it has for each of them."""
     if not all(map(_is_number, value)):
         raise TypeError("there is something else than numbers in the list")
