@@ -22,7 +22,7 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _IN_URL = re.compile(
-    r"(?<=://)(?P<user>[^/?#@\s:]*:)(?P<password>[^/?#@\s]+)(?=@)|(?<=[?&])(?P<key>[^=?&#\s]+=)(?P<value>[^&#\s]+)"
+    r"(?<=://)[^/?#@\s:]*:(?P<password>[^/?#@\s]+)(?=@)|(?<=[?&])(?P<key>[^=?&#\s]+)=(?P<value>[^&#\s]+)"
 )
 """A password before the host, and each `key=value` of a query."""
 _WORD_LENGTH = 4
@@ -83,8 +83,8 @@ def redact_quotes(value: Any, source: Any) -> Any:
 
 def redact_text(text: str, source: Any) -> str:
     """The same of one text."""
-    quoted = _pattern_of(source)
-    return text if quoted is None else quoted.sub(MASK, text)
+    hidden: str = redact_quotes(text, source)
+    return hidden
 
 
 def _replace(value: Any, quoted: re.Pattern[str]) -> Any:
@@ -123,22 +123,23 @@ def _secrets_of(value: Any, *, under_secret_key: bool = False) -> Iterator[str]:
 
 
 def _secrets_in_url(text: str) -> Iterator[str]:
-    if "://" not in text:
-        return
-    for found in _IN_URL.finditer(text):
-        if found["password"]:
-            yield found["password"]
-        elif is_secret_key(found["key"][:-1]):
-            yield found["value"]
+    if "://" in text:
+        yield from filter(None, map(_secret_of, _IN_URL.finditer(text)))
 
 
 def _redact_url(text: str) -> str:
     def masked(found: re.Match[str]) -> str:
-        if found["password"]:
-            return found["user"] + MASK
-        return found["key"] + MASK if is_secret_key(found["key"][:-1]) else found[0]
+        secret = _secret_of(found)
+        return found[0] if secret is None else found[0].removesuffix(secret) + MASK
 
     return _IN_URL.sub(masked, text) if "://" in text else text
+
+
+def _secret_of(found: re.Match[str]) -> str | None:
+    """What is secret in a part of a URL; it stands at its end."""
+    if found["password"]:
+        return found["password"]
+    return found["value"] if is_secret_key(found["key"]) else None
 
 
 def restore(value: Any, stored: Any) -> Any:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock
 from app.core.errors import ReplayMismatch, SchedulerUnavailable, stack_of
 from app.core.jsonable import shortened
-from app.core.redaction import redact_text
+from app.core.redaction import redact_quotes
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState
 from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
 from app.scheduler.attempts import FinishAttempt, SpeakUp, StartAttempt, finish_attempt
@@ -394,13 +394,12 @@ class Runner:
                 self.on_settled(finish.execution_id, None)
         except Exception as error:  # noqa: BLE001 - whatever the executor left in its Session
             roll_back(session)
-            params = running.attempt.execution.params
-            logger.error(
-                "执行 {} 的会话无法提交\n{}", running.attempt.execution_id, redact_text(stack_of(error), params)
-            )
+            told = (describe_error(error), stack_of(error))
+            said, stack = redact_quotes(told, running.attempt.execution.params)
+            logger.error("执行 {} 的会话无法提交\n{}", running.attempt.execution_id, stack)
             return TaskExecutionResult.failure_result(
                 message="执行器报告成功，但其数据库会话无法提交",
-                error=redact_text(describe_error(error), params),
+                error=said,
                 duration=result.duration,
             )
         return None

@@ -185,11 +185,11 @@ class TaskStore:
             if expected_version is not None and task.version != expected_version:
                 raise VersionConflict("task", task_id, found=task.version, expected=expected_version)
             values = {**_plain_values(task), **changes}
-            sent = changes.get("params", redact(task.params))
-            if isinstance(sent, Mapping):
-                if not lends_secrets:
-                    refuse_lending(sent, task.params, elsewhere=values["task_type"] != task.task_type)
-                values["params"] = restore(sent, task.params)
+            if not lends_secrets:
+                sent = changes.get("params", redact(task.params))
+                refuse_lending(sent, task.params, elsewhere=values["task_type"] != task.task_type)
+            if isinstance(changes.get("params"), Mapping):
+                values["params"] = restore(changes["params"], task.params)
             definition = TaskDefinition.parse(values)
             self.check(definition)
             after = definition.columns()

@@ -576,8 +576,7 @@ async def _executed(
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        said = redact_text(describe_error(error), task_params)
-        stack = redact_text(stack_of(error), task_params)
+        said, stack = redact_quotes((describe_error(error), stack_of(error)), task_params)
         logger.error("任务 {} 执行异常: {}\n{}", task_id, said, stack)
         return TaskExecutionResult.failure_result(
             message=f"任务执行异常: {said}", error=said, metadata={"traceback": stack}
