@@ -32,7 +32,14 @@ from app.scheduler.foundation import Foundation, owner_of
 from app.scheduler.pace import Backfill, Pace
 from app.scheduler.repeats import Debounce, Once, Repeats, Throttle
 from app.scheduler.request_keys import record_under
-from app.scheduler.requests import checked_signal, execution_values, insert_into, insert_under, within
+from app.scheduler.requests import (
+    checked_signal,
+    execution_values,
+    insert_into,
+    insert_under,
+    plain_params,
+    within,
+)
 from app.scheduler.steps import Fence, SendSignal, Signal
 from app.scheduler.tasks import TaskStore
 from app.scheduler.telemetry import Origin
@@ -163,7 +170,7 @@ class Commands:
             # A client that read the stored params, masked, and sends them back changed means the stored secrets.
             if not lends_secrets:
                 refuse_lending(params, task.params)
-            params = restore(params, task.params)
+            params = plain_params(restore(params, task.params))
             refuse_masks(params)
         wanted = task.params if params is None else params
         await self._checked(task.task_type, partial(self._base.service.check, task.task_type, wanted))

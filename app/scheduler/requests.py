@@ -80,10 +80,7 @@ def execution_values(now: datetime, /, **request: Any) -> dict[str, Any]:
         wanted = ExecutionRequest.model_validate(request)
     except ValidationError as error:
         raise InvalidRequest(field_errors(error)) from None
-    try:
-        params = to_plain_json(wanted.params, finite=True)
-    except ValueError as error:
-        raise InvalidRequest.of("params", f"params must be JSON: {error}") from None
+    params = plain_params(wanted.params)
     retry = RetryPolicy(max_attempts=wanted.max_attempts) if wanted.max_attempts is not None else None
     return {
         "task_id": wanted.task_id,
@@ -162,6 +159,19 @@ class SignalRequest(BaseModel):
     """What `signal()` takes."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^#\x00-\x1f\x7f]+$")]
+
+
+def plain_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Params as they are stored.
+
+    Raises:
+        InvalidRequest: they are no JSON.
+    """
+    try:
+        plain: dict[str, Any] = to_plain_json(params, finite=True)
+    except ValueError as error:
+        raise InvalidRequest.of("params", f"params must be JSON: {error}") from None
+    return plain
 
 
 def checked_signal(name: str, payload: Any) -> tuple[str, Any]:

@@ -712,3 +712,12 @@ async def test_a_db_that_is_no_session_is_refused_by_name(sqlite_url: str) -> No
         with pytest.raises(InvalidRequest, match="db: db is a Session or an AsyncSession, not int"):
             await service.enqueue("work", db=5)  # type: ignore[arg-type]
         assert runtime.history.page() == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), object()])
+async def test_a_task_is_not_run_with_params_that_are_no_json(sqlite_url: str, value: object) -> None:
+    async with running(sqlite_url, Recorder("work")) as (service, runtime):
+        task = runtime.tasks.create(runtime.definition({"name": "daily", "task_type": "work"}))
+        with pytest.raises(InvalidRequest, match="params must be JSON"):
+            await service.run_now(task.id, {"n": value})
+        assert runtime.history.page() == []
