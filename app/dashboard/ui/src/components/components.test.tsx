@@ -74,6 +74,17 @@ test("only what was written is sent: no default, no half of an optional object; 
   expect(onChange).toHaveBeenLastCalledWith(expect.objectContaining({ body: [1, null] }));
 });
 
+test("a text that is no JSON counts until that one is mended, whatever another says", async () => {
+  const two = { info: { params_schema: { type: "object", properties: { one: { title: "One" }, two: { title: "Two" } } } } } as unknown as Executor;
+  const onValid = vi.fn();
+  show(<ParamsForm executor={two} value={{}} onChange={vi.fn()} onValid={onValid} />);
+  await userEvent.type(screen.getByRole("textbox", { name: "One" }), "[[");
+  await userEvent.type(screen.getByRole("textbox", { name: "Two" }), "1");
+  expect(onValid).toHaveBeenLastCalledWith(false);
+  await userEvent.type(screen.getByRole("textbox", { name: "One" }), "]");
+  expect(onValid).toHaveBeenLastCalledWith(true);
+});
+
 test("without a schema params are JSON, and what is no object cannot be sent", async () => {
   const onValid = vi.fn();
   const onChange = vi.fn();

@@ -1,7 +1,7 @@
-import { JsonInput, Stack, Text } from "@mantine/core";
+import { JsonInput, Text } from "@mantine/core";
 import Form from "@rjsf/mantine";
 import type { DescriptionFieldProps, FieldErrorProps, FieldProps } from "@rjsf/utils";
-import { useMemo, useState } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { JsonObject } from "../api/actions";
@@ -18,11 +18,25 @@ interface Props {
   errors?: Record<string, string>;
 }
 
+interface FormContext {
+  /** Whether the text of that input can be read. */
+  tell: (id: string, isValid: boolean) => void;
+}
+
 /** Params of an executor: a form where it declares a schema, else JSON. */
 export default function ParamsForm({ executor, value, onChange, onValid, errors = {} }: Props) {
   const declared = executor?.info.params_schema;
   const schema = useMemo(() => (declared == null ? undefined : friendly(declared)), [declared]);
   const extra = useMemo(() => extraErrors(errors, "params"), [errors]);
+  const broken = useRef(new Set<string>());
+  const tell = useCallback(
+    (id: string, isValid: boolean) => {
+      if (isValid) broken.current.delete(id);
+      else broken.current.add(id);
+      onValid?.(broken.current.size === 0);
+    },
+    [onValid],
+  );
   if (schema === undefined) {
     return <PlainJson value={value} onChange={onChange} onValid={onValid} error={errors.params} />;
   }
@@ -43,7 +57,7 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       omitExtraData={false}
       templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description }}
       fields={{ FallbackField: AnyJson }}
-      formContext={{ onValid }}
+      formContext={{ tell } satisfies FormContext}
     >
       <></>
     </Form>
@@ -68,24 +82,20 @@ function FieldErrors({ errors = [], schema }: FieldErrorProps) {
 /** What may be any JSON, of which rjsf knows no input. */
 function AnyJson({ schema, formData, onChange, fieldPathId, registry, rawErrors }: FieldProps) {
   const { t } = useTranslation();
-  const [text, setText] = useState(() => (formData === undefined ? "" : json(formData)));
-  const [isBroken, setBroken] = useState(false);
+  const { tell } = registry.formContext as FormContext;
+  const { $id: id, path } = fieldPathId;
+  useEffect(() => () => tell(id, true), [tell, id]);
   return (
-    <JsonInput
+    <JsonText
       label={schema.title}
       description={schema.description}
-      value={text}
-      autosize
+      initial={formData === undefined ? "" : json(formData)}
       minRows={2}
-      classNames={{ input: "mono" }}
-      error={isBroken ? t("execution.notJson") : rawErrors?.join(" ")}
-      onChange={(next) => {
-        setText(next);
-        const parsed = next.trim() === "" ? { value: undefined } : parseAny(next);
-        setBroken(parsed === undefined);
-        (registry.formContext as Pick<Props, "onValid">).onValid?.(parsed !== undefined);
-        if (parsed !== undefined) onChange(parsed.value, fieldPathId.path);
-      }}
+      read={(text) => (text.trim() === "" ? { value: undefined } : parse(text))}
+      onChange={(value) => onChange(value, path)}
+      onValid={(isValid) => tell(id, isValid)}
+      broken={t("execution.notJson")}
+      error={rawErrors?.join(" ")}
     />
   );
 }
@@ -99,35 +109,62 @@ interface PlainProps {
 
 function PlainJson({ value, onChange, onValid, error }: PlainProps) {
   const { t } = useTranslation();
-  const [text, setText] = useState(() => json(value));
-  const [isBroken, setBroken] = useState(false);
   return (
-    <Stack gap={4}>
-      <JsonInput
-        label={t("form.paramsJson")}
-        value={text}
-        autosize
-        minRows={4}
-        classNames={{ input: "mono" }}
-        error={isBroken ? t("form.notJson") : error}
-        onChange={(next) => {
-          setText(next);
-          const parsed = parse(next);
-          setBroken(parsed === undefined);
-          onValid?.(parsed !== undefined);
-          if (parsed !== undefined) onChange(parsed);
-        }}
-      />
-    </Stack>
+    <JsonText
+      label={t("form.paramsJson")}
+      initial={json(value)}
+      minRows={4}
+      read={parseObject}
+      onChange={onChange}
+      onValid={onValid}
+      broken={t("form.notJson")}
+      error={error}
+    />
   );
 }
 
-function parse(text: string): JsonObject | undefined {
-  const value = parseAny(text.trim() === "" ? "{}" : text)?.value;
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
+interface JsonTextProps<T> {
+  label: string | undefined;
+  description?: string | undefined;
+  initial: string;
+  minRows: number;
+  read: (text: string) => { value: T } | undefined;
+  onChange: (value: T) => void;
+  onValid?: ((isValid: boolean) => void) | undefined;
+  /** What to say while the text cannot be read. */
+  broken: string;
+  error: string | undefined;
 }
 
-function parseAny(text: string): { value: unknown } | undefined {
+/** A text that is read as JSON at every stroke. It does not reformat itself: what grows under a click swallows it. */
+function JsonText<T>({ label, description, initial, minRows, read, onChange, onValid, broken, error }: JsonTextProps<T>) {
+  const [text, setText] = useState(initial);
+  return (
+    <JsonInput
+      label={label}
+      description={description}
+      value={text}
+      autosize
+      minRows={minRows}
+      classNames={{ input: "mono" }}
+      error={read(text) === undefined ? broken : error}
+      onChange={(next) => {
+        setText(next);
+        const found = read(next);
+        onValid?.(found !== undefined);
+        if (found !== undefined) onChange(found.value);
+      }}
+    />
+  );
+}
+
+function parseObject(text: string): { value: JsonObject } | undefined {
+  const found = parse(text.trim() === "" ? "{}" : text);
+  const value = found?.value;
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? { value: value as JsonObject } : undefined;
+}
+
+function parse(text: string): { value: unknown } | undefined {
   try {
     return { value: JSON.parse(text) as unknown };
   } catch {

@@ -7,12 +7,13 @@ import type { TFunction } from "i18next";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
-import { deleteTask, pauseTask, resumeTask, runTask } from "../api/actions";
+import { pauseTask, resumeTask, runTask } from "../api/actions";
 import type { ExecutionState, Schemas, Task } from "../api/client";
 import { explainQuery, statisticsQuery, taskChangesQuery, taskPreviewQuery, taskQuery } from "../api/queries";
-import { useAct, useConfirm } from "../components/act";
+import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
 import { Backfill } from "../components/backfill";
+import { DeleteTask } from "../components/delete-task";
 import { ExecutionTable } from "../components/execution-table";
 import { Empty, Failure, JsonBlock, Loaded, Loading } from "../components/feedback";
 import { MomentPicker } from "../components/moment-picker";
@@ -109,16 +110,13 @@ function windowText(t: TFunction, { run_window: window, calendar, closed_policy 
 function Actions({ task }: { task: Task }) {
   const { t } = useTranslation();
   const mayChange = useMay("operator");
-  const mayDelete = useMay("admin");
   const navigate = useNavigate();
-  const confirm = useConfirm();
   const [isAsking, ask] = useDisclosure();
   const [isBackfilling, backfill] = useDisclosure();
   const started = (execution: Schemas["ExecutionAnswer"]) => t("tasks.ran", { id: execution.id });
   const run = useAct((params?: Record<string, unknown>) => runTask(task.id, params), { done: started });
   const pause = useAct(pauseTask);
   const resume = useAct(resumeTask);
-  const remove = useAct(deleteTask, { done: () => t("tasks.deleted", { name: task.name }), then: () => void navigate({ to: "/tasks" }) });
   if (!mayChange) return null;
   return (
     <>
@@ -135,9 +133,7 @@ function Actions({ task }: { task: Task }) {
           {task.schedule === null ? null : <Menu.Item onClick={backfill.open}>{t("backfill.action")}</Menu.Item>}
           <Menu.Item component={Link} to="/tasks/$id/edit" params={{ id: task.id } as never}>{t("common.edit")}</Menu.Item>
           <Menu.Item onClick={() => void navigate({ to: "/tasks/new", search: { from: task.id } })}>{t("common.duplicate")}</Menu.Item>
-          {mayDelete ? (
-            <Menu.Item color="red" onClick={() => confirm(t("tasks.deleteTitle", { name: task.name }), t(task.declared_in_code && !task.declaration_missing ? "tasks.deleteDeclared" : "tasks.deleteText"), t("common.delete"), () => remove.mutate(task.id))}>{t("common.delete")}</Menu.Item>
-          ) : null}
+          <DeleteTask task={task} then={() => void navigate({ to: "/tasks" })} />
         </Menu.Dropdown>
       </Menu>
       <AskParams opened={isAsking} title={t("tasks.runTitle", { name: task.name })} taskType={task.task_type} params={task.params} onClose={ask.close} submit={(params) => run.mutateAsync(params)} />

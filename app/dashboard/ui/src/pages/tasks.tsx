@@ -10,6 +10,7 @@ import { deleteTask, pauseTask, resumeTask, runTask } from "../api/actions";
 import type { ExecutionState, Task } from "../api/client";
 import { executorsQuery, taskRunsQuery, tasksQuery, type TaskFilters } from "../api/queries";
 import { useAct, useActOnMany, useConfirm } from "../components/act";
+import { DeleteTask } from "../components/delete-task";
 import { Empty, Loaded } from "../components/feedback";
 import { Page } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
@@ -187,13 +188,10 @@ function Bulk({ tasks, clear }: { tasks: Task[]; clear: () => void }) {
 
 function TaskMenu({ task }: { task: Task }) {
   const { t } = useTranslation();
-  const mayDelete = useMay("admin");
-  const confirm = useConfirm();
   const navigate = useNavigate();
   const run = useAct((id: number) => runTask(id), { done: (execution) => t("tasks.ran", { id: execution.id }) });
   const pause = useAct(pauseTask);
   const resume = useAct(resumeTask);
-  const remove = useAct(deleteTask, { done: () => t("tasks.deleted", { name: task.name }) });
   return (
     <Menu position="bottom-end">
       <Menu.Target>
@@ -208,9 +206,7 @@ function TaskMenu({ task }: { task: Task }) {
         )}
         <Menu.Item onClick={() => void navigate({ to: "/tasks/$id/edit", params: { id: task.id } })}>{t("common.edit")}</Menu.Item>
         <Menu.Item onClick={() => void navigate({ to: "/tasks/new", search: { from: task.id } })}>{t("common.duplicate")}</Menu.Item>
-        {mayDelete ? (
-          <Menu.Item color="red" onClick={() => confirm(t("tasks.deleteTitle", { name: task.name }), t(task.declared_in_code && !task.declaration_missing ? "tasks.deleteDeclared" : "tasks.deleteText"), t("common.delete"), () => remove.mutate(task.id))}>{t("common.delete")}</Menu.Item>
-        ) : null}
+        <DeleteTask task={task} />
       </Menu.Dropdown>
     </Menu>
   );
