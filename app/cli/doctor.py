@@ -103,20 +103,17 @@ def _misspelt() -> Iterator[Finding]:
 
 def _generator(settings: Settings) -> Iterator[Finding]:
     """What `content_generation` needs where the params name nothing."""
-    match settings.generator:
-        case "command" if not settings.generator_command:
+    if settings.generator == "command":
+        if not settings.generator_command:
             yield Finding("generator", "fail", "GENERATOR_COMMAND is not set", "write its argv, a JSON list")
-        case "command" if shutil.which(settings.generator_command[0]) is None:
-            program = settings.generator_command[0]
+        elif shutil.which(program := settings.generator_command[0]) is None:
             yield Finding("generator", "fail", f"{program} cannot be run", "install it, or mend GENERATOR_COMMAND")
-        case "feed" if settings.generator_feed is not None and not _is_feed(settings.generator_feed):
-            yield Finding(
-                "generator", "fail", f"there is no file {settings.generator_feed}", "mend GENERATOR_FEED"
-            )
+    elif settings.generator == "feed" and settings.generator_feed is not None:
+        from app.executors.generators.feed import FeedSource  # with httpx, see session.py
 
-
-def _is_feed(feed: str) -> bool:
-    return "://" in feed or Path(feed).is_file()
+        feed = settings.generator_feed
+        if not FeedSource(feed, trusted=True).is_web and not Path(feed).is_file():
+            yield Finding("generator", "fail", f"there is no file {feed}", "mend GENERATOR_FEED")
 
 
 def _clock() -> Iterator[Finding]:

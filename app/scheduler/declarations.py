@@ -49,9 +49,9 @@ def reconcile(
     stored = _declared_before(database)
     gone = stored.keys() - wanted.keys()
     # Most starts change nothing, and must not wait for the write lock then, which somebody may hold for long.
-    if any(stored.get(name) != (values, False) for name, values in wanted.items()) or any(
-        not is_missing for _, is_missing in (stored[name] for name in gone)
-    ):
+    settled = {name: (values, False) for name, values in wanted.items()}
+    settled |= {name: (stored[name][0], True) for name in gone}
+    if stored != settled:
         brought: list[ScheduledTask] = []
         with one_transaction(database, service, clock) as (tasks, connection):
             for name, definition in declared.items():

@@ -223,9 +223,8 @@ def _walk(node: nodes.Node, found: set[Reference], *, optional: bool) -> None:
     if not isinstance(node, _ALLOWED):
         raise InvalidExpression(_refused(node))
     if isinstance(node, nodes.Const) and isinstance(node.value, float) and not isfinite(node.value):
-        raise InvalidExpression(
-            "a number is too large; write one below 1e308"
-        )  # compiled it would be the name `inf`
+        # Compiled it would be the name `inf`, which nothing has.
+        raise InvalidExpression("a number is too large; write one below 1e308")
     if isinstance(node, nodes.Filter | nodes.Test):
         _check_named(node)
         if node.node is None:
