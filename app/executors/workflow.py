@@ -7,7 +7,7 @@ until enough of them have ended for there to be something new.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from loguru import logger
@@ -16,12 +16,13 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
+from app.models.task_execution import ExecutionState
 from app.scheduler.context import CurrentExecution, current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
 from app.workflows.checks import faults
 from app.workflows.definition import WORKFLOW_TYPE, OnFailure, WorkflowDefinition
 from app.workflows.planner import Plan, Start, plan
-from app.workflows.progress import Child, StepState
+from app.workflows.progress import UNDO, Child, StepState
 
 
 class WorkflowExecutor(TaskExecutor):
@@ -48,12 +49,17 @@ class WorkflowExecutor(TaskExecutor):
         return True
 
     def refuse_retry(self, result: dict[str, Any] | None) -> str | None:
-        if ((result or {}).get("data") or {}).get("undone"):
+        undone = ((result or {}).get("data") or {}).get("undone")
+        if undone and all(run["state"] == StepState.SUCCESS for run in undone):
             return "its finished steps have been undone; run the workflow anew"
         return None
 
-    def got_over(self, task_params: dict[str, Any], failed: Collection[str]) -> Collection[str]:
-        """What comes after a step with `on_failure: continue` has seen that it failed: the branch is chosen."""
+    def got_over(self, task_params: dict[str, Any], children: Mapping[str, ExecutionState]) -> Collection[str]:
+        """What comes after a step with `on_failure: continue` has seen that it failed: the branch is chosen. And
+        one that has begun to undo what it did can only go on undoing."""
+        if any(key.startswith(UNDO) for key in children):
+            return [key for key in children if not key.startswith(UNDO)]
+        failed = [key for key, state in children.items() if state is ExecutionState.FAILED]
         try:
             steps = WorkflowDefinition.model_validate(task_params).steps
         except ValidationError:  # changed in plain SQL; its next attempt says so
@@ -110,7 +116,9 @@ def _result(decided: Plan, *, succeeded: bool) -> TaskExecutionResult:
         return TaskExecutionResult.success_result(f"工作流完成: {len(decided.steps)} 步{note}", data=data)
     failed = decided.failed
     name, error = (failed.step.id, failed.first_error()) if failed is not None else ("?", None)
-    note = f"，已撤销 {len(decided.undone)} 步" if decided.undone else ""
+    undone = sum(run.state is StepState.SUCCESS for run in decided.undone)
+    stuck = len(decided.undone) - undone
+    note = (f"，已撤销 {undone} 步" if undone else "") + (f"，撤销失败 {stuck} 步" if stuck else "")
     return TaskExecutionResult.failure_result(
         f"工作流失败: 步骤 {name} 失败{note}", error=f"StepFailed: {name}: {error}", data=data
     )

@@ -293,9 +293,9 @@ class Commands:
         self._base.wake_engine(reopened[0].run_at)
         return reopened[0]
 
-    def _got_over(self, parent: Execution, failed: list[str]) -> Collection[str]:
+    def _got_over(self, parent: Execution, children: Mapping[str, ExecutionState]) -> Collection[str]:
         executor = self._base.service.get_executor(parent.task_type)
-        return executor.got_over(parent.params, failed) if executor is not None else ()
+        return executor.got_over(parent.params, children) if executor is not None else ()
 
     def _refuse_retry(self, execution: Execution) -> None:
         executor = self._base.service.get_executor(execution.task_type)

@@ -8,7 +8,7 @@ counts the child as ended, or the end finds the parent suspended.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
@@ -27,6 +27,7 @@ executions = cast("Table", TaskExecution.__table__)
 
 PARENT_CANCELLED = "parent_cancelled"
 _HELD_BY_NOBODY = (*WAITING_STATES, ExecutionState.PARKED)
+_UNSUCCESSFUL = (ExecutionState.FAILED, ExecutionState.CANCELLED)
 _CHUNK = 500
 
 
@@ -123,24 +124,28 @@ def call_off_descendants(connection: Connection, execution_ids: Sequence[int], n
     return called_off
 
 
-GotOver = Callable[[Execution, list[str]], Collection[str]]
-"""Those children, by key, which failed and which a parent that is put back in line went on without."""
+GotOver = Callable[[Execution, Mapping[str, ExecutionState]], Collection[str]]
+"""Those children, by key, which a parent that is put back in line went on without; given the states of all."""
 
 
 def unsuccessful_descendants(connection: Connection, execution: Execution, got_over: GotOver) -> list[int]:
-    """The children that failed or were cancelled, and theirs; but no failure that a parent has got over, by what
+    """The children that failed or were cancelled, and theirs; but none that a parent has got over, by what
     `got_over` says or because it succeeded or goes on."""
     reopened = {execution.id: execution}
     for level in _generations(connection, [execution.id]):
-        failed: dict[int, list[Execution]] = {}
+        families: dict[int, list[Execution]] = {}
         for child in level:
-            if child.state is ExecutionState.CANCELLED:
-                reopened[child.id] = child
-            elif child.state is ExecutionState.FAILED and child.parent_id in reopened:
-                failed.setdefault(child.parent_id, []).append(child)
-        for parent_id, children in failed.items():
-            kept = got_over(reopened[parent_id], [child.child_key or "" for child in children])
-            reopened |= {child.id: child for child in children if child.child_key not in kept}
+            if child.parent_id in reopened:
+                families.setdefault(child.parent_id, []).append(child)
+        for parent_id, children in families.items():
+            kept = got_over(
+                reopened[parent_id], {child.child_key: child.state for child in children if child.child_key}
+            )
+            reopened |= {
+                child.id: child
+                for child in children
+                if child.state in _UNSUCCESSFUL and child.child_key not in kept
+            }
     return sorted(reopened.keys() - {execution.id})
 
 

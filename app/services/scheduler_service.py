@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest, stack_of
 from app.core.jsonable import safe_text, to_plain_json
 from app.core.redaction import declare_secrets, redact, redact_quotes, redact_text
-from app.models.task_execution import Execution
+from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.breaker import CircuitBreaker
 from app.scheduler.pace import Backfill, Pace
 from app.scheduler.rates import RateLimit
@@ -157,9 +157,14 @@ class TaskExecutor(ABC):
         """Why an execution that is over, with this stored result, must not be run again; None: it may be."""
         return None
 
-    def got_over(self, task_params: dict[str, Any], failed: Collection[str]) -> Collection[str]:
-        """Those children, by key, which failed and which it went on without: a retry of an execution with these
-        params leaves them as they are."""
+    def got_over(self, task_params: dict[str, Any], children: Mapping[str, ExecutionState]) -> Collection[str]:
+        """Those of an execution's children, by key, which failed or were cancelled and which a retry of it leaves
+        as they are, because it went on without them.
+
+        Args:
+            task_params: the execution's.
+            children: every child's state, by key.
+        """
         return ()
 
     def get_executor_info(self) -> dict[str, Any]:

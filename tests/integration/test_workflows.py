@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -140,6 +141,47 @@ async def test_what_was_done_is_undone_once_and_the_workflow_is_not_retried(data
             await service.retry(execution.id)
     assert undone == ["b2", "a1"]
     assert [run["step"] for run in stored.result["data"]["undone"]] == ["b", "a"]
+
+
+@pytest.mark.parametrize("how", ["failed", "cancelled"])
+async def test_what_could_not_be_undone_is_told_and_a_retry_undoes_it_and_nothing_else(
+    database_url: str, how: str
+) -> None:
+    undone: list[str] = []
+    is_stuck = True
+
+    async def undo(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        if params["of"] == "a" and is_stuck:
+            if how == "cancelled":
+                await asyncio.sleep(30)
+            return TaskExecutionResult.failure_result("坏", "Bad: luck")
+        undone.append(params["of"])
+        return TaskExecutionResult.success_result("好")
+
+    flow = chain(
+        step("work", {}, id="a", compensate=("undo", {"of": "a"})),
+        step("work", {}, id="b", compensate=("undo", {"of": "b"})),
+        step("fails", {}, id="c", on_failure="compensate"),
+    )
+    fails = Recorder("fails", fail_with(ConnectionError("down")))
+    async with workflows(database_url, Recorder("undo", undo, lane="loop"), fails) as (service, runtime):
+        execution = await start(flow, service=service)
+        if how == "cancelled":
+            await child(runtime, execution.id, "compensate:a", ExecutionState.RUNNING)
+            await service.cancel(execution.id)
+            await child(runtime, execution.id, "compensate:a", ExecutionState.CANCELLED)
+        stored = await ended(runtime, execution.id)
+        assert undone == ["b"]
+        if how == "failed":
+            assert stored.message == "工作流失败: 步骤 c 失败，已撤销 1 步，撤销失败 1 步"
+        is_stuck = False
+        await service.retry(execution.id)
+        stored = await ended(runtime, execution.id)
+        assert stored.message == "工作流失败: 步骤 c 失败，已撤销 2 步"
+        with pytest.raises(Conflict, match="undone"):
+            await service.retry(execution.id)
+    assert undone == ["b", "a"]
+    assert len(fails.calls) == 1
 
 
 async def test_a_workflow_around_one_that_was_undone_is_not_retried_either(database_url: str) -> None:
