@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import cache
 from importlib.util import find_spec
 
 from fastapi import FastAPI
@@ -36,7 +37,10 @@ from app.services.scheduler_service import SchedulerService, scheduler_service
 
 
 def register_executors(service: SchedulerService = scheduler_service, settings: Settings | None = None) -> None:
-    """Register the executors of this backend. A team adds its own here."""
+    """Register the executors of this backend. A team adds its own here, and declares its tasks.
+
+    The process's own service calls it without arguments; `service` and `settings` are for the worlds of tests.
+    """
     service.register_executor(ContentGenerationExecutor(settings))
     service.register_executor(PublishingExecutor(settings))
     service.register_executor(HttpRequestExecutor(settings))
@@ -49,11 +53,25 @@ def register_executors(service: SchedulerService = scheduler_service, settings: 
     service.register_executor(ApprovalNoticeExecutor(service))
 
 
-def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:
-    """A service of its own on the database of `settings`, with the backend's executors.
+def own_runtime(settings: Settings, *, role: str = "all") -> Runtime:
+    """The runtime of this process's own service, `scheduler_service`, whose executors are not registered by this.
 
     Role `cli` is for one-off commands: it fires no schedules and runs only what it was asked to run.
     """
+    configure(settings)
+    runtime = Runtime(scheduler_service, settings=settings, sessions=SessionLocal, role=role)
+    scheduler_service.attach(runtime)
+    return runtime
+
+
+@cache
+def register_own_executors() -> None:
+    """Call `register_executors()` for the process's own service; once, however many runtimes follow each other."""
+    register_executors()
+
+
+def create_service(settings: Settings, *, role: str = "all") -> SchedulerService:
+    """A service beside the process's own, on the database of `settings`, with the backend's executors."""
     service = build_service(settings, role=role)
     register_executors(service, settings)
     return service
@@ -104,12 +122,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings = get_settings()
         service = scheduler_service
         configure_logs(settings.log_level, settings.log_format, lambda: runtime_of(service).tracer.ids())
-        configure(settings)
-        service.attach(Runtime(service, settings=settings, sessions=SessionLocal, role=settings.scheduler_role))
-        register_executors(service, settings)
+        runtime = own_runtime(settings, role=settings.scheduler_role)
+        register_own_executors()
     else:
         service = create_service(settings, role=settings.scheduler_role)
-    runtime = runtime_of(service)
+        runtime = runtime_of(service)
     telemetry = observe(runtime)
     hide_links()
 

@@ -30,10 +30,9 @@ def upgrade(as_json: output.JsonFlag = False) -> None:
     configure_logging("WARNING")
     with database_faults(), output.working("Upgrading"):
         before, head = _revisions(settings)
-        from app.factory import create_service, prepare_database  # needs SQLAlchemy, see session.py
-        from app.scheduler.runtime import runtime_of
+        from app.factory import own_runtime, prepare_database  # needs SQLAlchemy, see session.py
 
-        runtime = runtime_of(create_service(settings, role="cli"))
+        runtime = own_runtime(settings, role="cli")
         try:
             # Also where the schema is at head: what the engine keeps there, and the first account, may be missing.
             prepare_database(runtime)

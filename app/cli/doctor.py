@@ -188,9 +188,9 @@ def _with_database(settings: Settings) -> Iterator[Finding]:
     try:
         with database_faults():
             from app.db.schema import current_revision, head_revision, is_known  # with SQLAlchemy, see session.py
-            from app.scheduler.runtime import build_service, runtime_of
+            from app.factory import own_runtime
 
-            runtime = runtime_of(build_service(settings, role="cli"))
+            runtime = own_runtime(settings, role="cli")
             try:
                 yield from _declarations(runtime)
                 file = _sqlite_file(settings)
@@ -225,10 +225,10 @@ def _with_database(settings: Settings) -> Iterator[Finding]:
 
 def _declarations(runtime: Runtime) -> Iterator[Finding]:
     """Registers the executors too, which needs no database: a wrong declaration is found before the first boot."""
-    from app.factory import register_executors  # with FastAPI, see session.py
+    from app.factory import register_own_executors  # with FastAPI, see session.py
 
     try:
-        register_executors(runtime.service, runtime.settings)
+        register_own_executors()
         runtime.check_declarations()
     except SchedulerError as error:
         sentences = [f"{item.field}: {item.message}" for item in error.errors] or [str(error)]

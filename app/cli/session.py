@@ -16,7 +16,6 @@ from app.core.logging import configure_logging
 
 if TYPE_CHECKING:
     from app.scheduler.runtime import Runtime
-    from app.services.scheduler_service import SchedulerService
 
 
 def load_settings() -> Settings:
@@ -89,9 +88,8 @@ def opened(*, executors: bool = False, upgrade: bool = False, role: str = "cli")
     configure_logging("WARNING")
     with database_faults():
         from app.db.schema import current_revision, head_revision, refuse_newer
-        from app.scheduler.runtime import runtime_of
 
-        runtime = runtime_of(_service(settings, executors=executors, role=role))
+        runtime = _runtime(settings, executors=executors, role=role)
         try:
             found, wanted = current_revision(runtime.engine), head_revision()
             if found is None or (upgrade and found != wanted):
@@ -108,12 +106,14 @@ def opened(*, executors: bool = False, upgrade: bool = False, role: str = "cli")
             runtime.close()
 
 
-def _service(settings: Settings, *, executors: bool, role: str) -> SchedulerService:
+def _runtime(settings: Settings, *, executors: bool, role: str) -> Runtime:
     if executors:
-        from app.factory import create_service
+        from app.factory import own_runtime, register_own_executors
 
-        return create_service(settings, role=role)
+        runtime = own_runtime(settings, role=role)
+        register_own_executors()
+        return runtime
     # Without the factory, and FastAPI and the executors' libraries with it: a quarter of the start-up time.
-    from app.scheduler.runtime import build_service
+    from app.scheduler.runtime import build_service, runtime_of
 
-    return build_service(settings, role=role)
+    return runtime_of(build_service(settings, role=role))

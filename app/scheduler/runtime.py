@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
-from app.core.errors import Conflict, InvalidRequest, SchedulerError, SchedulerUnavailable, stack_of
+from app.core.errors import InvalidRequest, SchedulerError, SchedulerUnavailable, stack_of
 from app.core.version import package_version
 from app.db.database import SessionLocal
 from app.db.database import make_engine as make_database
@@ -95,7 +95,6 @@ class Runtime(Foundation):
         self.commands = Commands(self, self.tasks, self.alerts)
         self._doctor = ScheduleDoctor(self.sessions)
         self._waiters = Waiters(self.history, self.events)
-        self._declared: dict[str, TaskDefinition] = {}
         self._scheduler: AsyncIOScheduler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tuning = InterpreterTuning(self.settings.scheduler_switch_interval_seconds)
@@ -139,7 +138,7 @@ class Runtime(Foundation):
 
     def check_declarations(self) -> None:
         """Raises InvalidRequest: the start would refuse what the code declares; `errors` names task and field."""
-        check(self._declared, self.tasks)
+        check(self._declared(), self.tasks)
 
     def reconcile_declarations(self) -> None:
         """Bring the stored tasks in line with what the code declares.
@@ -148,7 +147,11 @@ class Runtime(Foundation):
             InvalidRequest: `errors` names every wrong task and field; nothing is stored.
         """
         self.check_declarations()
-        reconcile(self._declared, database=self.engine, service=self.service, clock=self.clock)
+        reconcile(self._declared(), database=self.engine, service=self.service, clock=self.clock)
+
+    def _declared(self) -> dict[str, TaskDefinition]:
+        declared = self.service.declared_tasks()
+        return {name: TaskDefinition.parse(values) for name, values in declared.items()}
 
     def prepare_database(self) -> None:
         """Bring the schema to head, and what the engine keeps in the database with it. Blocks."""
@@ -430,14 +433,16 @@ class Runtime(Foundation):
         """
         return TaskDefinition.parse({"timezone": self.settings.scheduler_timezone, **values})
 
-    def define_task(self, definition: dict[str, Any]) -> None:
+    def declaration(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A task definition of the code, whole and plain JSON.
+
+        Raises:
+            InvalidRequest: `errors` names the task and every wrong field.
+        """
         try:
-            parsed = self.definition(definition)
+            return self.definition(values).model_dump(mode="json")
         except InvalidRequest as error:
-            raise InvalidRequest(located(str(definition.get("name")), error)) from error
-        if parsed.name in self._declared:
-            raise Conflict(f"name: a task named {parsed.name!r} is declared twice in code; rename or remove one")
-        self._declared[parsed.name] = parsed
+            raise InvalidRequest(located(str(values.get("name")), error)) from error
 
     def engine_status(self) -> dict[str, Any]:
         """What runs and waits in this process; empty while it is not running."""

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest, stack_of
+from app.core.errors import Conflict, ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest, stack_of
 from app.core.jsonable import safe_text, to_plain_json
 from app.core.redaction import declare_secrets, redact, redact_quotes, redact_text
 from app.models.task_execution import Execution, ExecutionState
@@ -244,7 +244,7 @@ class SchedulerRuntime(Protocol):
     def commands(self) -> SchedulerCommands: ...
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult: ...
     def explain(self, task_id: int, at: datetime | None) -> str: ...
-    def define_task(self, definition: dict[str, Any]) -> None: ...
+    def declaration(self, values: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class SchedulerService:
@@ -252,6 +252,7 @@ class SchedulerService:
 
     def __init__(self, runtime: SchedulerRuntime | None = None) -> None:
         self._executors: dict[str, TaskExecutor] = {}
+        self._declared: dict[str, dict[str, Any]] = {}
         self._runtime = runtime
 
     # ---------------------------------------------------------------- registry
@@ -549,8 +550,15 @@ class SchedulerService:
 
         Raises:
             InvalidRequest: the definition is wrong; `errors` names the fields.
+            Conflict: another task of that name is declared.
         """
-        self.runtime.define_task({"name": name, "task_type": task_type, **definition})
+        declared = self.runtime.declaration({"name": name, "task_type": task_type, **definition})
+        if self._declared.setdefault(declared["name"], declared) != declared:
+            raise Conflict(f"name: a task named {name!r} is declared twice in code; rename or remove one")
+
+    def declared_tasks(self) -> dict[str, dict[str, Any]]:
+        """The definitions that `define_task()` has declared, plain JSON, by name."""
+        return dict(self._declared)
 
 
 def _accept(executor: TaskExecutor, task_params: dict[str, Any]) -> None:

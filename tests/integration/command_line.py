@@ -19,10 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(slots=True)
 class ContentHub:
-    """`contenthub …` as a person runs it in `folder`; `settings` are environment variables."""
+    """`contenthub …` as a person runs it in `folder`; `settings` are environment variables, `backend` is what a
+    team wrote, run before the command."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
+    backend: str = ""
 
     def __call__(self, *arguments: str, code: int = 0, stdin: str = "", **settings: str) -> Ran:
         """Run a command to its end and check its exit code."""
@@ -59,7 +61,7 @@ class ContentHub:
                 process.kill()
 
     def _argv(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "app.cli.main", *arguments]
+        return [sys.executable, "-c", f"{self.backend}\nfrom app.cli.main import app\napp()", *arguments]
 
     def _environment(self, settings: dict[str, str]) -> dict[str, str]:
         own = {"DATABASE_URL": f"sqlite:///{self.folder}/contenthub.db", "SQLITE_SYNCHRONOUS": "NORMAL"}

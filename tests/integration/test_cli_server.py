@@ -223,32 +223,23 @@ def test_moving_engines_on_postgresql_says_what_it_did(contenthub: ContentHub, p
 
 DECLARING = """
 from app import factory
+from app.services.scheduler_service import scheduler_service
 real = factory.register_executors
 
-def register(service, settings):
-    real(service, settings)
-    service.define_task("right", "content_generation", params={"account_id": 1, "topic": "x"})
-    service.define_task("wrong", "content_generation", **WRONG)
+def register():
+    real()
+    scheduler_service.define_task("right", "content_generation", params={"account_id": 1, "topic": "x"})
+    scheduler_service.define_task("wrong", "content_generation", **WRONG)
 
 factory.register_executors = register
-from app.cli.main import app
-app()
 """
 
 
 def declaring(contenthub: ContentHub, wrong: dict[str, object], *command: str) -> str:
     """What `contenthub …` says, with exit code 1 and no stack, where the code declares a task that is wrong."""
-    ran = subprocess.run(
-        [sys.executable, "-c", DECLARING.replace("WRONG", repr(wrong)), *command],
-        cwd=contenthub.folder,
-        env=contenthub._environment({"COLUMNS": "200"}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    told = ran.stdout + ran.stderr
-    assert ran.returncode == 1, told
+    contenthub.backend = DECLARING.replace("WRONG", repr(wrong))
+    ran = contenthub(*command, code=1, COLUMNS="200")
+    told = ran.out + ran.err
     assert "Traceback" not in told
     return told
 
@@ -260,7 +251,43 @@ def test_a_wrong_declaration_is_told_in_sentences(contenthub: ContentHub, comman
     assert "tasks[wrong].params.account_id" in told
     assert "tasks[wrong].params.topic" in told
     assert "tasks[wrong].schedule.expression" in declaring(contenthub, {"schedule": "61 * * * *"}, *command)
+    contenthub.backend = ""
     assert contenthub("task", "list", "--json").json == []
+
+
+def test_what_a_backend_writes_as_the_design_document_does_reaches_every_command(contenthub: ContentHub) -> None:
+    contenthub.backend = """
+from app import factory
+from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, scheduler_service
+
+class GreetingExecutor(TaskExecutor):
+    @property
+    def executor_type(self):
+        return "greeting"
+
+    async def execute(self, task_id, task_params, db):
+        return TaskExecutionResult.success_result("Hello, " + task_params["name"])
+
+def register_executors():
+    scheduler_service.register_executor(GreetingExecutor())
+
+factory.register_executors = register_executors
+scheduler_service.define_task("declared", "greeting", params={"name": "team"})
+"""
+    contenthub("task", "create", "--name", "greet", "--type", "greeting", "--params", '{"name": "Ada"}')
+    assert contenthub("task", "run", "greet", "--json").json["message"] == "Hello, Ada"
+    port = free_port()
+    with contenthub.started("serve", PORT=str(port)) as server:
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/live"))
+        assert contenthub("task", "run", "declared", "--json").json["message"] == "Hello, team"
+        server.send_signal(signal.SIGTERM)
+        _, logged = server.communicate(timeout=30)
+    assert "已注册，将被" not in logged
+    with contenthub.started("worker") as worker:
+        until(lambda: contenthub("node", "list", "--json").json)
+        assert contenthub("task", "run", "declared", "--json").json["message"] == "Hello, team"
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(30)
 
 
 @pytest.mark.parametrize("wrong", [{"params": {"account_id": "one"}}, {"schedule": "61 * * * *"}])
