@@ -213,13 +213,12 @@ def _absence(task: ScheduledTask, at: datetime, now: datetime) -> Said:
         error = task.schedule_error
         return Said(f"its schedule cannot be read: {error}", f"它的计划无法解析：{error}")
     trigger = trigger_of(task)
-    fits = trigger is not None and _fires_in_second(trigger, at)
     changed = _local(task.updated_at, task)
-    if not task.is_active:
-        return Said(f"it is paused; it was last changed at {changed}.", f"它已暂停，最后修改于 {changed}。")
-    if trigger is not None and not fits:
+    if trigger is not None and not _fires_in_second(trigger, at):
         nearby = _neighbours(trigger, at, task)
         return Said(f"its schedule does not fire then.{nearby.en}", f"它的计划在那时不触发。{nearby.zh}")
+    if not task.is_active and at >= task.updated_at:
+        return Said(f"it is paused; it was last changed at {changed}.", f"它已暂停，最后修改于 {changed}。")
     if at < task.updated_at:
         return Said(
             f"the task was changed later, at {changed}; before that it was paused or had another schedule.",

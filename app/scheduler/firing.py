@@ -218,10 +218,13 @@ def _rows_of(
         # too waits its turn: a node would start it from memory beside the second, claimed by another.
         if verdict.run or (position and not active):
             row["exclusive"] = verdict.exclusive or (len(plan.run) > 1 and task.overlap_policy != "allow")
+            start = fire if opens <= now else opens
             if task.jitter_seconds:
-                row["run_at"] = max(now, fire + jitter_of(task.id, fire, task.jitter_seconds))
-            if opens > row["run_at"]:
-                row |= {"run_at": opens, "reason": "deferred"}
+                # Also of what waits for its opening: many tasks open at the same moment.
+                start += jitter_of(task.id, start, task.jitter_seconds)
+            row["run_at"] = max(now, start)
+            if opens > now:
+                row["reason"] = "deferred"
             row["owner"] = owner_of(row)
         else:
             row |= _skip("overlap", now)

@@ -18,7 +18,10 @@ from app.models.task_execution import ExecutionState, TaskExecution
 
 executions = TaskExecution.__table__
 
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400)
+BOUNDS = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400),
+)
 """Upper bounds of the histogram's buckets in seconds; what took longer is in one more."""
 _RAN = (ExecutionState.SUCCESS, ExecutionState.FAILED)
 
@@ -45,6 +48,12 @@ class Durations:
     """A histogram of seconds."""
 
     counts: Counter[int] = field(default_factory=Counter)
+    longest: float = 0.0
+
+    def add(self, bucket: int, count: int, longest: float) -> None:
+        """Count `count` runs in a bucket, none of which took longer than `longest`."""
+        self.counts[bucket] += count
+        self.longest = max(self.longest, longest)
 
     def quantile(self, share: float) -> float | None:
         """The duration that this share of the runs did not exceed; None: nothing ran."""
@@ -55,12 +64,11 @@ class Durations:
         for bucket in sorted(self.counts):
             count = self.counts[bucket]
             if below + count >= rank:
-                if bucket >= len(BOUNDS):
-                    return float(BOUNDS[-1])
                 lower = BOUNDS[bucket - 1] if bucket else 0.0
-                return float(lower + (BOUNDS[bucket] - lower) * (rank - below) / count)
+                upper = min(BOUNDS[bucket], self.longest) if bucket < len(BOUNDS) else self.longest
+                return float(lower + (upper - lower) * (rank - below) / count)
             below += count
-        return float(BOUNDS[-1])
+        return self.longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,7 @@ class Statistics:
         with self._sessions() as session:
             # Grouped by name: PostgreSQL takes an expression for the same only if its parameters are.
             step = _label_column(session, period).label("step")
-            query = select(step, executions.c.state, _bucket().label("bucket"), func.count())
+            query = select(step, executions.c.state, *_HISTOGRAM)
             query = query.where(executions.c.finished_at >= first, executions.c.finished_at.is_not(None))
             if task_id is not None:
                 query = query.where(executions.c.task_id == task_id)
@@ -128,8 +136,8 @@ class Statistics:
                 query = query.where(executions.c.task_type == task_type)
             rows = session.execute(query.group_by("step", executions.c.state, "bucket")).all()
         summary = Summary()
-        for at, state, bucket, count in rows:
-            _add(summary, state, bucket, count)
+        for at, state, bucket, count, longest in rows:
+            _add(summary, state, bucket, count, longest)
             if at in points:  # a clock that was ahead has written moments that are still to come
                 points[at].states[state] += count
         return Series(first, summary, list(points.values()))
@@ -137,21 +145,19 @@ class Statistics:
     def by_type(self, period: Period, now: datetime) -> dict[str, Summary]:
         """What ended in the period up to `now`, by executor type."""
         query = (
-            select(executions.c.task_type, executions.c.state, _bucket().label("bucket"), func.count())
+            select(executions.c.task_type, executions.c.state, *_HISTOGRAM)
             .where(executions.c.finished_at >= now - period.length, executions.c.finished_at.is_not(None))
             .group_by(executions.c.task_type, executions.c.state, "bucket")
         )
         found: dict[str, Summary] = defaultdict(Summary)
         with self._sessions() as session:
-            for task_type, state, bucket, count in session.execute(query):
-                _add(found[task_type], state, bucket, count)
+            for task_type, state, bucket, count, longest in session.execute(query):
+                _add(found[task_type], state, bucket, count, longest)
         return dict(found)
 
     def by_task(self, period: Period, now: datetime) -> dict[int, Measured]:
         """How long what ended in the period up to `now` took, by stored task."""
-        query = select(
-            executions.c.task_id, _bucket().label("bucket"), func.count(), func.sum(executions.c.duration_seconds)
-        ).where(
+        query = select(executions.c.task_id, *_HISTOGRAM, func.sum(executions.c.duration_seconds)).where(
             executions.c.finished_at >= now - period.length,
             executions.c.finished_at.is_not(None),
             executions.c.task_id.is_not(None),
@@ -162,8 +168,9 @@ class Statistics:
         totals: Counter[int] = Counter()
         seconds: dict[int, float] = defaultdict(float)
         with self._sessions() as session:
-            for task_id, bucket, count, total in session.execute(query.group_by(executions.c.task_id, "bucket")):
-                counts[task_id].counts[bucket] += count
+            grouped = query.group_by(executions.c.task_id, "bucket")
+            for task_id, bucket, count, longest, total in session.execute(grouped):
+                counts[task_id].add(bucket, count, longest)
                 totals[task_id] += count
                 seconds[task_id] += total
         return {
@@ -172,10 +179,10 @@ class Statistics:
         }
 
 
-def _add(summary: Summary, state: str, bucket: int, count: int) -> None:
+def _add(summary: Summary, state: str, bucket: int | None, count: int, longest: float | None) -> None:
     summary.states[state] += count
-    if state in _RAN and bucket is not None:
-        summary.durations.counts[bucket] += count
+    if state in _RAN and bucket is not None and longest is not None:
+        summary.durations.add(bucket, count, longest)
 
 
 def _bucket() -> ColumnElement[int]:
@@ -184,6 +191,10 @@ def _bucket() -> ColumnElement[int]:
     return case(
         (duration.is_(None), None), *[(duration <= bound, i) for i, bound in enumerate(BOUNDS)], else_=len(BOUNDS)
     ).cast(Integer)
+
+
+_HISTOGRAM = (_bucket().label("bucket"), func.count(), func.max(executions.c.duration_seconds))
+"""The columns of a query that counts runs by bucket."""
 
 
 def _label_column(session: Session, period: Period) -> ColumnElement[str]:

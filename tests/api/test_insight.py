@@ -80,6 +80,14 @@ def test_statistics_count_what_ended_in_the_period_without_gaps(application: Fas
     assert day["summary"]["states"]["success"] == 6
 
 
+@pytest.mark.parametrize("took", [0.0003, 0.004, 7.0, 200_000.0])
+def test_no_percentile_is_beyond_what_was_measured(application: FastAPI, client: TestClient, took: float) -> None:
+    """Neither for what is done in a moment nor for what runs for days."""
+    record(application, *[ended(60, took=took) for _ in range(20)])
+    found = client.get(f"{API}/statistics", params={"period": "hour"}).json()["summary"]
+    assert took / 2.5 < found["p50_seconds"] <= found["p99_seconds"] <= took
+
+
 def test_statistics_of_one_task_and_of_one_executor(application: FastAPI, client: TestClient) -> None:
     record(application, ended(10, task_id=3, task_type="work"), ended(10, task_id=4, task_type="other"))
     ask = f"{API}/statistics"

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from loguru import logger
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, text, update
 
 from app.core.config import Settings
 from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest
 from app.db.database import begin_write, make_engine
+from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
 from app.scheduler.claims import claim
 from app.scheduler.firing import Fired, arm_tasks, fire_due
@@ -545,6 +546,20 @@ async def test_fires_that_were_due_when_their_task_was_deleted_stay_in_the_ledge
         runtime.tasks.delete(task_id)
         (skipped,) = runtime.history.page(task_id=task_id)
         assert (skipped.state, skipped.reason) == (ExecutionState.SKIPPED, "task_deleted")
+
+
+async def test_a_pause_is_no_reason_for_what_was_before_it(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule="0 9 * * *")
+        made = runtime.tasks.get(task_id).created_at
+        with runtime.engine.begin() as connection:
+            connection.execute(update(ScheduledTask).values(created_at=made - timedelta(days=30)))
+        runtime.tasks.pause(task_id)
+        nine = made.replace(hour=9, minute=0, second=0, microsecond=0) - timedelta(days=3)
+        assert "its schedule does not fire then" in runtime.explain(task_id, nine + timedelta(hours=1))
+        before = runtime.explain(task_id, nine)
+        assert "was changed later" in before
+        assert "it is paused" not in before
 
 
 @pytest.mark.parametrize("changes", [{"description": "new"}, {"schedule": "* * * * *"}, {"params": {"n": 1}}])

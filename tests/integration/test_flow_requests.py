@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -317,6 +317,30 @@ async def test_a_deferred_fire_runs_at_the_next_open_moment(scheduler_sandbox: S
     assert [run.state for run in runs] == ["success", "skipped", "success"]
     assert runs[1].reason == "overlap"
     assert runs[0].started_at.date() == today + timedelta(days=2)
+
+
+async def test_what_waits_for_its_opening_is_spread_by_its_jitter(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    box.register(Recorder("work"))
+    tasks = [
+        box.define_task(
+            f"nightly {number}",
+            "work",
+            cron="0 3 * * *",
+            run_window={"opens": "09:00", "closes": "18:00"},
+            closed_policy="defer",
+            jitter_seconds=jitter,
+        )
+        for number, jitter in enumerate([0, 300, 300, 300])
+    ]
+    await box.advance(days=1, hours=1)
+    runs = [run for task in tasks for run in box.executions(task)]
+    assert [run.state for run in runs] == ["success"] * 4
+    opening = datetime.combine(runs[0].scheduled_for.date(), time(9), tzinfo=UTC)
+    assert runs[0].started_at == opening
+    waits = {(run.started_at - opening).total_seconds() for run in runs[1:]}
+    assert len(waits) == 3
+    assert all(0 < wait < 301 for wait in waits)
 
 
 async def test_a_run_by_hand_asks_no_calendar(scheduler_sandbox: Sandbox) -> None:

@@ -20,11 +20,12 @@ from app.scheduler.doctor.load import (
     overlap_findings,
     rate_findings,
 )
-from app.scheduler.doctor.timetable import Timetable, Watched
+from app.scheduler.doctor.timetable import Timetable, Watched, tasks_on
 from app.scheduler.rates import RateLimit, RateRule
 from app.scheduler.schedules import DstPolicy
 from app.scheduler.statistics import BOUNDS, Durations, Measured
 from app.scheduler.triggers import AtTrigger, Bounded, CronTrigger, IntervalTrigger, ScheduleTrigger, jitter_of
+from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow, Weekday
 
 NOW = datetime(2030, 1, 7, 8, 30, tzinfo=UTC)
 MONTH = NOW + timedelta(days=30)
@@ -44,7 +45,7 @@ def timetable(
 
 def measured(seconds: float, runs: int = 20) -> Measured:
     bucket = next(number for number, bound in enumerate(BOUNDS) if seconds <= bound)
-    return Measured(runs, seconds, Durations(Counter({bucket: runs})))
+    return Measured(runs, seconds, Durations(Counter({bucket: runs}), seconds))
 
 
 # ---------------------------------------------------------------- the walk
@@ -112,7 +113,57 @@ def test_an_every_second_schedule_is_looked_at_and_not_walked_to_the_end() -> No
     assert len(rhythm.fires_in(late, late + timedelta(seconds=9))) == 10
 
 
+OFFICE = Hours(RunWindow(opens="09:00", closes="17:00", days=(Weekday.MON, Weekday.TUE)), None, "Europe/Berlin")
+
+
+@settings(max_examples=100, deadline=None)
+@given(CRONS, STARTS, st.sampled_from(ClosedPolicy), st.sampled_from(["skip", "allow"]), st.integers(20, 400))
+def test_starts_are_the_fires_as_far_as_the_hours_let_them(
+    trigger: ScheduleTrigger, since: datetime, policy: ClosedPolicy, overlap: str, budget: int
+) -> None:
+    task = watched(hours=OFFICE, closed_policy=policy, overlap_policy=overlap)
+    until = since + timedelta(days=9)
+    (rhythm,) = Timetable.of([(trigger, task)], since, until, budget=budget).rhythms
+    expected = []
+    for fire in trigger.walk(since, rhythm.until, limit=100_000):
+        opening = OFFICE.next_open(fire)
+        assert opening is not None
+        if opening == fire or (policy is ClosedPolicy.DEFER and opening <= rhythm.until):
+            expected.append(opening)
+    if overlap == "skip":
+        expected = sorted(set(expected))
+    assert rhythm.fires == expected
+
+
+def test_what_is_closed_whenever_it_would_fire_never_fires() -> None:
+    sundays = CronTrigger("0 12 * * 0", "Europe/Berlin")
+    never, later, rarely = (
+        watched("never", hours=OFFICE),
+        watched("later", hours=OFFICE, closed_policy="defer"),
+        watched("rarely", hours=Hours(None, Calendar(closed=(MONTH.date(),)), "UTC")),
+    )
+    table = timetable((sundays, never), (sundays, later), (CronTrigger("0 0 6 2 *"), rarely))
+    assert [task.name for task in tasks_on(table.silent())] == ["never"]
+    assert [len(rhythm.fires) for rhythm in table.rhythms] == [0, 4, 0]
+
+
 # ---------------------------------------------------------------- herds
+
+
+def test_tasks_that_wait_for_one_opening_are_a_herd_there_and_not_where_they_fire() -> None:
+    table = timetable(
+        *[
+            (CronTrigger(f"{number} 3 * * *"), watched(hours=OFFICE, closed_policy="defer"))
+            for number in range(60)
+        ],
+        *[(CronTrigger("0 4 * * *"), watched(hours=OFFICE)) for _ in range(60)],
+    )
+    (finding,) = herd_findings(table, lanes=16)
+    assert finding.at == datetime(2030, 1, 8, 8, tzinfo=UTC)  # a Tuesday, nine o'clock in Berlin
+    assert finding.peak_before == 60
+    assert finding.peak_after is not None
+    assert finding.peak_after < 10
+    assert len(finding.tasks) == 60
 
 
 def starts_by_second(table: Timetable, jitters: dict[int, float]) -> Counter[int]:
@@ -231,7 +282,7 @@ def test_runs_longer_than_the_interval_overlap(seconds: float, policy: str, seve
 
 def test_a_slow_run_now_and_then_is_a_warning() -> None:
     task = watched()
-    durations = Durations(Counter({BOUNDS.index(1): 18, BOUNDS.index(120): 2}))
+    durations = Durations(Counter({BOUNDS.index(1): 18, BOUNDS.index(120): 2}), 120)
     (found,) = overlap_findings(
         timetable((IntervalTrigger(60, NOW), task)), {task.id: Measured(20, 12.0, durations)}
     )

@@ -34,8 +34,10 @@ def clock_change_findings(timetable: Timetable) -> Iterator[Finding]:
     """One finding for each change of clocks and what becomes of the fires in it, soonest first."""
     hit: dict[_Change, list[tuple[datetime, Watched]]] = defaultdict(list)
     for rhythm in timetable.rhythms:
-        trigger = _cron_of(rhythm.trigger)
+        trigger, hours = _cron_of(rhythm.pattern.trigger), rhythm.pattern.hours
         for found in clock_change_hits(trigger, timetable.since, timetable.until) if trigger else ():
+            if hours is not None and not hours.is_open(found.moment):
+                continue
             change = _Change(trigger.zone, found.moment, found.is_gap, found.fires)  # type: ignore[union-attr]
             hit[change] += [(found.wall, task) for task in rhythm.tasks]
     for change, concerned in sorted(hit.items(), key=lambda item: item[0].moment):

@@ -1,6 +1,6 @@
 """Herds: many starts in one second; and the jitter that levels them.
 
-The delay of a fire is a hash of (task, fire), see `jitter_of`, so what a jitter would do needs no guess: the
+The delay of a start is a hash of (task, moment), see `jitter_of`, so what a jitter would do needs no guess: the
 starts around a moment are counted as they would be. What fires every few seconds is a steady load and no part of
 a herd.
 """

@@ -25,6 +25,7 @@ from app.scheduler.doctor.timetable import Timetable, Watched, tasks_on
 from app.scheduler.rates import RateLimit, RateRule, rule_of, task_rule
 from app.scheduler.statistics import Period, Statistics
 from app.scheduler.triggers import ScheduleTrigger
+from app.scheduler.windows import hours_of
 
 MAX_DAYS = 366
 MAX_TASKS = 100_000
@@ -153,12 +154,12 @@ def _read(session: Session, known_types: Collection[str], rates: Mapping[str, Ra
         if row.exhausted_at is not None and row.last_run_at is not None:
             over.add(row.id)
         try:
-            trigger, rules = trigger_of(row), list(_rules_of(row, rates))
+            trigger, rules, watched = trigger_of(row), list(_rules_of(row, rates)), _watched(row)
         except InvalidRequest:
             found.broken.append(ref)
         else:
             if trigger is not None:
-                found.timed.append((trigger, _watched(row)))
+                found.timed.append((trigger, watched))
                 for rule in rules:
                     found.limited[rule].append(row.id)
     return _Patients(found.timed, count, found.broken, found.homeless, frozenset(over), found.limited)
@@ -175,12 +176,14 @@ def _rules_of(row: Row[Any], rates: Mapping[str, RateLimit]) -> Iterator[RateRul
 _COLUMNS = (
     *("id", "name", "task_type", "jitter_seconds", "overlap_policy", "concurrency_key", "concurrency_limit"),
     *("schedule_type", "schedule_expression", "timezone", "dst_policy", "start_at", "end_at", "created_at"),
-    *("exhausted_at", "last_run_at", "params", "rate_limit"),
+    *("exhausted_at", "last_run_at", "params", "rate_limit", "run_window", "calendar", "closed_policy"),
 )
 
 
-def _watched(row: Row[tuple[object, ...]]) -> Watched:
-    return Watched(*(getattr(row, name) for name in Watched._fields))
+def _watched(row: Row[Any]) -> Watched:
+    hours = hours_of(row.run_window, row.calendar, row.timezone)
+    columns = {name: getattr(row, name) for name in Watched._fields if name != "hours"}
+    return Watched(**columns, hours=hours)
 
 
 def _broken(patients: _Patients) -> Iterator[Finding]:
@@ -227,12 +230,13 @@ def _silent(timetable: Timetable, patients: _Patients) -> Iterator[Finding]:
             severity=Severity.WARNING,
             tasks=tuple(TaskRef(task.id, task.name) for task in silent),
             sentence=Said(
-                f"{counted(len(silent), 'active task')} will never fire: no date matches, or their time is over",
-                f"{len(silent)} 个启用的任务永远不会触发：没有符合的日期，或时间已过",
+                f"{counted(len(silent), 'active task')} will never fire: no date matches, their time is over,"
+                " or they are closed whenever they would",
+                f"{len(silent)} 个启用的任务永远不会触发：没有符合的日期、时间已过，或每次触发时都不开放",
             ),
             remedy=Said(
-                "change the schedule or end_at, or pause or delete the tasks",
-                "请修改计划或 end_at，或暂停、删除这些任务",
+                "change the schedule, its end_at, run_window or calendar, or pause or delete the tasks",
+                "请修改计划、end_at、run_window 或 calendar，或暂停、删除这些任务",
             ),
         )
 

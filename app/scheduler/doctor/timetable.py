@@ -1,4 +1,6 @@
-"""All fires of a span, by schedule: tasks on one trigger share one list of fires.
+"""All starts of a span, by schedule: tasks on one trigger, with the same hours, share one list of them.
+
+A fire is a start unless its task is closed then: it is skipped, or waits for the next opening.
 
 The work is bounded, not the span: of a schedule that fires too often to be walked to the end, the first fires are
 kept, its rate is taken from them, and whoever asks about a later window gets that window walked.
@@ -15,12 +17,18 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from app.scheduler.triggers import ScheduleTrigger
+from app.scheduler.windows import ClosedPolicy, Hours
 
 WALKED_FIRES = 300_000
 """Fires kept in all: a few seconds of work, and some tens of megabytes."""
 LEAST_WALKED = 100
 """Of each schedule, however many there are."""
-_WINDOW_FIRES = 10_000
+_WINDOW_FIRES = 20_000
+_LONGEST_LOOK_BACK = timedelta(days=1)
+"""Before a window: what fires since then may wait for an opening in it."""
+_JUMPS = 1000
+"""Openings at which a schedule is asked whether it fires, before it is said never to."""
+_TICK = timedelta(microseconds=1)
 
 
 class Watched(NamedTuple):
@@ -33,40 +41,89 @@ class Watched(NamedTuple):
     overlap_policy: str
     concurrency_key: str | None
     concurrency_limit: int | None
+    hours: Hours | None = None
+    closed_policy: str = ClosedPolicy.SKIP
+
+
+class Pattern(NamedTuple):
+    """What decides when a task starts."""
+
+    trigger: ScheduleTrigger
+    hours: Hours | None
+    defers: bool
+    """A fire while it is closed waits for the opening; otherwise it is skipped."""
+    stacks: bool
+    """Several that wait for one opening all start then; otherwise one does."""
+
+    @classmethod
+    def of(cls, trigger: ScheduleTrigger, task: Watched) -> Pattern:
+        defers = task.hours is not None and task.closed_policy == ClosedPolicy.DEFER
+        return cls(trigger, task.hours, defers, stacks=defers and task.overlap_policy == "allow")
+
+    def starts(self, fires: list[datetime]) -> list[datetime]:
+        """What becomes of `fires`, which ascend, as their starts do."""
+        hours = self.hours
+        if hours is None:
+            return fires
+        starts: list[datetime] = []
+        opening: datetime | None = None
+        for fire in fires:
+            if hours.is_open(fire):
+                starts.append(fire)
+            elif self.defers:
+                if opening is None or opening < fire:
+                    opening = hours.next_open(fire)
+                if opening is not None:
+                    starts.append(opening)
+        return starts if self.stacks else list(dict.fromkeys(starts))
+
+    def has_start_after(self, moment: datetime) -> bool:
+        """Whether anything starts after `moment`, ever."""
+        for _ in range(_JUMPS):
+            fire = self.trigger.next_after(moment)
+            if fire is None or self.hours is None:
+                return fire is not None
+            opening = self.hours.next_open(fire)
+            if opening is None or opening == fire or self.defers:
+                return opening is not None
+            moment = opening - _TICK
+        return False
 
 
 @dataclass(slots=True)
 class Rhythm:
-    """One trigger, the tasks on it, and its fires."""
+    """One pattern, the tasks on it, and their starts."""
 
-    trigger: ScheduleTrigger
+    pattern: Pattern
     tasks: list[Watched]
     fires: list[datetime]
-    """The first ones of the span, ascending."""
+    """The first starts of the span, ascending."""
     until: datetime
     """Up to here `fires` has all of them."""
     is_whole: bool
     """`fires` reaches to the end of the span."""
     rate: float
-    """Fires a second, over the span."""
+    """Starts a second, over the span."""
     shortest_gap: float | None = field(init=False)
-    """Seconds between the two fires that are closest; None: it fires once at most."""
+    """Seconds between the two moments that are closest; None: it starts once at most."""
 
     def __post_init__(self) -> None:
-        self.shortest_gap = min(
-            ((late - early).total_seconds() for early, late in pairwise(self.fires)), default=None
-        )
+        gaps = ((late - early).total_seconds() for early, late in pairwise(dict.fromkeys(self.fires)))
+        self.shortest_gap = min(gaps, default=None)
 
     def fires_in(self, first: datetime, last: datetime) -> list[datetime]:
-        """The fires in [`first`, `last`]."""
+        """The starts in [`first`, `last`]."""
         if last <= self.until:
-            return self.fires[bisect_left(self.fires, first) : bisect_right(self.fires, last)]
-        return self.trigger.walk(first - timedelta(microseconds=1), last, limit=_WINDOW_FIRES)
+            starts = self.fires
+        else:
+            since = first - (_LONGEST_LOOK_BACK if self.pattern.defers else _TICK)
+            starts = self.pattern.starts(self.pattern.trigger.walk(since, last, limit=_WINDOW_FIRES))
+        return starts[bisect_left(starts, first) : bisect_right(starts, last)]
 
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """The fires of (`since`, `until`]."""
+    """The starts of (`since`, `until`]."""
 
     since: datetime
     until: datetime
@@ -82,11 +139,11 @@ class Timetable:
         budget: int = WALKED_FIRES,
     ) -> Timetable:
         """Walk the schedules of `tasks` from `since` to `until`, over `budget` fires in all."""
-        by_trigger: dict[ScheduleTrigger, list[Watched]] = defaultdict(list)
+        by_pattern: dict[Pattern, list[Watched]] = defaultdict(list)
         for trigger, task in tasks:
-            by_trigger[trigger].append(task)
-        each = max(LEAST_WALKED, budget // max(1, len(by_trigger)))
-        return cls(since, until, [_rhythm(trigger, on, since, until, each) for trigger, on in by_trigger.items()])
+            by_pattern[Pattern.of(trigger, task)].append(task)
+        each = max(LEAST_WALKED, budget // max(1, len(by_pattern)))
+        return cls(since, until, [_rhythm(pattern, on, since, until, each) for pattern, on in by_pattern.items()])
 
     @property
     def seconds(self) -> float:
@@ -100,20 +157,19 @@ class Timetable:
     def silent(self) -> list[Rhythm]:
         """The rhythms that will not fire, in this span or after it."""
         return [
-            rhythm for rhythm in self.rhythms if not rhythm.fires and rhythm.trigger.next_after(self.since) is None
+            rhythm
+            for rhythm in self.rhythms
+            if not rhythm.fires and not rhythm.pattern.has_start_after(self.since)
         ]
 
 
-def _rhythm(
-    trigger: ScheduleTrigger, tasks: list[Watched], since: datetime, until: datetime, limit: int
-) -> Rhythm:
-    fires = trigger.walk(since, until, limit=limit)
+def _rhythm(pattern: Pattern, tasks: list[Watched], since: datetime, until: datetime, limit: int) -> Rhythm:
+    fires = pattern.trigger.walk(since, until, limit=limit)
     is_whole = len(fires) < limit
-    if is_whole:
-        rate = len(fires) / (until - since).total_seconds()
-    else:
-        rate = len(fires) / (fires[-1] - since).total_seconds()
-    return Rhythm(trigger, tasks, fires, until if is_whole else fires[-1], is_whole, rate)
+    walked = until if is_whole else fires[-1]
+    starts = [start for start in pattern.starts(fires) if start <= walked]
+    rate = len(starts) / (walked - since).total_seconds()
+    return Rhythm(pattern, tasks, starts, walked, is_whole, rate)
 
 
 def tasks_on(rhythms: Collection[Rhythm]) -> list[Watched]:
