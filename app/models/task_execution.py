@@ -247,6 +247,12 @@ class TaskExecution(Base):
             postgresql_where=text(_PUT_OFF),
         ),
         Index(
+            "ix_task_executions_suspended",
+            "started_at",
+            sqlite_where=text("state = 'suspended'"),
+            postgresql_where=text("state = 'suspended'"),
+        ),
+        Index(
             "ix_task_executions_finished",
             "finished_at",
             sqlite_where=text("finished_at IS NOT NULL"),

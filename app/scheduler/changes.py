@@ -5,15 +5,23 @@ The tables are the one thing that all processes share, so this sees what any of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.models.node import Node
 from app.models.task_change import TaskChange
-from app.models.task_execution import Execution, ExecutionState, TaskExecution, is_not_success, state_in
+from app.models.task_execution import (
+    Execution,
+    ExecutionState,
+    TaskExecution,
+    is_not_success,
+    is_suspended,
+    state_in,
+)
 
 executions = TaskExecution.__table__
 nodes = Node.__table__
@@ -21,11 +29,14 @@ nodes = Node.__table__
 LIMIT = 200
 """Executions told of in one look; where more have changed, `is_partial` says so."""
 _OVERLAP = timedelta(seconds=3)
-"""A row is stamped before it is committed: what finished shortly before the newest one seen may be new."""
+"""A row is stamped before it is committed: what finished, or was suspended, shortly before the newest one seen may
+be new."""
 
 _MOVING = (ExecutionState.PENDING, ExecutionState.RETRYING, ExecutionState.RUNNING)
-"""What is read at every look. Of the suspended there may be very many, and nothing happens to them: they are told
-of once, when they leave these states."""
+"""What is read at every look. Of the suspended, of which there may be very many, only those that ran since the
+look before."""
+
+_IS_SUSPENDED = is_suspended(executions.c.state)
 
 _Shape = tuple[object, ...]
 
@@ -54,6 +65,7 @@ class ChangeWatch:
         self._moving: set[int] = set()
         self._last_id: int | None = None
         self._finished: datetime | None = None
+        self._suspended: datetime | None = None
         self._tasks: object = None
         self._nodes: object = None
 
@@ -80,6 +92,7 @@ class ChangeWatch:
             self._last_id = max((row.id for row in _read(connection, newest)), default=0)
             last = select(func.max(executions.c.finished_at)).where(executions.c.finished_at.is_not(None))
             self._finished = connection.scalar(last)
+            self._suspended = connection.scalar(select(func.max(executions.c.started_at)).where(_IS_SUSPENDED))
         new = _read(
             connection,
             select(executions).where(executions.c.id > self._last_id).order_by(executions.c.id).limit(LIMIT + 1),
@@ -92,22 +105,35 @@ class ChangeWatch:
             .limit(LIMIT + 1),
         )
         over = select(executions).where(executions.c.finished_at.is_not(None))
-        if self._finished is not None:
-            over = over.where(executions.c.finished_at >= self._finished - _OVERLAP)
-        finished = _read(connection, over.order_by(executions.c.finished_at.desc()).limit(LIMIT + 1))
-        is_partial = len(new) > LIMIT or len(finished) > LIMIT
+        finished = _read(connection, _since(over, executions.c.finished_at, self._finished))
+        left_off = select(executions).where(_IS_SUSPENDED)
+        suspended = _read(connection, _since(left_off, executions.c.started_at, self._suspended))
+        is_partial = any(len(rows) > LIMIT for rows in (new, finished, suspended))
         if len(new) > LIMIT:
             self._last_id = max(row.id for row in _read(connection, newest))
-        left = self._moving - {execution.id for execution in (*finished, *active, *new)}
+        left = self._moving - {execution.id for execution in (*finished, *suspended, *active, *new)}
         still = _read(connection, select(executions).where(executions.c.id.in_(left))) if left else []
-        seen = {execution.id: execution for execution in (*still, *finished, *active, *new)}
+        seen = {execution.id: execution for execution in (*still, *finished, *suspended, *active, *new)}
         self._moving = {execution.id for execution in active}
         changed = [seen[key] for key in sorted(seen) if self._told.get(key) != _shape(seen[key])]
         self._told = {key: _shape(execution) for key, execution in seen.items()}
         self._last_id = max(self._last_id, *seen, 0) if seen else self._last_id
-        moments = [execution.finished_at for execution in finished if execution.finished_at is not None]
-        self._finished = max([*moments, *([self._finished] if self._finished else [])], default=None)
+        self._finished = _latest(self._finished, [execution.finished_at for execution in finished])
+        self._suspended = _latest(self._suspended, [execution.started_at for execution in suspended])
         return changed[-LIMIT:], is_partial or len(changed) > LIMIT
+
+
+def _since(
+    query: Select[tuple[object, ...]], moment: ColumnElement[datetime], known: datetime | None
+) -> Select[tuple[object, ...]]:
+    """The latest of a query's rows by `moment`, from shortly before the latest that is `known`."""
+    if known is not None:
+        query = query.where(moment >= known - _OVERLAP)
+    return query.order_by(moment.desc()).limit(LIMIT + 1)
+
+
+def _latest(known: datetime | None, moments: Iterable[datetime | None]) -> datetime | None:
+    return max((moment for moment in (known, *moments) if moment is not None), default=None)
 
 
 def _read(connection: Connection, query: Select[tuple[object, ...]]) -> list[Execution]:

@@ -19,10 +19,13 @@ from sqlalchemy import event
 
 from app.api.live import LiveFeed
 from app.core.config import Settings
+from app.models.task_execution import ExecutionState
 from app.scheduler.changes import ChangeWatch
+from app.scheduler.context import current_execution
 from app.scheduler.runtime import build_service, runtime_of
 from tests.integration.command_line import ContentHub, until
-from tests.support import Recorder
+from tests.support import Recorder, running
+from tests.support import until as once
 
 PARAMS = {"account_id": 1, "topic": "AI"}
 
@@ -186,3 +189,33 @@ async def test_a_look_tells_each_change_once_and_many_as_partial(database_url: s
     runtime.tasks.pause(task.id)
     assert watch.look().tasks
     runtime.close()
+
+
+async def test_what_ran_and_was_suspended_again_between_two_looks_is_told(database_url: str) -> None:
+    async def naps(*_: Any) -> None:
+        for number in range(100):
+            await current_execution().wait_for_signal(f"go {number}")
+
+    async with running(database_url, Recorder("naps", naps)) as (service, runtime):
+        watch = ChangeWatch(runtime.sessions)
+        watch.look()
+        execution = await service.enqueue("naps")
+        other = await service.enqueue("naps")
+
+        async def suspended(attempt: int) -> None:
+            def is_so() -> bool:
+                found = runtime.history.get(execution.id)
+                return (found.state, found.attempt) == (ExecutionState.SUSPENDED, attempt)
+
+            await once(is_so)
+
+        await suspended(1)
+        watch.look()
+        assert not watch.look()
+        for number in range(3):
+            await service.signal(execution.id, f"go {number}")
+            await suspended(number + 2)
+            told = watch.look().executions
+            assert [(one.id, one.attempt) for one in told] == [(execution.id, number + 2)]
+            assert not watch.look()
+        assert runtime.history.get(other.id).attempt == 1

@@ -118,6 +118,7 @@ ASKED_BY_PAGES: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_task_executions_finished", lambda c: Statistics(_sessions(c)).series(Period.DAY, NOW, task_type="x")),
     ("ix_task_executions_finished", lambda c: Statistics(_sessions(c)).by_type(Period.WEEK, NOW)),
     ("ix_task_executions_finished", lambda c: ChangeWatch(_sessions(c)).look()),
+    ("ix_task_executions_suspended", lambda c: ChangeWatch(_sessions(c)).look()),
     ("ix_task_executions_task", lambda c: _history(c).recent([1], 10)),
 ]
 
