@@ -19,11 +19,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.api.auth import Viewer
 from app.api.problems import documented
 from app.api.schemas import ChangesAnswer, ExecutionAnswer
+from app.models.api_token import tokens_stamp
 from app.scheduler.changes import Changes, ChangeWatch
 
 LOOK_SECONDS = 1.0
 STREAM_SECONDS = 300.0
-"""A stream ends after this long; the browser comes back by itself, and shows again who it is."""
+"""A stream ends after this long, and when a token is made or revoked; the browser comes back by itself, and shows
+again who it is."""
 RETRY_MILLISECONDS = 2000
 _BACKLOG = 100
 _Handler = Callable[[int, FrameType | None], object]
@@ -58,22 +60,29 @@ class LiveFeed:
     def close(self) -> None:
         """End all streams, and let no new one begin: a server that stops waits for open responses."""
         self._closed = True
-        for queue in list(self._listeners):
-            self._end(queue)
+        self._end_all()
         if self._looking is not None:
             self._looking.cancel()
 
     async def _look(self) -> None:
         watch = ChangeWatch(self._sessions)
+        tokens: tuple[int, int] | None = None
         while self._listeners:
             try:
                 changes = await asyncio.to_thread(watch.look)
+                before, tokens = tokens, await asyncio.to_thread(self._tokens)
             except SQLAlchemyError as error:
                 logger.warning("实时更新暂停，数据库未应答: {}", error)
             else:
-                if changes:
+                if before not in (None, tokens):
+                    self._end_all()
+                elif changes:
                     self._tell(changes)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _tokens(self) -> tuple[int, int]:
+        with self._sessions() as session:
+            return tokens_stamp(session)
 
     def _tell(self, changes: Changes) -> None:
         for queue in list(self._listeners):
@@ -81,6 +90,10 @@ class LiveFeed:
                 queue.put_nowait(changes)
             except asyncio.QueueFull:
                 self._end(queue)  # it comes back, and reads its lists anew
+
+    def _end_all(self) -> None:
+        for queue in list(self._listeners):
+            self._end(queue)
 
     def _end(self, queue: asyncio.Queue[Changes | None]) -> None:
         self._listeners.discard(queue)

@@ -65,6 +65,12 @@ def any_token_exists(session: Session) -> bool:
     return session.scalar(select(ApiToken.id).where(ApiToken.revoked_at.is_(None)).limit(1)) is not None
 
 
+def tokens_stamp(session: Session) -> tuple[int, int]:
+    """Changes whenever a token is made or revoked."""
+    made, revoked = session.execute(select(func.count(), func.count(ApiToken.revoked_at))).one()
+    return made, revoked
+
+
 def find_token(session: Session, token: str) -> ApiToken | None:
     """The unrevoked token that this text is."""
     return session.scalar(

@@ -142,6 +142,18 @@ def test_a_stranger_may_not_listen_and_a_viewer_may(tmp_path: Path) -> None:
         listener.await_hello()
 
 
+def test_who_has_no_right_any_more_hears_nothing_more(tmp_path: Path) -> None:
+    with servers(tmp_path, 1) as (contenthub, [(_, url)]):
+        anonymous = Listener(f"{url}/events")
+        anonymous.await_hello()
+        token = contenthub("token", "create", "watcher", "--role", "viewer", "--json").json["token"]
+        assert anonymous.is_over.wait(20), "the first token ends what was open to this machine"
+        listener = Listener(f"{url}/events", Authorization=f"Bearer {token}")
+        listener.await_hello()
+        contenthub("token", "revoke", "watcher")
+        assert listener.is_over.wait(20)
+
+
 async def test_one_look_serves_everybody(database_url: str) -> None:
     """Twenty listeners cost the database no more than one."""
     service = build_service(Settings(database_url=database_url))
