@@ -22,6 +22,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,13 @@ class Conflict(SchedulerError):
     """The thing exists but is in another state or version than the request assumes."""
 
     code = "conflict"
+
+    @classmethod
+    def of(cls, field: str, message: str) -> Self:
+        """One that a value of the request makes: a name that is taken."""
+        conflict = cls(f"{field}: {message}")
+        conflict.errors = (FieldError(field, message, cls.code),)
+        return conflict
 
 
 class VersionConflict(Conflict):

@@ -21,7 +21,7 @@ from app.scheduler.context import find_current_execution
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 
 LARGEST_ID = 2**31 - 1
-Line = StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")
+Line = StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")
 
 
 class ContentGenerationParams(BaseModel):

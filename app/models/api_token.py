@@ -40,7 +40,7 @@ def create_token(session: Session, name: str, role: str) -> str:
     if role.upper() not in Role.__members__:
         raise InvalidRequest.of("role", f"{role!r} is no role; choose viewer, operator or admin")
     if session.scalar(select(ApiToken.id).where(ApiToken.name == name)) is not None:
-        raise Conflict(f"name: a token named {name!r} exists; choose another name")
+        raise Conflict.of("name", f"a token named {name!r} exists; choose another name")
     token = new_token()
     session.add(ApiToken(name=name, role=role.lower(), token_hash=token_hash(token)))
     session.flush()

@@ -180,6 +180,12 @@ _PATTERNS = {
     _PRINTABLE: "write one line of text, without control characters",
     r"^[^\x00]*$": "write text without NUL",
     r"^[^\x00]+$": "write text without NUL",
+    r"^[^#\x00-\x1f\x7f]+$": "write one line of text, without # and control characters",
+    r"^([01]\d|2[0-3]):[0-5]\d$": "write a time of day from 00:00 to 23:59, such as 09:30",
+    r"^[A-Za-z_][\w.]*$": "write the name of an exception's class, such as TimeoutError",
+    r"^[A-Za-z][A-Za-z0-9_]*$": "write letters, digits and _, a letter first",
+    r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$": "write the name of an HTTP header, such as X-Request-Id",
+    r"^[\t\x20-\x7e]{0,4000}$": "write at most 4,000 printable ASCII characters",
 }
 _UNIONS = {
     "schedule": ("type", ("cron", "interval", "at")),
@@ -212,4 +218,6 @@ def _plain(message: str) -> str:
     """Without the prefix that pydantic puts before a validator's own sentence, and with what a pattern means
     instead of the pattern."""
     pattern = message.removeprefix("String should match pattern '").removesuffix("'")
-    return _PATTERNS.get(pattern, message.removeprefix("Value error, "))
+    # JSON has lists; which Python type holds one is no matter of whoever writes it.
+    message = message.removeprefix("Value error, ").replace("Tuple should", "List should")
+    return _PATTERNS.get(pattern, message)

@@ -185,7 +185,7 @@ def checked_signal(name: str, payload: Any) -> tuple[str, Any]:
     except ValidationError as error:
         raise InvalidRequest(field_errors(error)) from None
     try:
-        return wanted.name, to_plain_json(payload)
+        return wanted.name, to_plain_json(payload, finite=True)
     except ValueError as error:
         raise InvalidRequest.of("payload", f"the payload must be JSON: {error}") from None
 

@@ -105,7 +105,9 @@ class TaskStore:
             try:
                 session.flush()
             except IntegrityError as error:
-                raise Conflict(f"name: a task named {definition.name!r} exists; choose another name") from error
+                raise Conflict.of(
+                    "name", f"a task named {definition.name!r} exists; choose another name"
+                ) from error
             _note(session, task, "create", {}, definition.columns(), by, now)
             session.commit()
         self._on_change()
@@ -211,7 +213,9 @@ class TaskStore:
             try:
                 session.flush()
             except IntegrityError as error:
-                raise Conflict(f"name: a task named {definition.name!r} exists; choose another name") from error
+                raise Conflict.of(
+                    "name", f"a task named {definition.name!r} exists; choose another name"
+                ) from error
             _note(session, task, action, before, after, by, now)
             session.commit()
         self._on_change()

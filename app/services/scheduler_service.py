@@ -554,7 +554,7 @@ class SchedulerService:
         """
         declared = self.runtime.declaration({"name": name, "task_type": task_type, **definition})
         if self._declared.setdefault(declared["name"], declared) != declared:
-            raise Conflict(f"name: a task named {name!r} is declared twice in code; rename or remove one")
+            raise Conflict.of("name", f"a task named {name!r} is declared twice in code; rename or remove one")
 
     def declared_tasks(self) -> dict[str, dict[str, Any]]:
         """The definitions that `define_task()` has declared, plain JSON, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,12 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from tests.api.test_tasks import TASK
+from app.core.config import Settings
+from app.factory import create_service
+from app.scheduler.definitions import field_error
+from app.scheduler.runtime import runtime_of
+from tests.api.conftest import API
+from tests.api.test_tasks import TASK, fields
 
 # Not checked: that every request the document allows is accepted. The document cannot say which executors are
 # registered, nor what their params are. Nor that every other request is refused: unknown query parameters are
@@ -29,6 +35,34 @@ CHECKS = [
     openapi_checks.unsupported_method,
     openapi_checks.ignored_auth,
 ]
+
+
+def _patterns(document: Any) -> Iterator[str]:
+    if isinstance(document, dict):
+        if isinstance(document.get("pattern"), str):
+            yield document["pattern"]
+        yield from (found for value in document.values() for found in _patterns(value))
+    elif isinstance(document, list):
+        yield from (found for value in document for found in _patterns(value))
+
+
+def test_what_breaks_a_pattern_is_told_in_a_sentence(application: FastAPI, sqlite_url: str) -> None:
+    """Of the API and of the executors that come with it."""
+    service = create_service(Settings(database_url=sqlite_url))
+    infos = service.get_registered_executors()
+    runtime_of(service).close()
+    patterns = {*_patterns(application.openapi()), *_patterns(infos)}
+    assert len(patterns) > 4
+    for pattern in patterns:
+        told = field_error(("x",), f"String should match pattern '{pattern}'", "string_pattern_mismatch").message
+        assert told.startswith("write "), told
+
+
+def test_a_name_that_is_taken_is_named_as_the_field(client: TestClient) -> None:
+    client.post(f"{API}/tasks", json=TASK)
+    again = client.post(f"{API}/tasks", json=TASK)
+    assert again.status_code == 409
+    assert fields(again) == {"name"}
 
 
 # schemathesis draws some of its wrong data with `random`, which hypothesis warns of.

@@ -75,6 +75,13 @@ def test_signals_that_cannot_be_are_refused(client: TestClient, parent: int) -> 
         assert answer.status_code == 422
         assert "name" in fields(answer)
     assert client.post(f"{API}/executions/4711/signals", json={"name": "word"}).status_code == 404
+    endless = client.post(
+        f"{API}/executions/{parent}/signals",
+        content='{"name": "word", "payload": {"n": NaN}}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert endless.status_code == 422
+    assert fields(endless) == {"payload"}
 
 
 def test_who_may_only_look_may_not_signal(client: TestClient, parent: int, tokens: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from app.scheduler.definitions import ShortText, ZoneName
 from app.scheduler.description import Language
 
 Id = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
-WallTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+WallTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
 class QuietSpan(BaseModel):

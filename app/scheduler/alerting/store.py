@@ -289,7 +289,7 @@ def _flush(session: Session, kind: str, name: str) -> None:
     try:
         session.flush()
     except IntegrityError as error:
-        raise Conflict(f"name: a {kind} named {name!r} exists; choose another name") from error
+        raise Conflict.of("name", f"a {kind} named {name!r} exists; choose another name") from error
 
 
 def _refuse_unknown(session: Session, wanted: RuleDefinition, only: Mapping[str, Any] | None = None) -> None:
