@@ -158,6 +158,33 @@ def test_a_page_that_was_open_while_the_server_was_away_recovers(site: Site, vis
     person.noticed.clear()  # the browser reports what it could not fetch meanwhile
 
 
+def test_a_page_whose_code_cannot_be_fetched_says_so_and_comes_with_a_reload(visitor: Visit) -> None:
+    person = visitor("viewer")
+    page = person.page
+    page.route("**/assets/system-*", lambda route: route.abort())
+    navigation = page.get_by_role("navigation")
+    navigation.get_by_role("link", name="System").click()
+    expect(page.get_by_role("alert")).to_contain_text("The code of this page cannot be fetched")
+    navigation.get_by_role("link", name="Executors").click()  # the rest works
+    page.get_by_role("heading", level=1, name="Executors").wait_for()
+    navigation.get_by_role("link", name="System").click()
+    page.unroute("**/assets/system-*")
+    page.get_by_role("button", name="Reload").click()
+    page.get_by_role("heading", level=1, name="System").wait_for()
+    person.noticed.clear()  # the browser reports what it could not fetch meanwhile
+
+
+def test_the_code_of_all_pages_is_there_before_it_is_asked_for(visitor: Visit) -> None:
+    person = visitor("viewer")
+    page = person.page
+    with page.expect_request("**/assets/system-*"):
+        pass
+    page.wait_for_load_state("networkidle")
+    page.route("**/assets/**", lambda route: route.abort())
+    page.get_by_role("navigation").get_by_role("link", name="Calendar").click()
+    page.get_by_role("heading", level=1, name="Calendar").wait_for()
+
+
 PROBE = """<img src=x onerror="window.stolen='{0}'"><script>window.stolen='{0}'</script>{{{{7*7}}}}javascript:1"""
 
 

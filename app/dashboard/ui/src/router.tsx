@@ -1,7 +1,8 @@
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent, notFound } from "@tanstack/react-router";
 
-import type { ExecutionState } from "./api/client";
+import { Unreachable, type ExecutionState } from "./api/client";
 import type { ExecutionFilters, TaskFilters } from "./api/queries";
+import { PageFailure } from "./components/feedback";
 import { NotFound, Shell } from "./shell";
 import { stateColors } from "./theme";
 
@@ -20,10 +21,23 @@ const byId = {
   },
 };
 
+/**
+ * A page whose code is fetched when it is asked for. Its failure is not left as the browser has it: for that one
+ * TanStack reloads the window, and where the server is away nothing comes back.
+ */
+const page: typeof lazyRouteComponent = (load, name) =>
+  lazyRouteComponent(
+    () =>
+      load().catch((cause: unknown) => {
+        throw new Unreachable("code", cause);
+      }),
+    name,
+  );
+
 const overview = createRoute({
   getParentRoute: () => root,
   path: "/",
-  component: lazyRouteComponent(() => import("./pages/overview")),
+  component: page(() => import("./pages/overview")),
 });
 
 export const tasksRoute = createRoute({
@@ -36,34 +50,34 @@ export const tasksRoute = createRoute({
     last_state: isState(search.last_state) ? search.last_state : undefined,
     order: search.order === "name" || search.order === "next_run_at" ? search.order : undefined,
   }),
-  component: lazyRouteComponent(() => import("./pages/tasks")),
+  component: page(() => import("./pages/tasks")),
 });
 
 export const newTaskRoute = createRoute({
   getParentRoute: () => root,
   path: "/tasks/new",
   validateSearch: (search: Search): { from?: number; type?: string } => ({ from: natural(search.from), type: text(search.type) }),
-  component: lazyRouteComponent(() => import("./pages/task-form"), "NewTask"),
+  component: page(() => import("./pages/task-form"), "NewTask"),
 });
 
 export const taskRoute = createRoute({
   getParentRoute: () => root,
   path: "/tasks/$id",
   ...byId,
-  component: lazyRouteComponent(() => import("./pages/task")),
+  component: page(() => import("./pages/task")),
 });
 
 export const editTaskRoute = createRoute({
   getParentRoute: () => root,
   path: "/tasks/$id/edit",
   ...byId,
-  component: lazyRouteComponent(() => import("./pages/task-form"), "EditTask"),
+  component: page(() => import("./pages/task-form"), "EditTask"),
 });
 
 const calendar = createRoute({
   getParentRoute: () => root,
   path: "/calendar",
-  component: lazyRouteComponent(() => import("./pages/calendar")),
+  component: page(() => import("./pages/calendar")),
 });
 
 export const executionsRoute = createRoute({
@@ -82,38 +96,38 @@ export const executionsRoute = createRoute({
       search: text(search.search),
     };
   },
-  component: lazyRouteComponent(() => import("./pages/executions")),
+  component: page(() => import("./pages/executions")),
 });
 
 export const executionRoute = createRoute({
   getParentRoute: () => root,
   path: "/executions/$id",
   ...byId,
-  component: lazyRouteComponent(() => import("./pages/execution")),
+  component: page(() => import("./pages/execution")),
 });
 
 const approvals = createRoute({
   getParentRoute: () => root,
   path: "/approvals",
-  component: lazyRouteComponent(() => import("./pages/approvals")),
+  component: page(() => import("./pages/approvals")),
 });
 
 const alerts = createRoute({
   getParentRoute: () => root,
   path: "/alerts",
-  component: lazyRouteComponent(() => import("./pages/alerts")),
+  component: page(() => import("./pages/alerts")),
 });
 
 const executors = createRoute({
   getParentRoute: () => root,
   path: "/executors",
-  component: lazyRouteComponent(() => import("./pages/executors")),
+  component: page(() => import("./pages/executors")),
 });
 
 const system = createRoute({
   getParentRoute: () => root,
   path: "/system",
-  component: lazyRouteComponent(() => import("./pages/system")),
+  component: page(() => import("./pages/system")),
 });
 
 export const router = createRouter({
@@ -122,6 +136,7 @@ export const router = createRouter({
   ]),
   basepath: "/scheduler",
   defaultPreload: "intent",
+  defaultErrorComponent: PageFailure,
   scrollRestoration: true,
   search: { strict: true },
 });

@@ -4,7 +4,7 @@ import {
   IconBell, IconCalendarWeek, IconChecklist, IconCpu, IconLanguage, IconLayoutDashboard, IconListCheck, IconLogout, IconMoon, IconServer, IconSun, IconTimeline,
 } from "@tabler/icons-react";
 import { useQueryClient } from "@tanstack/react-query";
-import { Link, Outlet, useLocation } from "@tanstack/react-router";
+import { Link, Outlet, useLocation, useRouter } from "@tanstack/react-router";
 import { Suspense, useEffect } from "react";
 import { useTranslation } from "react-i18next";
 
@@ -34,6 +34,7 @@ export function Shell() {
   const { pathname } = useLocation();
   const isLive = useLive(true);
   useEffect(() => close(), [pathname, close]);
+  useAllPages();
 
   return (
     <AppShell header={{ height: 56 }} navbar={{ width: 208, breakpoint: "sm", collapsed: { mobile: !isOpen } }} padding={{ base: "sm", sm: "lg" }}>
@@ -79,6 +80,17 @@ export function Shell() {
       </AppShell.Main>
     </AppShell>
   );
+}
+
+const SETTLED_MILLISECONDS = 5_000;
+
+/** Fetches the code of the other pages once the first one has come: they open also when the server is away. */
+function useAllPages() {
+  const { routesById } = useRouter();
+  useEffect(() => {
+    const timer = setTimeout(() => Object.values(routesById).forEach((route) => void route.options.component?.preload?.()), SETTLED_MILLISECONDS);
+    return () => clearTimeout(timer);
+  }, [routesById]);
 }
 
 function LanguageMenu() {

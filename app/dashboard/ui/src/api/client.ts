@@ -1,5 +1,6 @@
 import createClient, { type Middleware } from "openapi-fetch";
 
+import { i18next } from "../i18n";
 import type { components, paths } from "./schema";
 
 export type Schemas = components["schemas"];
@@ -21,6 +22,17 @@ export class ApiError extends Error {
     this.name = "ApiError";
     this.status = status;
     this.fields = Object.fromEntries((problem.errors ?? []).map((error) => [error.field, error.message]));
+  }
+}
+
+/** A failure that the browser tells in words of its own: the page says it in its language. */
+export class Unreachable extends Error {
+  readonly what: "server" | "code";
+
+  constructor(what: "server" | "code", cause: unknown) {
+    super(String(cause), { cause });
+    this.name = "Unreachable";
+    this.what = what;
   }
 }
 
@@ -48,6 +60,7 @@ const guard: Middleware = {
     const problem: unknown = await response.json().catch(() => ({}));
     throw new ApiError(response.status, problem as Partial<Problem>);
   },
+  onError: ({ error }) => (error instanceof TypeError ? new Unreachable("server", error) : undefined),
 };
 
 export const api = createClient<paths>({ baseUrl: "/", credentials: "same-origin" });
@@ -60,5 +73,6 @@ export function body<T>(answer: { data?: T }): T {
 }
 
 export function messageOf(error: unknown): string {
+  if (error instanceof Unreachable) return i18next.t(`unreachable.${error.what}`);
   return error instanceof Error ? error.message : String(error);
 }

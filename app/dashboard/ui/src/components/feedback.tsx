@@ -28,6 +28,19 @@ export function Failure({ error, retry }: { error: unknown; retry?: () => void }
   );
 }
 
+/** In the place of a page that could not be shown. */
+export function PageFailure({ error }: { error: unknown }) {
+  const { t } = useTranslation();
+  return (
+    <Alert color="red" variant="outline" icon={<IconAlertTriangle aria-hidden />} title={t("common.noPage")} role="alert">
+      <Stack gap="xs" align="flex-start">
+        <Text size="sm" className="wrap">{messageOf(error)}</Text>
+        <Button size="xs" variant="default" onClick={() => window.location.reload()}>{t("common.reload")}</Button>
+      </Stack>
+    </Alert>
+  );
+}
+
 export function Empty({ children }: { children: ReactNode }) {
   return (
     <Center mih={96} p="md">

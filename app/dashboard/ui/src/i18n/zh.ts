@@ -10,7 +10,11 @@ export const zh: typeof en = {
   reason: { overlap: "上一次运行尚未结束", misfire: "错过时间", paused: "触发前已暂停", rescheduled: "触发前已改期", coalesced: "合并为一次补跑", timeout: "超时", node_lost: "所在节点失联", unknown_executor: "执行器不存在", invalid_params: "参数未通过校验", handed_back: "停机时交还", suspended: "挂起等待", replay_mismatch: "代码与已保存的步骤不一致", parent_cancelled: "父执行已取消", task_deleted: "任务已删除", calendar: "时段或日历不开放", deferred: "等待任务重新开放", rate_limited: "等待限速放行", circuit_open: "等待熔断器关闭", circuit_probe: "熔断器探测", cancelled: "已取消" },
   trigger: { schedule: "定时", catch_up: "补跑", manual: "手动", api: "API", code: "代码", cli: "命令行", backfill: "回补", parent: "父执行" },
   common: {
-    loading: "加载中…", retry: "重试", more: "加载更多", none: "无", all: "全部", cancel: "取消", close: "关闭", save: "保存", create: "创建", delete: "删除", edit: "编辑", duplicate: "复制一份", refresh: "刷新", copy: "复制", copied: "已复制", notCopied: "浏览器不允许此页面复制；请选中文字后手动复制", yes: "是", no: "否", never: "从未", name: "名称", type: "类型", state: "状态", time: "时间", details: "详情", search: "搜索", error: "操作未成功", clear: "清除筛选", selected: "已选 {{count}} 项", selectAll: "全选", select: "选择 {{name}}", done: "完成 {{count}} 项", someFailed: "{{count}} 项中有 {{failed}} 项被拒绝：{{message}}", notFound: "没有这个页面。", optional: "可选", apply: "完成", actions: "操作",
+    loading: "加载中…", retry: "重试", more: "加载更多", none: "无", all: "全部", cancel: "取消", close: "关闭", save: "保存", create: "创建", delete: "删除", edit: "编辑", duplicate: "复制一份", refresh: "刷新", copy: "复制", copied: "已复制", notCopied: "浏览器不允许此页面复制；请选中文字后手动复制", yes: "是", no: "否", never: "从未", name: "名称", type: "类型", state: "状态", time: "时间", details: "详情", search: "搜索", error: "操作未成功", clear: "清除筛选", selected: "已选 {{count}} 项", selectAll: "全选", select: "选择 {{name}}", done: "完成 {{count}} 项", someFailed: "{{count}} 项中有 {{failed}} 项被拒绝：{{message}}", notFound: "没有这个页面。", optional: "可选", apply: "完成", actions: "操作", noPage: "无法显示此页面", reload: "重新加载",
+  },
+  unreachable: {
+    server: "无法连接服务器。请检查服务是否在运行、网络是否连通。",
+    code: "无法获取此页面的代码：服务器无法连接，或已更新。",
   },
   overview: {
     title: "总览", attention: "需要关注", allWell: "一切正常。", throughput: "执行次数", successRate: "成功率", p50: "中位耗时", p95: "95 分位", p99: "99 分位", ended: "已结束", running: "进行中", nothingRunning: "当前没有运行或等待的执行。", next: "即将触发", nothingNext: "没有任务即将触发。", nodes: "节点", chart: "按时间和状态统计的已结束执行", timeline: "从现在起的触发时间线", nowMark: "现在", tasksActive: "{{total}} 个任务中 {{active}} 个启用",
