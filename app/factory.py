@@ -149,6 +149,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=package_version(),
         lifespan=lifespan,
         telemetry=REQUEST_SPANS,
+        docs_url=None,  # FastAPI's own load their code from elsewhere; `/docs` is of the dashboard
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.service = service

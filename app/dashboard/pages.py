@@ -1,4 +1,4 @@
-"""`/scheduler/`: the dashboard's page and its assets, with the headers that keep foreign code out of it.
+"""`/scheduler/`: the dashboard's page and its assets, and `/docs`, with the headers that keep foreign code out of them.
 
 The page talks to the REST API and its event stream only; nothing here reads a table.
 """
@@ -23,11 +23,12 @@ _NONCE = "__CSP_NONCE__"
 _NOT_BUILT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>ContentHub Scheduler</title></head>
 <body><h1>The dashboard was not built</h1>
-<p>The installation could not reach the npm registry, so this server has the API only:
-<a href="../docs">its documentation</a>. To build the dashboard, install again where npm can be reached:
-<code>pip install --force-reinstall --no-deps .</code></p>
+<p>The installation could not reach the npm registry, so this server has the API only, without a dashboard and a
+documentation to read; <a href="/openapi.json">openapi.json</a> describes the API. To build both, install again where
+npm can be reached: <code>pip install --force-reinstall --no-deps .</code></p>
 <h1 lang="zh">仪表盘尚未构建</h1>
-<p lang="zh">安装时无法访问 npm，因此本服务仅提供 API。请在可访问 npm 的环境中重新安装。</p></body></html>
+<p lang="zh">安装时无法访问 npm，因此本服务仅提供 API，没有仪表盘和文档页面；API 的描述见
+<a href="/openapi.json">openapi.json</a>。请在可访问 npm 的环境中重新安装。</p></body></html>
 """
 
 
@@ -47,7 +48,11 @@ def install_dashboard(app: FastAPI) -> None:
     @app.get("/scheduler/{path:path}", include_in_schema=False)
     def _page(path: str) -> Response:
         """Every address of the dashboard is the one page: the address is read in the browser."""
-        return page()
+        return page("index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    def _docs() -> Response:
+        return page("docs.html")
 
 
 class _Assets(StaticFiles):
@@ -74,11 +79,11 @@ def is_built() -> bool:
     return (STATIC / "index.html").is_file()
 
 
-def page() -> Response:
-    """The page, with a nonce of its own for the styles that its components make."""
+def page(name: str) -> Response:
+    """A page that Vite built, with a nonce of its own for the styles that its components make."""
     built = is_built()
     nonce = secrets.token_urlsafe(16)
-    text = (STATIC / "index.html").read_text(encoding="utf-8").replace(_NONCE, nonce) if built else _NOT_BUILT
+    text = (STATIC / name).read_text(encoding="utf-8").replace(_NONCE, nonce) if built else _NOT_BUILT
     return HTMLResponse(
         text,
         status_code=200 if built else 503,

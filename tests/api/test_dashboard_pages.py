@@ -16,6 +16,7 @@ from app.dashboard import pages
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A build of our own making: these tests are about how it is served."""
     (tmp_path / "assets").mkdir()
+    (tmp_path / "docs.html").write_text("<main id=docs></main>")
     (tmp_path / "index.html").write_text('<meta name="csp-nonce" content="__CSP_NONCE__"><div id="root"></div>')
     monkeypatch.setattr(pages, "STATIC", tmp_path)
     return tmp_path
@@ -59,14 +60,23 @@ def test_the_way_to_the_dashboard(client: TestClient, built: Path) -> None:
     assert built
 
 
+def test_the_documentation_of_the_api_comes_from_this_server_alone(client: TestClient, built: Path) -> None:
+    answer = client.get("/docs")
+    assert answer.status_code == 200
+    assert answer.text == (built / "docs.html").read_text()
+    assert "http" not in answer.headers["content-security-policy"]
+    assert client.get("/redoc").status_code == 404
+
+
 def test_where_nothing_was_built_page_and_command_say_so_and_the_api_works(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pages, "STATIC", tmp_path / "none")
     say_if_not_built()
     assert pages.HOW_TO_BUILD in " ".join(capsys.readouterr().err.split())
-    answer = client.get("/scheduler/tasks")
-    assert answer.status_code == 503
-    assert "pip install" in answer.text
-    assert "仪表盘尚未构建" in answer.text
+    for path in ("/scheduler/tasks", "/docs"):
+        answer = client.get(path)
+        assert answer.status_code == 503
+        assert "pip install" in answer.text
+        assert "仪表盘尚未构建" in answer.text
     assert client.get("/api/v1/scheduler/status").status_code == 200

@@ -185,6 +185,16 @@ def test_the_code_of_all_pages_is_there_before_it_is_asked_for(visitor: Visit) -
     page.get_by_role("heading", level=1, name="Calendar").wait_for()
 
 
+def test_the_api_is_documented_without_another_host(visitor: Visit) -> None:
+    person = visitor()
+    page = person.page
+    page.goto(f"{person.url}/docs")
+    page.get_by_role("button", name="GET /health/ready", exact=False).first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table").get_by_text("200", exact=True)).to_be_visible()
+
+
 PROBE = """<img src=x onerror="window.stolen='{0}'"><script>window.stolen='{0}'</script>{{{{7*7}}}}javascript:1"""
 
 

@@ -12,7 +12,13 @@ export default defineConfig({
     // Named by a test helper inside @rjsf/core; ours needs no `eval`, which the Content-Security-Policy forbids.
     alias: { "@rjsf/validator-ajv8": fileURLToPath(new URL("src/components/validator.ts", import.meta.url)) },
   },
-  build: { outDir: "../static", emptyOutDir: true, target: "es2022", chunkSizeWarningLimit: 400 },
+  build: {
+    outDir: "../static",
+    emptyOutDir: true,
+    target: "es2022",
+    chunkSizeWarningLimit: 400,
+    rolldownOptions: { input: ["index.html", "docs.html"] },
+  },
   server: { proxy: { "/api": "http://127.0.0.1:8000" } },
   test: {
     environment: "jsdom",
