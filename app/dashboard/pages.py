@@ -1,4 +1,4 @@
-"""`/scheduler/`: the dashboard's page and its assets, and `/docs`, with the headers that keep foreign code out of them.
+"""`/scheduler/`: the dashboard's page and its assets, and `/docs`, with the headers that keep foreign code out.
 
 The page talks to the REST API and its event stream only; nothing here reads a table.
 """
@@ -24,7 +24,7 @@ _NOT_BUILT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>ContentHub Scheduler</title></head>
 <body><h1>The dashboard was not built</h1>
 <p>The installation could not reach the npm registry, so this server has the API only, without a dashboard and a
-documentation to read; <a href="/openapi.json">openapi.json</a> describes the API. To build both, install again where
+documentation to read; <a href="/openapi.json">openapi.json</a> describes it. To build both, install again where
 npm can be reached: <code>pip install --force-reinstall --no-deps .</code></p>
 <h1 lang="zh">仪表盘尚未构建</h1>
 <p lang="zh">安装时无法访问 npm，因此本服务仅提供 API，没有仪表盘和文档页面；API 的描述见

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from app.core.errors import FieldError, InvalidRequest
 from app.core.jsonable import to_plain_json
+from app.core.zones import zone_named
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
 from app.scheduler.rates import RateLimit
@@ -32,10 +32,7 @@ _UNLIMITED_DAYS = 366 * 86_400
 
 
 def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is no IANA time zone; write one such as Asia/Shanghai or UTC") from None
+    zone_named(name)
     return name
 
 

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.core.errors import InvalidRequest
+from app.core.zones import zone_named
 
 MIN_INTERVAL_SECONDS = 1
 MAX_INTERVAL_SECONDS = 366 * 86_400
@@ -212,15 +213,12 @@ class AtSchedule(_Value):
 Schedule = Annotated[CronSchedule | IntervalSchedule | AtSchedule, Field(discriminator="type")]
 
 
-@lru_cache(maxsize=1024)
 def zone_of(name: str) -> ZoneInfo:
     """The IANA zone `name`. Raises `InvalidRequest` naming `timezone`."""
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InvalidRequest.of(
-            "timezone", f"{name!r} is no IANA time zone; write one such as Asia/Shanghai"
-        ) from error
+        return zone_named(name)
+    except ValueError as error:
+        raise InvalidRequest.of("timezone", str(error)) from error
 
 
 def to_utc(moment: datetime, zone: str, *, field: str) -> datetime:

@@ -2,6 +2,16 @@
 
 export const browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
+/** The zone itself, or UTC where this browser has no such zone: its tables are not the server's. */
+export function knownZone(zone: string): string {
+  try {
+    new Intl.DateTimeFormat("en", { timeZone: zone });
+    return zone;
+  } catch {
+    return "UTC";
+  }
+}
+
 const steps: [Intl.RelativeTimeFormatUnit, number][] = [
   ["year", 31_536_000],
   ["month", 2_592_000],
@@ -20,7 +30,7 @@ export function relative(moment: number, now: number, language: string): string 
 
 /** The zone's distance from UTC at that moment, as in GMT+8. */
 export function offsetOf(moment: number | string, zone: string): string {
-  const parts = new Intl.DateTimeFormat("en", { timeZone: zone, timeZoneName: "shortOffset" }).formatToParts(new Date(moment));
+  const parts = new Intl.DateTimeFormat("en", { timeZone: knownZone(zone), timeZoneName: "shortOffset" }).formatToParts(new Date(moment));
   return parts.find((part) => part.type === "timeZoneName")?.value ?? "";
 }
 
@@ -34,7 +44,7 @@ export function absolute(moment: number | string, language: string, zone?: strin
     second: "2-digit",
     hour12: false,
     timeZoneName: withOffset ? "shortOffset" : undefined,
-    timeZone: zone,
+    timeZone: zone && knownZone(zone),
   }).format(new Date(moment));
 }
 

@@ -134,6 +134,12 @@ test("fires stand in the task's zone; the offset only where clocks change betwee
   expect(screen.getByText("31 Mar 2030, 09:00:00 GMT+2")).toBeInTheDocument();
 });
 
+test("a zone that the browser does not know is told in UTC, and named", () => {
+  show(<Fires fires={["2030-01-07T08:00:00Z"]} zone="Mars/Olympus" language="en-GB" />);
+  expect(screen.getByText("UTC (this browser does not know Mars/Olympus)")).toBeInTheDocument();
+  expect(screen.getAllByText("7 Jan 2030, 08:00:00")[0]).toBeInTheDocument();
+});
+
 test("a state has a name beside its colour, in the language of the page", async () => {
   await i18next.changeLanguage("zh");
   show(<StateMark state="failed" reason="timeout" />);

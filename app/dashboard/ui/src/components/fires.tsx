@@ -1,7 +1,7 @@
 import { Table } from "@mantine/core";
 import { useTranslation } from "react-i18next";
 
-import { absolute, browserZone, offsetOf } from "../format";
+import { absolute, browserZone, knownZone, offsetOf } from "../format";
 
 interface Props {
   fires: string[];
@@ -20,7 +20,7 @@ export function Fires({ fires, zone, language }: Props) {
       <Table verticalSpacing={4} fz="sm">
         <Table.Thead>
           <Table.Tr>
-            {zones.map((one, index) => <Table.Th key={one}>{index === 0 ? one : t("form.yourTime", { zone: one })}</Table.Th>)}
+            {zones.map((one, index) => <Table.Th key={one}>{index > 0 ? t("form.yourTime", { zone: one }) : knownZone(one) === one ? one : t("form.zoneUnknown", { zone: one })}</Table.Th>)}
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
