@@ -14,6 +14,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_serializer,
+    field_validator,
     model_validator,
 )
 
@@ -31,6 +32,7 @@ from app.scheduler.rates import RateLimit
 from app.scheduler.repeats import Repeats
 from app.scheduler.schedules import DstPolicy, Moment, zone_of
 from app.scheduler.statistics import Period, Summary
+from app.scheduler.steps import NEVER
 from app.scheduler.windows import Calendar, ClosedPolicy, RunWindow
 
 Masked = Annotated[dict[str, Any], PlainSerializer(redact, return_type=dict[str, Any])]
@@ -149,7 +151,9 @@ class ExecutionAnswer(_Answer):
     scheduled_for: datetime | None
     first_fire_at: datetime | None
     fire_count: int
-    run_at: datetime
+    run_at: datetime | None = Field(
+        description="It starts no earlier; null: it waits for a signal or for others, not for a moment."
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -181,6 +185,11 @@ class ExecutionAnswer(_Answer):
         description="The bucket or circuit that has put it off until `run_at`.", examples=["executor:publishing"]
     )
     due_at: datetime | None = Field(description="When it was due before it was put off.")
+
+    @field_validator("run_at")
+    @classmethod
+    def _a_moment_that_comes(cls, run_at: datetime | None) -> datetime | None:
+        return None if run_at is None or run_at >= NEVER else run_at
 
     @model_validator(mode="after")
     def _quotes_no_secret(self) -> ExecutionAnswer:

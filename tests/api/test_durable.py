@@ -48,6 +48,7 @@ def test_an_execution_shows_its_steps_signals_and_children(client: TestClient, p
     (child,) = found["children"]
     assert child["child_key"] == "it"
     assert found["parent"] is None
+    assert found["run_at"] is None  # it waits for no moment
     theirs = client.get(f"{API}/executions/{child['id']}").json()
     assert (theirs["parent"]["id"], theirs["parent_id"], theirs["child_key"]) == (parent, parent, "it")
     listed = client.get(f"{API}/executions", params={"parent_id": parent}).json()["items"]

@@ -1891,9 +1891,9 @@ export interface components {
             fire_count: number;
             /**
              * Run At
-             * Format: date-time
+             * @description It starts no earlier; null: it waits for a signal or for others, not for a moment.
              */
-            run_at: string;
+            run_at: string | null;
             /**
              * Created At
              * Format: date-time
@@ -2024,9 +2024,9 @@ export interface components {
             fire_count: number;
             /**
              * Run At
-             * Format: date-time
+             * @description It starts no earlier; null: it waits for a signal or for others, not for a moment.
              */
-            run_at: string;
+            run_at: string | null;
             /**
              * Created At
              * Format: date-time
@@ -2134,9 +2134,9 @@ export interface components {
             fire_count: number;
             /**
              * Run At
-             * Format: date-time
+             * @description It starts no earlier; null: it waits for a signal or for others, not for a moment.
              */
-            run_at: string;
+            run_at: string | null;
             /**
              * Created At
              * Format: date-time

@@ -93,7 +93,7 @@ function Details({ execution }: { execution: ExecutionDetail }) {
         ...optional(t("execution.message"), execution.message),
         ...optional(t("execution.scheduledFor"), execution.scheduled_for && <><Moment at={execution.scheduled_for} />{execution.fire_count > 1 ? ` · ${t("execution.fireCount", { count: execution.fire_count })}` : ""}</>),
         [t("execution.created"), <Moment key="created" at={execution.created_at} />],
-        ...optional(t("execution.runAt"), execution.run_at !== execution.created_at && <Moment at={execution.run_at} />),
+        ...optional(t("execution.runAt"), execution.run_at !== null && execution.run_at !== execution.created_at && <Moment at={execution.run_at} />),
         [t("execution.startedAt"), <Moment key="started" at={execution.started_at} />],
         [t("execution.finishedAt"), <Moment key="finished" at={execution.finished_at} />],
         [t("task.timeout"), duration(execution.timeout_seconds)],
