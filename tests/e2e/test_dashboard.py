@@ -447,6 +447,7 @@ def test_an_executor_is_run_once_with_what_was_written_and_nothing_else(site: Si
     person.go("executors")
     page = person.page
     card = page.get_by_role("region").filter(has=page.get_by_role("heading", name="http_request", exact=True))
+    expect(card.get_by_text('"GET"')).to_have_css("text-transform", "none")  # a default is shown as it is
     card.get_by_role("button", name="Run once").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Url").fill("http://127.0.0.1:9/nowhere")

@@ -58,6 +58,22 @@ def test_a_page_passes_wcag_aa(visitor: Visit, pages: dict[str, str], name: str,
     assert person.page.evaluate(AXE_RUN, AXE.read_text()) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_was_done_and_what_was_refused_is_told_for_everybody(
+    visitor: Visit, pages: dict[str, str], scheme: str
+) -> None:
+    person = visitor("admin", color_scheme=scheme, bypass_csp=True, reduced_motion="reduce")
+    page = person.page
+    person.go(pages["task"])
+    page.route("**/run", lambda route: route.abort())
+    page.get_by_role("button", name="Run now").click()
+    page.get_by_text("The server cannot be reached", exact=False).wait_for()
+    page.unroute("**/run")
+    page.get_by_role("button", name="Run now").click()
+    page.get_by_text("Started execution", exact=False).wait_for()
+    assert page.evaluate(AXE_RUN, AXE.read_text()) == []
+
+
 @pytest.mark.parametrize("name", [*NAMES, "sign-in"])
 def test_a_page_fits_a_telephone(visitor: Visit, pages: dict[str, str], name: str) -> None:
     person = visitor(None if name == "sign-in" else "admin", viewport={"width": 375, "height": 812})

@@ -11,12 +11,13 @@ import { RouterProvider } from "@tanstack/react-router";
 import { setNonce } from "get-nonce";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
+import { useTranslation } from "react-i18next";
 
 import { ApiError } from "./api/client";
 import { sessionQuery } from "./api/queries";
 import { SessionGate } from "./components/session";
 import { router } from "./router";
-import { theme } from "./theme";
+import { themeIn } from "./theme";
 
 const nonce = document.querySelector<HTMLMetaElement>("meta[name=csp-nonce]")?.content ?? "";
 setNonce(nonce);
@@ -41,9 +42,11 @@ client.getQueryCache().subscribe((event) => {
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("the page has no #root");
-createRoot(root).render(
-  <StrictMode>
-    <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={() => nonce}>
+
+function Dashboard() {
+  const { t } = useTranslation();
+  return (
+    <MantineProvider theme={themeIn(t)} defaultColorScheme="auto" getStyleNonce={() => nonce}>
       <QueryClientProvider client={client}>
         <Notifications position="bottom-right" />
         <ModalsProvider>
@@ -53,5 +56,11 @@ createRoot(root).render(
         </ModalsProvider>
       </QueryClientProvider>
     </MantineProvider>
+  );
+}
+
+createRoot(root).render(
+  <StrictMode>
+    <Dashboard />
   </StrictMode>,
 );

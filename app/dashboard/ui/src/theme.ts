@@ -1,4 +1,5 @@
-import { createTheme, type MantineColorsTuple } from "@mantine/core";
+import { createTheme, Modal, Notification, type MantineColorsTuple, type MantineThemeOverride } from "@mantine/core";
+import type { TFunction } from "i18next";
 
 import type { ExecutionState } from "./api/client";
 
@@ -6,7 +7,7 @@ const ink: MantineColorsTuple = [
   "#eef2ff", "#dfe5fb", "#bcc8f4", "#96a9ee", "#778ee8", "#637de5", "#5472e2", "#3f5ec6", "#3653b2", "#2a479e",
 ];
 
-export const theme = createTheme({
+const base = createTheme({
   primaryColor: "ink",
   primaryShade: { light: 8, dark: 7 },
   colors: { ink },
@@ -18,6 +19,18 @@ export const theme = createTheme({
   headings: { fontWeight: "650" },
   cursorType: "pointer",
 });
+
+/** The theme, which names in the page's language what has no text. */
+export function themeIn(t: TFunction): MantineThemeOverride {
+  const closeButtonProps = { "aria-label": t("common.close") };
+  return {
+    ...base,
+    components: {
+      Modal: Modal.extend({ defaultProps: { closeButtonProps } }),
+      Notification: Notification.extend({ defaultProps: { closeButtonProps } }),
+    },
+  };
+}
 
 /** One hue for each state, in both colour schemes; the state's name always stands beside it. */
 export const stateColors: Record<ExecutionState, string> = {

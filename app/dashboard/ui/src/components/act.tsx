@@ -64,7 +64,6 @@ export function useConfirm() {
       children: text === null ? null : <Text size="sm">{text}</Text>,
       labels: { confirm: label, cancel: t("common.close") },
       confirmProps: { color: "red" },
-      closeButtonProps: { "aria-label": t("common.close") },
       onConfirm,
     });
 }

@@ -21,9 +21,8 @@ interface Props {
 
 /** Ask for params before something runs; the server's errors stay in the form. */
 export function AskParams({ opened, title, ...asked }: Props) {
-  const { t } = useTranslation();
   return (
-    <Modal opened={opened} onClose={asked.onClose} title={title} size="lg" closeButtonProps={{ "aria-label": t("common.close") }}>
+    <Modal opened={opened} onClose={asked.onClose} title={title} size="lg">
       <Asked {...asked} />
     </Modal>
   );

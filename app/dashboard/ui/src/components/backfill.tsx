@@ -33,7 +33,7 @@ const momentOf = (picked: string) => new Date(picked.replace(" ", "T")).toISOStr
 export function Backfill({ task, opened, onClose }: { task: Task; opened: boolean; onClose: () => void }) {
   const { t } = useTranslation();
   return (
-    <Modal opened={opened} onClose={onClose} title={t("backfill.title", { name: task.name })} size="lg" closeButtonProps={{ "aria-label": t("common.close") }}>
+    <Modal opened={opened} onClose={onClose} title={t("backfill.title", { name: task.name })} size="lg">
       <Asked task={task} onClose={onClose} />
     </Modal>
   );

@@ -76,7 +76,7 @@ export function RuleForm({ rule, onClose }: { rule?: Rule | undefined; onClose: 
     });
 
   return (
-    <Modal opened onClose={onClose} title={rule ? t("alerts.editRule", { name: rule.name }) : t("alerts.newRule")} closeButtonProps={{ "aria-label": t("common.close") }}>
+    <Modal opened onClose={onClose} title={rule ? t("alerts.editRule", { name: rule.name }) : t("alerts.newRule")}>
       <form
         onSubmit={(event) => {
           event.preventDefault();

@@ -104,7 +104,7 @@ function SendSignal({ id, name: awaited, onClose }: { id: number; name: string; 
     }
   };
   return (
-    <Modal opened onClose={onClose} title={t("execution.sendSignal")} closeButtonProps={{ "aria-label": t("common.close") }}>
+    <Modal opened onClose={onClose} title={t("execution.sendSignal")}>
       <form
         onSubmit={(event) => {
           event.preventDefault();

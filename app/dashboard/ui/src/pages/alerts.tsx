@@ -157,7 +157,7 @@ function NewChannel({ onClose }: { onClose: () => void }) {
   const make = useAct(createChannel, { then: onClose });
   const fields = make.error instanceof ApiError ? make.error.fields : {};
   return (
-    <Modal opened onClose={onClose} title={t("alerts.newChannel")} closeButtonProps={{ "aria-label": t("common.close") }}>
+    <Modal opened onClose={onClose} title={t("alerts.newChannel")}>
       <form
         onSubmit={(event) => {
           event.preventDefault();

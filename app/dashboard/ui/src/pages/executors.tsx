@@ -84,7 +84,7 @@ function Fields({ schema }: { schema: Schema }) {
         name,
         <Group key={name} gap={6}>
           <span className="mono">{field.type ?? field.anyOf?.map((option) => option.type ?? "…").join(" | ") ?? "…"}</span>
-          {schema.required?.includes(name) ? null : <Badge size="xs" variant="default">{field.default == null ? t("common.optional") : JSON.stringify(field.default)}</Badge>}
+          {schema.required?.includes(name) ? null : <Badge size="xs" variant="default" tt="none">{field.default == null ? t("common.optional") : JSON.stringify(field.default)}</Badge>}
           {field.description ? <Text size="xs" c="dimmed">{field.description}</Text> : null}
         </Group>,
       ])}

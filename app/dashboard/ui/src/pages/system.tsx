@@ -131,7 +131,7 @@ function NewToken({ onClose }: { onClose: () => void }) {
   const [role, setRole] = useState<Role>("viewer");
   const make = useAct(makeToken);
   return (
-    <Modal opened onClose={onClose} title={t("system.newToken")} closeButtonProps={{ "aria-label": t("common.close") }}>
+    <Modal opened onClose={onClose} title={t("system.newToken")}>
       {make.data ? (
         <Stack>
           <Text size="sm">{t("system.tokenOnce")}</Text>
