@@ -126,6 +126,20 @@ def test_two_windows_on_two_servers_agree(site: Site, visitor: Visit) -> None:
     expect(here.page.get_by_role("button", name="Resume")).to_be_visible()
 
 
+def test_a_double_click_acts_once(site: Site, visitor: Visit) -> None:
+    definition = {"name": "clicked twice", "task_type": "content_generation", "params": site.write("twice")}
+    task = site.api("POST", "tasks", definition)["id"]
+    person = visitor("operator")
+    page = person.page
+    person.go(f"tasks/{task}")
+    page.get_by_role("button", name="Run now").dblclick()
+    expect(page.get_by_text("Started execution").first).to_be_visible()
+    page.get_by_role("button", name="Pause").dblclick()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    assert len(site.api("GET", "executions", task_id=task)["items"]) == 1
+    assert site.api("GET", f"tasks/{task}")["is_active"] is False
+
+
 def test_a_token_that_is_wrong_or_revoked_lets_nobody_in(site: Site, visitor: Visit) -> None:
     person = visitor()
     page = person.page

@@ -2,10 +2,26 @@
 import { Text } from "@mantine/core";
 import { modals } from "@mantine/modals";
 import { notifications } from "@mantine/notifications";
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient, type UseMutationOptions } from "@tanstack/react-query";
+import { useRef } from "react";
 import { useTranslation } from "react-i18next";
 
 import { messageOf } from "../api/client";
+
+/** A mutation for which the same change, asked for again while it is under way, is the same: a double click acts once. */
+function useOnce<A, T>(options: UseMutationOptions<T, Error, A>) {
+  const mutation = useMutation(options);
+  const underWay = useRef(new Map<string, Promise<T>>());
+  const mutateAsync = (argument: A) => {
+    const key = JSON.stringify([argument]);
+    const begun = underWay.current.get(key) ?? mutation.mutateAsync(argument).finally(() => underWay.current.delete(key));
+    underWay.current.set(key, begun);
+    return begun;
+  };
+  // Whoever does not wait for it has been told by `onError`.
+  const mutate = (argument: A) => void mutateAsync(argument).catch(() => undefined);
+  return { ...mutation, mutate, mutateAsync };
+}
 
 interface Options<T> {
   done?: (result: T) => string | undefined;
@@ -16,7 +32,7 @@ interface Options<T> {
 export function useAct<A, T>(ask: (argument: A) => Promise<T>, { done, then }: Options<T> = {}) {
   const { t } = useTranslation();
   const client = useQueryClient();
-  return useMutation({
+  return useOnce({
     mutationFn: ask,
     onSuccess: (result) => {
       const message = done?.(result);
@@ -30,11 +46,11 @@ export function useAct<A, T>(ask: (argument: A) => Promise<T>, { done, then }: O
 
 const AT_ONCE = 6;
 
-/** The same change of many things; tells how many were refused, and why the first one was. */
-export function useActOnMany<A>(ask: (argument: A) => Promise<unknown>) {
+/** The same change of many things; tells how many were refused, and why the first one was; `then` comes afterwards. */
+export function useActOnMany<A>(ask: (argument: A) => Promise<unknown>, then?: () => void) {
   const { t } = useTranslation();
   const client = useQueryClient();
-  return useMutation({
+  return useOnce({
     mutationFn: async (all: A[]) => {
       const left = [...all];
       const refused: unknown[] = [];
@@ -46,12 +62,14 @@ export function useActOnMany<A>(ask: (argument: A) => Promise<unknown>) {
       await Promise.all(Array.from({ length: AT_ONCE }, work));
       return { count: all.length, refused };
     },
-    onSuccess: ({ count, refused }) =>
+    onSuccess: ({ count, refused }) => {
       notifications.show(
         refused.length === 0
           ? { message: t("common.done", { count }), color: "teal" }
           : { message: t("common.someFailed", { count, failed: refused.length, message: messageOf(refused[0]) }), color: "red" },
-      ),
+      );
+      then?.();
+    },
     onSettled: () => client.invalidateQueries(),
   });
 }

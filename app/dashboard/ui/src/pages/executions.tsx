@@ -102,21 +102,21 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
 function Bulk({ ids, clear }: { ids: number[]; clear: () => void }) {
   const { t } = useTranslation();
   const confirm = useConfirm();
-  const retry = useActOnMany(retryExecution);
-  const cancel = useActOnMany(cancelExecution);
+  const retry = useActOnMany(retryExecution, clear);
+  const cancel = useActOnMany(cancelExecution, clear);
   const label = t("common.selected", { count: ids.length });
   return (
     <Paper withBorder p="xs" radius="md" role="region" aria-label={label}>
       <Group gap="xs">
         <Text size="sm" fw={600}>{label}</Text>
-        <Button size="xs" variant="default" loading={retry.isPending} leftSection={<IconRefresh size={14} aria-hidden />} onClick={() => retry.mutate(ids, { onSuccess: clear })}>{t("executions.retry")}</Button>
+        <Button size="xs" variant="default" loading={retry.isPending} leftSection={<IconRefresh size={14} aria-hidden />} onClick={() => retry.mutate(ids)}>{t("executions.retry")}</Button>
         <Button
           size="xs"
           color="red"
           variant="outline"
           loading={cancel.isPending}
           leftSection={<IconPlayerStop size={14} aria-hidden />}
-          onClick={() => confirm(t("executions.bulkCancelTitle", { count: ids.length }), null, t("executions.cancel"), () => cancel.mutate(ids, { onSuccess: clear }))}
+          onClick={() => confirm(t("executions.bulkCancelTitle", { count: ids.length }), null, t("executions.cancel"), () => cancel.mutate(ids))}
         >
           {t("executions.cancel")}
         </Button>

@@ -115,17 +115,13 @@ function Actions({ task }: { task: Task }) {
   const [isBackfilling, backfill] = useDisclosure();
   const started = (execution: Schemas["ExecutionAnswer"]) => t("tasks.ran", { id: execution.id });
   const run = useAct((params?: Record<string, unknown>) => runTask(task.id, params), { done: started });
-  const pause = useAct(pauseTask);
-  const resume = useAct(resumeTask);
+  const toggle = useAct(task.is_active ? pauseTask : resumeTask);
+  const ToggleIcon = task.is_active ? IconPlayerPause : IconPlayerPlay;
   if (!mayChange) return null;
   return (
     <>
       <Button leftSection={<IconRocket size={16} aria-hidden />} loading={run.isPending} onClick={() => run.mutate(undefined)}>{t("tasks.run")}</Button>
-      {task.is_active ? (
-        <Button variant="default" leftSection={<IconPlayerPause size={16} aria-hidden />} onClick={() => pause.mutate(task.id)}>{t("tasks.pause")}</Button>
-      ) : (
-        <Button variant="default" leftSection={<IconPlayerPlay size={16} aria-hidden />} onClick={() => resume.mutate(task.id)}>{t("tasks.resume")}</Button>
-      )}
+      <Button variant="default" leftSection={<ToggleIcon size={16} aria-hidden />} onClick={() => toggle.mutate(task.id)}>{t(task.is_active ? "tasks.pause" : "tasks.resume")}</Button>
       <Menu position="bottom-end">
         <Menu.Target><Button variant="default" rightSection={<IconChevronDown size={16} aria-hidden />}>{t("common.actions")}</Button></Menu.Target>
         <Menu.Dropdown>

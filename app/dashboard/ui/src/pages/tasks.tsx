@@ -158,7 +158,7 @@ function Bulk({ tasks, clear }: { tasks: Task[]; clear: () => void }) {
   const pause = useActOnMany(pauseTask);
   const resume = useActOnMany(resumeTask);
   const run = useActOnMany((id: number) => runTask(id));
-  const remove = useActOnMany(deleteTask);
+  const remove = useActOnMany(deleteTask, clear);
   const ids = tasks.map((task) => task.id);
   const isBusy = [pause, resume, run, remove].some((one) => one.isPending);
   return (
@@ -175,7 +175,7 @@ function Bulk({ tasks, clear }: { tasks: Task[]; clear: () => void }) {
             variant="outline"
             disabled={isBusy}
             leftSection={<IconTrash size={14} aria-hidden />}
-            onClick={() => confirm(t("tasks.bulkDeleteTitle", { count: ids.length }), t("tasks.deleteText"), t("common.delete"), () => remove.mutate(ids, { onSuccess: clear }))}
+            onClick={() => confirm(t("tasks.bulkDeleteTitle", { count: ids.length }), t("tasks.deleteText"), t("common.delete"), () => remove.mutate(ids))}
           >
             {t("common.delete")}
           </Button>
@@ -190,8 +190,7 @@ function TaskMenu({ task }: { task: Task }) {
   const { t } = useTranslation();
   const navigate = useNavigate();
   const run = useAct((id: number) => runTask(id), { done: (execution) => t("tasks.ran", { id: execution.id }) });
-  const pause = useAct(pauseTask);
-  const resume = useAct(resumeTask);
+  const toggle = useAct(task.is_active ? pauseTask : resumeTask);
   return (
     <Menu position="bottom-end">
       <Menu.Target>
@@ -199,11 +198,7 @@ function TaskMenu({ task }: { task: Task }) {
       </Menu.Target>
       <Menu.Dropdown>
         <Menu.Item onClick={() => run.mutate(task.id)}>{t("tasks.run")}</Menu.Item>
-        {task.is_active ? (
-          <Menu.Item onClick={() => pause.mutate(task.id)}>{t("tasks.pause")}</Menu.Item>
-        ) : (
-          <Menu.Item onClick={() => resume.mutate(task.id)}>{t("tasks.resume")}</Menu.Item>
-        )}
+        <Menu.Item onClick={() => toggle.mutate(task.id)}>{t(task.is_active ? "tasks.pause" : "tasks.resume")}</Menu.Item>
         <Menu.Item onClick={() => void navigate({ to: "/tasks/$id/edit", params: { id: task.id } })}>{t("common.edit")}</Menu.Item>
         <Menu.Item onClick={() => void navigate({ to: "/tasks/new", search: { from: task.id } })}>{t("common.duplicate")}</Menu.Item>
         <DeleteTask task={task} />
