@@ -13,7 +13,7 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { useTranslation } from "react-i18next";
 
-import { ApiError } from "./api/client";
+import { ApiError, onSignedOut } from "./api/client";
 import { sessionQuery } from "./api/queries";
 import { SessionGate } from "./components/session";
 import { router } from "./router";
@@ -30,15 +30,7 @@ const client = new QueryClient({
     },
   },
 });
-client.getQueryCache().subscribe((event) => {
-  // Signed out elsewhere, or the token was revoked: ask anew who is there.
-  if (event.type !== "updated" || event.action.type !== "error") return;
-  const error: unknown = event.action.error;
-  const [asked] = event.query.queryKey as readonly unknown[];
-  if (error instanceof ApiError && error.status === 401 && asked !== "session") {
-    void client.resetQueries({ queryKey: sessionQuery.queryKey });
-  }
-});
+onSignedOut(() => void client.resetQueries({ queryKey: sessionQuery.queryKey }));
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("the page has no #root");

@@ -48,6 +48,13 @@ export function setCsrfToken(token: string | null): void {
   csrfToken = token;
 }
 
+let signedOut = () => {};
+
+/** What to do when the server no longer knows who asks: signed out elsewhere, or the token was revoked. */
+export function onSignedOut(listener: () => void): void {
+  signedOut = listener;
+}
+
 const safe = new Set(["GET", "HEAD", "OPTIONS"]);
 
 const guard: Middleware = {
@@ -55,8 +62,9 @@ const guard: Middleware = {
     if (csrfToken !== null && !safe.has(request.method)) request.headers.set("X-CSRF-Token", csrfToken);
     return request;
   },
-  async onResponse({ response }) {
+  async onResponse({ response, schemaPath }) {
     if (response.ok) return;
+    if (response.status === 401 && schemaPath !== "/api/v1/scheduler/session") signedOut();
     const problem: unknown = await response.json().catch(() => ({}));
     throw new ApiError(response.status, problem as Partial<Problem>);
   },
