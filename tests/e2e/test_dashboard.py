@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -473,3 +474,27 @@ def test_an_executor_is_run_once_with_what_was_written_and_nothing_else(site: Si
     page.get_by_role("heading", level=1, name=re.compile(r"http_request #\d+")).wait_for()
     (ran,) = site.api("GET", "executions", task_type="http_request")["items"]
     assert ran["params"] == {"url": "http://127.0.0.1:9/nowhere", "json": {"any": [1, None]}}
+
+
+def test_a_moment_among_the_params_is_picked_on_the_clock_of_the_browser(site: Site, visitor: Visit) -> None:
+    person = visitor("operator", timezone_id="Asia/Shanghai")
+    person.go("tasks/new?type=add_to_pool")
+    page = person.page
+    page.get_by_label("Name", exact=False).first.fill("Into the pool")
+    page.get_by_label("Content Id").fill("7")
+    page.get_by_role("radiogroup", name="Kind of schedule").get_by_text("None").click()
+    expect(page.get_by_text("Your time (Asia/Shanghai)")).to_be_visible()
+    page.get_by_label("Not Before").click()
+    today = datetime.now(ZoneInfo("Asia/Shanghai"))
+    page.get_by_role("button", name=f"{today.day} {today:%B %Y}", exact=True).click()
+    for unit, value in zip(page.get_by_role("spinbutton").all(), ("23", "30", "15"), strict=True):
+        unit.fill(value)
+    page.get_by_role("button", name="Done").click()
+    expect(page.get_by_label("Not Before")).to_have_text(f"{today:%Y-%m-%d} 23:30:15")
+    page.get_by_role("button", name="Create").click()
+
+    page.get_by_role("heading", level=1, name="Into the pool").wait_for()
+    (task,) = site.api("GET", "tasks", search="Into the pool")["items"]
+    assert task["params"] == {"content_id": 7, "not_before": f"{today:%Y-%m-%d}T23:30:15+08:00"}
+    person.go(f"tasks/{task['id']}/edit")
+    expect(page.get_by_label("Not Before")).to_have_text(f"{today:%Y-%m-%d} 23:30:15")

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { absolute, count, duration, offsetOf, percent, relative } from "./format";
+import { absolute, count, duration, offsetOf, percent, relative, wallTime } from "./format";
 
 test.each([
   [null, "–"],
@@ -31,6 +31,10 @@ test("a moment is told in the zone that is asked for, with its distance from UTC
   expect(absolute(summer, "en-GB", "Europe/Berlin", false)).toBe("1 Jul 2030, 09:00:00");
   expect(offsetOf(summer, "Europe/Berlin")).toBe("GMT+2");
   expect(offsetOf("2030-01-01T07:00:00+00:00", "Europe/Berlin")).toBe("GMT+1");
+});
+
+test("what a clock somewhere shows, without a zone", () => {
+  expect(wallTime("2030-07-01T22:30:05Z", "Europe/Berlin")).toBe("2030-07-02 00:30:05");
 });
 
 test("a rate near to perfect is not rounded up to it", () => {

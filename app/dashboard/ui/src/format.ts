@@ -48,6 +48,12 @@ export function absolute(moment: number | string, language: string, zone?: strin
   }).format(new Date(moment));
 }
 
+/** What a clock in that zone shows at a moment: `YYYY-MM-DD HH:mm:ss`. */
+export function wallTime(moment: number | string, zone = browserZone): string {
+  // Sweden writes dates as ISO 8601 does.
+  return new Intl.DateTimeFormat("sv", { dateStyle: "short", timeStyle: "medium", timeZone: zone }).format(new Date(moment));
+}
+
 export function clock(moment: number | string, language: string): string {
   return new Intl.DateTimeFormat(language, {
     hour: "2-digit",

@@ -26,9 +26,6 @@ export function paceOf({ kind, at_once, every_seconds }: PaceDraft): Schemas["Pa
   return {};
 }
 
-/** What the picker says, a moment in the browser's zone, as the API takes it. */
-const momentOf = (picked: string) => new Date(picked.replace(" ", "T")).toISOString();
-
 /** Ask for a past range, show what it would run, and run it. */
 export function Backfill({ task, opened, onClose }: { task: Task; opened: boolean; onClose: () => void }) {
   const { t } = useTranslation();
@@ -48,7 +45,7 @@ function Asked({ task, onClose }: { task: Task; onClose: () => void }) {
   const [pace, setPace] = useState<PaceDraft>({ kind: "one", at_once: 4, every_seconds: 60 });
   const [isBusy, setBusy] = useState(false);
   const [refusal, setRefusal] = useState<unknown>();
-  const range = start !== null && end !== null ? { start: momentOf(start), end: momentOf(end) } : null;
+  const range = start !== null && end !== null ? { start, end } : null;
   const found = useQuery({
     queryKey: ["backfill", task.id, range],
     queryFn: range === null ? skipToken : () => previewBackfill(task.id, range),

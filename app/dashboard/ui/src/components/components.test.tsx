@@ -5,6 +5,7 @@ import type { ReactNode } from "react";
 import { expect, test, vi } from "vitest";
 
 import type { Executor, Task } from "../api/client";
+import { browserZone, wallTime } from "../format";
 import { i18next } from "../i18n";
 import { Block } from "./feedback";
 import { Fires } from "./fires";
@@ -97,6 +98,20 @@ test("without a schema params are JSON, and what is no object cannot be sent", a
   await userEvent.type(box, '{{"n": 1}');
   expect(onValid).toHaveBeenLastCalledWith(true);
   expect(onChange).toHaveBeenLastCalledWith({ n: 1 });
+});
+
+test("a moment is shown on the browser's clock, which is named, and written with an offset", async () => {
+  const pool = { info: { params_schema: { type: "object", properties: { not_before: { anyOf: [{ type: "string", format: "date-time" }, { type: "null" }], title: "Not Before" } } } } } as unknown as Executor;
+  const onChange = vi.fn();
+  show(<ParamsForm executor={pool} value={{ not_before: "2030-01-07T04:00:00Z" }} onChange={onChange} />);
+  const input = screen.getByRole("button", { name: /Not Before/ });
+  expect(input).toHaveTextContent(wallTime("2030-01-07T04:00:00Z"));
+  expect(screen.getByText(`Your time (${browserZone})`)).toBeInTheDocument();
+  await userEvent.click(input);
+  await userEvent.click(await screen.findByRole("button", { name: "9 January 2030" }));
+  const [{ not_before }] = onChange.mock.lastCall as [{ not_before: string }];
+  expect(not_before).toMatch(/^2030-01-09T\d\d:00:00[+-]\d\d:\d\d$/);
+  expect(wallTime(not_before)).toBe(wallTime("2030-01-09T04:00:00Z"));
 });
 
 test("errors go to the fields they name, however deep, and to no others", () => {

@@ -7,6 +7,7 @@ import { useTranslation } from "react-i18next";
 import type { JsonObject } from "../api/actions";
 import type { Executor } from "../api/client";
 import { json } from "../format";
+import { MomentWidget } from "./moment-widget";
 import { defaultsShown, extraErrors, friendly } from "./schema";
 import { validator } from "./validator";
 
@@ -57,6 +58,7 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       omitExtraData={false}
       templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description }}
       fields={{ FallbackField: AnyJson }}
+      widgets={{ DateTimeWidget: MomentWidget }}
       formContext={{ tell } satisfies FormContext}
     >
       <></>

@@ -5,7 +5,7 @@ import { useTranslation } from "react-i18next";
 
 import { previewSchedule } from "../api/actions";
 import { ApiError } from "../api/client";
-import { MomentPicker } from "./moment-picker";
+import { WallTimePicker } from "./moment-picker";
 import { languageOf } from "../i18n";
 import { Fires } from "./fires";
 import { Failure } from "./feedback";
@@ -70,7 +70,7 @@ export function ScheduleEditor({ draft, onChange, errors }: Props) {
         </Group>
       ) : null}
       {draft.kind === "at" ? (
-        <MomentPicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} error={errors["schedule.at"] ?? errors["schedule.at.at"]} required />
+        <WallTimePicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} error={errors["schedule.at"] ?? errors["schedule.at.at"]} required />
       ) : null}
       {draft.kind === "none" ? (
         <Text size="sm" c="dimmed">{t("tasks.noSchedule")}</Text>

@@ -5,6 +5,7 @@ import { DatePickerInput, TimeInput } from "@mantine/dates";
 import { useTranslation } from "react-i18next";
 
 import { errorOf, type Schemas, type Task } from "../api/client";
+import { calendarLocale } from "./calendar-locale";
 
 type Window = Schemas["RunWindow"];
 type Calendar = Schemas["Calendar"];
@@ -62,7 +63,7 @@ interface Props {
 
 export function WindowFields({ draft, onChange, errors }: Props) {
   const { t, i18n } = useTranslation();
-  const dates = { type: "multiple", valueFormat: "YYYY-MM-DD", clearable: true } as const;
+  const dates = { type: "multiple", valueFormat: "YYYY-MM-DD", locale: calendarLocale(i18n.language), clearable: true } as const;
   return (
     <Stack gap="sm">
       <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm" style={{ alignItems: "end" }}>

@@ -43,14 +43,6 @@ export default function Executions() {
   );
 }
 
-/** `2030-01-07 09:00:00` in the browser's zone, as the picker has it, to a moment, and back. */
-const momentOf = (local: string | null) => (local === null ? undefined : new Date(local.replace(" ", "T")).toISOString());
-const localOf = (moment: string | undefined) => {
-  if (moment === undefined) return null;
-  const date = new Date(moment);
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19).replace("T", " ");
-};
-
 function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltered: boolean }) {
   const { t } = useTranslation();
   const navigate = useNavigate({ from: "/executions" });
@@ -76,8 +68,8 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
       <MultiSelect aria-label={t("common.state")} placeholder={filters.state ? undefined : t("executions.anyState")} w={220} clearable value={filters.state ?? []} data={states.map((value) => ({ value, label: t(`state.${value}`) }))} onChange={(value) => change({ state: value.length > 0 ? (value as ExecutionState[]) : undefined })} />
       <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable w={170} data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
       <Select aria-label={t("executions.trigger")} placeholder={t("executions.trigger")} clearable w={140} data={triggers.map((value) => ({ value, label: triggerText(t, value) }))} value={filters.trigger ?? null} onChange={(value) => change({ trigger: value ?? undefined })} />
-      <MomentPicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable w={190} value={localOf(filters.since)} onChange={(value) => change({ since: momentOf(value) })} />
-      <MomentPicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable w={190} value={localOf(filters.until)} onChange={(value) => change({ until: momentOf(value) })} />
+      <MomentPicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable w={190} value={filters.since} onChange={(since) => change({ since: since ?? undefined })} />
+      <MomentPicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable w={190} value={filters.until} onChange={(until) => change({ until: until ?? undefined })} />
       {filters.task_id !== undefined ? (
         <Button variant="light" onClick={() => change({ task_id: undefined })} rightSection="×">{t("executions.task")}: {task.data?.name ?? filters.task_id}</Button>
       ) : null}

@@ -162,8 +162,7 @@ function NextFires({ task }: { task: Task }) {
 function Why({ task }: { task: Task }) {
   const { t, i18n } = useTranslation();
   const [at, setAt] = useState<string | null>(null);
-  const moment = at === null ? "" : new Date(at.replace(" ", "T")).toISOString();
-  const found = useQuery({ ...explainQuery(task.id, moment, languageOf(i18n.language)), enabled: at !== null });
+  const found = useQuery({ ...explainQuery(task.id, at ?? "", languageOf(i18n.language)), enabled: at !== null });
   return (
     <Section title={t("task.explain")}>
       <MomentPicker label={t("task.explainAt", { zone: browserZone })} value={at} onChange={setAt} clearable />
