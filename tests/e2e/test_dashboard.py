@@ -498,3 +498,35 @@ def test_a_moment_among_the_params_is_picked_on_the_clock_of_the_browser(site: S
     assert task["params"] == {"content_id": 7, "not_before": f"{today:%Y-%m-%d}T23:30:15+08:00"}
     person.go(f"tasks/{task['id']}/edit")
     expect(page.get_by_label("Not Before")).to_have_text(f"{today:%Y-%m-%d} 23:30:15")
+
+
+def test_an_integer_of_64_bits_is_kept_by_a_browser_whose_numbers_have_53(site: Site, visitor: Visit) -> None:
+    large = {"account_id": 9007199254740993}
+    params = {"url": "http://127.0.0.1:9/nowhere", "json": large}
+    task = site.api("POST", "tasks", {"name": "large", "task_type": "http_request", "params": params})["id"]
+    person = visitor("operator")
+    page = person.page
+    person.go(f"tasks/{task}/edit")
+    expect(page.get_by_label("Json", exact=True)).to_have_value(re.compile("9007199254740993"))
+    with page.expect_request(lambda request: request.method == "PATCH") as asked:
+        page.get_by_label("Priority").fill("5")
+        page.get_by_role("button", name="Save").click()
+    assert asked.value.post_data_json == {"priority": 5}
+    page.get_by_role("heading", level=1, name="large").wait_for()
+    expect(page.get_by_role("region", name="Params").first).to_contain_text("9007199254740993")
+
+    person.go(f"tasks/{task}/edit")
+    page.get_by_label("Url").fill("http://127.0.0.1:9/elsewhere")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("heading", level=1, name="large").wait_for()
+    params["url"] = "http://127.0.0.1:9/elsewhere"
+    assert site.api("GET", f"tasks/{task}")["params"] == params
+
+    page.get_by_role("button", name="Actions").click()
+    page.get_by_role("menuitem", name="Run with other params").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Timeout Seconds").fill("1")
+    dialog.get_by_role("button", name="Run now").click()
+    expect(dialog).to_be_hidden()
+    (ran,) = site.api("GET", "executions", task_id=task)["items"]
+    assert ran["params"] == {**params, "timeout_seconds": 1}

@@ -10,6 +10,11 @@ export default tseslint.config(
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     plugins: { "react-hooks": hooks },
     rules: {
+      "no-restricted-properties": [
+        "error",
+        { object: "JSON", property: "parse", message: "src/json.ts has one that keeps large integers." },
+        { object: "JSON", property: "stringify", message: "src/json.ts has one that keeps large integers." },
+      ],
       ...hooks.configs.recommended.rules,
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],

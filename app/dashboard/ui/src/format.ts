@@ -1,4 +1,5 @@
 /** Numbers and moments as people read them, in the language of the page and the zone of the browser. */
+import { jsonOf } from "./json";
 
 export const browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -97,5 +98,5 @@ export function count(value: number, language: string): string {
 }
 
 export function json(value: unknown): string {
-  return JSON.stringify(value, null, 2);
+  return jsonOf(value, 2) ?? "";
 }

@@ -3,10 +3,11 @@ import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
 
 import type { Execution } from "./api/client";
+import { parseJson } from "./json";
 import { asCurl, asPython } from "./snippets";
 
 const hostile = "it's $(touch /tmp/owned) `id` \\ \"quoted\" \n 中文 <script>";
-const execution = { id: 7, task_id: null, task_type: "work", params: { topic: hostile, yes: true, none: null } } as unknown as Execution;
+const execution = { id: 7, task_id: null, task_type: "work", params: { topic: hostile, yes: true, none: null, account: 9007199254740993n } } as unknown as Execution;
 
 test("what is pasted into a shell is one request, whatever is in its params", () => {
   // `curl` is replaced by a function that prints its arguments, each on a line of its own as JSON.
@@ -14,13 +15,13 @@ test("what is pasted into a shell is one request, whatever is in its params", ()
   const given = execFileSync("/bin/sh", ["-c", script]).toString().split("\0");
   expect(given).toContain("http://localhost:8000/api/v1/scheduler/executions");
   expect(given).toContain("Authorization: Bearer t");
-  expect(JSON.parse(given[given.indexOf("--data-raw") + 1] ?? "")).toEqual({ task_type: "work", params: execution.params });
+  expect(parseJson(given[given.indexOf("--data-raw") + 1] ?? "")).toEqual({ task_type: "work", params: execution.params });
 });
 
 test("what is pasted into Python has the same body", () => {
   const line = asPython(execution, "http://localhost:8000").split("\n").find((one) => one.startsWith("body"));
   const python = `import json; ${line}; print(json.dumps(body))`;
-  const printed: unknown = JSON.parse(execFileSync("python3", ["-c", python]).toString());
+  const printed = parseJson(execFileSync("python3", ["-c", python]).toString());
   expect(printed).toEqual({ task_type: "work", params: execution.params });
 });
 

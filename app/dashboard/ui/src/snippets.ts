@@ -1,28 +1,30 @@
 /** An execution as something to paste into a terminal or a program. */
 import type { Execution } from "./api/client";
+import { jsonOf } from "./json";
 
-function request(execution: Execution): { path: string; body: unknown } {
+function request(execution: Execution): { path: string; text: string } {
   const root = "/api/v1/scheduler";
-  return execution.task_id === null
+  const { path, body } = execution.task_id === null
     ? { path: `${root}/executions`, body: { task_type: execution.task_type, params: execution.params } }
     : { path: `${root}/tasks/${execution.task_id}/run`, body: { params: execution.params } };
+  return { path, text: jsonOf(body) ?? "" };
 }
 
 /** In single quotes nothing is special to a POSIX shell but the quote itself. */
 const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 export function asCurl(execution: Execution, origin = window.location.origin): string {
-  const { path, body } = request(execution);
+  const { path, text } = request(execution);
   return [
     `curl -X POST ${quoted(origin + path)}`,
     `-H "Authorization: Bearer $CONTENTHUB_TOKEN"`,
     `-H 'Content-Type: application/json'`,
-    `--data-raw ${quoted(JSON.stringify(body))}`,
+    `--data-raw ${quoted(text)}`,
   ].join(" \\\n  ");
 }
 
 export function asPython(execution: Execution, origin = window.location.origin): string {
-  const { path, body } = request(execution);
+  const { path, text } = request(execution);
   // A JSON text is no Python literal (true, null), and a Python string literal takes JSON's escapes.
   return [
     "import json",
@@ -30,9 +32,9 @@ export function asPython(execution: Execution, origin = window.location.origin):
     "",
     "import httpx",
     "",
-    `body = json.loads(${JSON.stringify(JSON.stringify(body))})`,
+    `body = json.loads(${jsonOf(text)})`,
     `answer = httpx.post(`,
-    `    ${JSON.stringify(origin + path)},`,
+    `    ${jsonOf(origin + path)},`,
     `    json=body,`,
     `    headers={"Authorization": f"Bearer {os.environ.get('CONTENTHUB_TOKEN', '')}"},`,
     `)`,

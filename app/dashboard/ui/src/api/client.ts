@@ -1,6 +1,7 @@
 import createClient, { type Middleware } from "openapi-fetch";
 
 import { i18next } from "../i18n";
+import { jsonOf, parseJson } from "../json";
 import type { components, paths } from "./schema";
 
 export type Schemas = components["schemas"];
@@ -57,21 +58,37 @@ export function onSignedOut(listener: () => void): void {
 
 const safe = new Set(["GET", "HEAD", "OPTIONS"]);
 
+function problemOf(text: string): Partial<Problem> {
+  try {
+    return parseJson(text) as Partial<Problem>;
+  } catch {
+    return {}; // of a proxy before the server, which speaks HTML
+  }
+}
+
+/** The same answer; read as JSON its integers are what the server wrote. */
+function exactly(text: string, { status, headers }: Response): Response {
+  const answer = new Response(text, { status, headers });
+  // Of one whose length is unknown openapi-fetch reads the text and parses that itself.
+  answer.headers.set("Content-Length", String(text.length));
+  return Object.assign(answer, { json: () => Promise.resolve(parseJson(text)) });
+}
+
 const guard: Middleware = {
   onRequest({ request }) {
     if (csrfToken !== null && !safe.has(request.method)) request.headers.set("X-CSRF-Token", csrfToken);
     return request;
   },
   async onResponse({ response, schemaPath }) {
-    if (response.ok) return;
+    const text = await response.text();
     if (response.status === 401 && schemaPath !== "/api/v1/scheduler/session") signedOut();
-    const problem: unknown = await response.json().catch(() => ({}));
-    throw new ApiError(response.status, problem as Partial<Problem>);
+    if (!response.ok) throw new ApiError(response.status, problemOf(text));
+    return text === "" ? response : exactly(text, response);
   },
   onError: ({ error }) => (error instanceof TypeError ? new Unreachable("server", error) : undefined),
 };
 
-export const api = createClient<paths>({ baseUrl: "/", credentials: "same-origin" });
+export const api = createClient<paths>({ baseUrl: "/", credentials: "same-origin", bodySerializer: jsonOf });
 api.use(guard);
 
 /** The body of an answer that has one; failures have been thrown by then. */

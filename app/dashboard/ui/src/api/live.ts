@@ -3,6 +3,7 @@ import type { InfiniteData, QueryClient } from "@tanstack/react-query";
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 
+import { parseJson } from "../json";
 import type { Execution, Schemas } from "./client";
 import type { ExecutionFilters } from "./queries";
 
@@ -120,7 +121,7 @@ export function useLive(enabled: boolean): boolean {
         wasLost = false;
       });
       source.addEventListener("changes", (event) =>
-        apply(client, JSON.parse((event as MessageEvent<string>).data) as Changes, later),
+        apply(client, parseJson((event as MessageEvent<string>).data) as Changes, later),
       );
       source.onerror = () => {
         setOpen(false);

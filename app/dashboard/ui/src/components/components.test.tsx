@@ -1,12 +1,14 @@
 import { MantineProvider } from "@mantine/core";
 import { render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
-import type { ReactNode } from "react";
+import { useState, type ReactNode } from "react";
 import { expect, test, vi } from "vitest";
 
+import type { JsonObject } from "../api/actions";
 import type { Executor, Task } from "../api/client";
 import { browserZone, wallTime } from "../format";
 import { i18next } from "../i18n";
+import { jsonOf, parseJson } from "../json";
 import { Block } from "./feedback";
 import { Fires } from "./fires";
 import ParamsForm from "./params-form";
@@ -98,6 +100,31 @@ test("without a schema params are JSON, and what is no object cannot be sent", a
   await userEvent.type(box, '{{"n": 1}');
   expect(onValid).toHaveBeenLastCalledWith(true);
   expect(onChange).toHaveBeenLastCalledWith({ n: 1 });
+});
+
+test("a large integer is shown, left alone and edited to the last digit", async () => {
+  const id = { type: "integer", minimum: -(2n ** 63n), maximum: 2n ** 63n - 1n };
+  const snow = { info: { params_schema: { type: "object", properties: { id: { ...id, title: "Id" }, ids: { type: "array", items: { anyOf: [id, { type: "string" }] } } } } } } as unknown as Executor;
+  function Form() {
+    const [value, setValue] = useState(parseJson('{"id": -9007199254740993, "ids": [9007199254740993]}') as JsonObject);
+    return <><ParamsForm executor={snow} value={value} onChange={setValue} /><output>{jsonOf(value)}</output></>;
+  }
+  show(<Form />);
+  const input = screen.getByRole("textbox", { name: "Id" });
+  expect(input).toHaveValue("-9007199254740993");
+  await userEvent.type(input, "{ArrowUp}{Tab}");
+  expect(screen.getByRole("status")).toHaveTextContent('{"id":-9007199254740993,"ids":[9007199254740993]}');
+  await userEvent.clear(input);
+  await userEvent.type(input, "9223372036854775807{Tab}");
+  expect(screen.getByRole("status")).toHaveTextContent('{"id":9223372036854775807,"ids":[9007199254740993]}');
+  expect(input).not.toHaveAttribute("aria-invalid", "true");
+  await userEvent.clear(input);
+  await userEvent.type(input, "42{ArrowUp}{Tab}");
+  expect(screen.getByRole("status")).toHaveTextContent('{"id":43,"ids":[9007199254740993]}');
+  const item = screen.getByDisplayValue("9007199254740993");
+  await userEvent.type(item, "{Backspace}2{Tab}");
+  expect(screen.getByRole("status")).toHaveTextContent('{"id":43,"ids":[9007199254740992]}');
+  expect(item).toHaveValue("9007199254740992");
 });
 
 test("a moment is shown on the browser's clock, which is named, and written with an offset", async () => {

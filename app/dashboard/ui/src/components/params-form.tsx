@@ -7,6 +7,8 @@ import { useTranslation } from "react-i18next";
 import type { JsonObject } from "../api/actions";
 import type { Executor } from "../api/client";
 import { json } from "../format";
+import { parseJson } from "../json";
+import { ExactNumberField } from "./integer-field";
 import { MomentWidget } from "./moment-widget";
 import { defaultsShown, extraErrors, friendly } from "./schema";
 import { validator } from "./validator";
@@ -57,7 +59,7 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       experimental_defaultFormStateBehavior={onlyWhatIsRequired}
       omitExtraData={false}
       templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description }}
-      fields={{ FallbackField: AnyJson }}
+      fields={{ FallbackField: AnyJson, NumberField: ExactNumberField }}
       widgets={{ DateTimeWidget: MomentWidget }}
       formContext={{ tell } satisfies FormContext}
     >
@@ -168,7 +170,7 @@ function parseObject(text: string): { value: JsonObject } | undefined {
 
 function parse(text: string): { value: unknown } | undefined {
   try {
-    return { value: JSON.parse(text) as unknown };
+    return { value: parseJson(text) };
   } catch {
     return undefined;
   }

@@ -3,6 +3,8 @@ import type { RJSFSchema, UiSchema } from "@rjsf/utils";
 
 type Schema = Record<string, unknown>;
 
+const bounds = new Set(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]);
+
 /** `anyOf: [X, null]`, which pydantic writes for an optional field, becomes X: a field that is left empty is left
  * out, so nobody has to choose between "option 1" and "option 2". */
 export function friendly(schema: unknown): RJSFSchema {
@@ -18,7 +20,9 @@ export function friendly(schema: unknown): RJSFSchema {
       return friendly(merged);
     }
   }
-  return Object.fromEntries(Object.entries(found).map(([key, value]) => [key, friendly(value)]));
+  // What is compared in a browser is rounded, so a bound of 64 bits would refuse its neighbours; the server knows better.
+  const kept = Object.entries(found).filter(([key, value]) => !(typeof value === "bigint" && bounds.has(key)));
+  return Object.fromEntries(kept.map(([key, value]) => [key, friendly(value)]));
 }
 
 /** What an input that is left empty stands for, in grey. */
@@ -26,7 +30,7 @@ export function defaultsShown(schema: RJSFSchema): UiSchema {
   const shown: UiSchema = {};
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
     const value = typeof property === "object" ? property.default : undefined;
-    if ((typeof value === "string" && value !== "") || typeof value === "number") shown[name] = { "ui:placeholder": String(value) };
+    if ((typeof value === "string" && value !== "") || typeof value === "number" || typeof value === "bigint") shown[name] = { "ui:placeholder": String(value) };
   }
   return shown;
 }

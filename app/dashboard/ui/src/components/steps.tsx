@@ -7,6 +7,7 @@ import { useTranslation } from "react-i18next";
 import { signalExecution } from "../api/actions";
 import type { ExecutionDetail, Schemas } from "../api/client";
 import { duration, json } from "../format";
+import { parseJson } from "../json";
 import { useAct } from "./act";
 import { Failure } from "./feedback";
 import { Section } from "./page";
@@ -98,7 +99,7 @@ function SendSignal({ id, name: awaited, onClose }: { id: number; name: string; 
   const send = useAct((body: Schemas["SignalBody"]) => signalExecution(id, body), { done: () => t("execution.signalSent", { name }), then: onClose });
   const submit = () => {
     try {
-      send.mutate({ name, payload: payload.trim() === "" ? null : (JSON.parse(payload) as unknown) });
+      send.mutate({ name, payload: payload.trim() === "" ? null : parseJson(payload) });
     } catch {
       setJson(false);
     }

@@ -20,6 +20,8 @@ import {
 type Json = Record<string, unknown>;
 
 function run(schema: RJSFSchema, data: unknown): RJSFValidationError[] {
+  // What is undefined is left out, and a large integer is rounded: the validator knows no bigint.
+  // eslint-disable-next-line no-restricted-properties
   const plain = data === undefined ? undefined : (JSON.parse(JSON.stringify(data)) as unknown);
   const result = new Validator(schema as never, "2020-12", false).validate(plain ?? {});
   // A failure inside is told again by everything around it: the innermost says what is wrong.

@@ -29,7 +29,7 @@ export default function Executions() {
   const isFiltered = Object.values(filters as Record<string, unknown>).some((value) => value !== undefined);
   return (
     <Page title={t("executions.title")}>
-      <Filters key={JSON.stringify([filters.task_id])} filters={filters} isFiltered={isFiltered} />
+      <Filters key={filters.task_id} filters={filters} isFiltered={isFiltered} />
       {picked.size > 0 ? <Bulk ids={[...picked]} clear={() => setPicked(new Set())} /> : null}
       <Paper withBorder radius="md" style={{ overflow: "hidden" }}>
         <ExecutionTable

@@ -15,6 +15,7 @@ import { Facts, Page, Section } from "../components/page";
 import { useMay } from "../components/session";
 import { Ago } from "../components/time";
 import { count, duration, percent } from "../format";
+import { jsonOf } from "../json";
 
 export default function Executors() {
   const { t } = useTranslation();
@@ -84,7 +85,7 @@ function Fields({ schema }: { schema: Schema }) {
         name,
         <Group key={name} gap={6}>
           <span className="mono">{field.type ?? field.anyOf?.map((option) => option.type ?? "…").join(" | ") ?? "…"}</span>
-          {schema.required?.includes(name) ? null : <Badge size="xs" variant="default" tt="none">{field.default == null ? t("common.optional") : JSON.stringify(field.default)}</Badge>}
+          {schema.required?.includes(name) ? null : <Badge size="xs" variant="default" tt="none">{field.default == null ? t("common.optional") : jsonOf(field.default)}</Badge>}
           {field.description ? <Text size="xs" c="dimmed">{field.description}</Text> : null}
         </Group>,
       ])}

@@ -16,6 +16,7 @@ import { Facts, Page, Section } from "../components/page";
 import { useMay } from "../components/session";
 import { Ago, Moment } from "../components/time";
 import { count, duration } from "../format";
+import { jsonOf } from "../json";
 
 export default function System() {
   const { t } = useTranslation();
@@ -76,7 +77,7 @@ function SettingsTable() {
                 <Table.Tr key={setting.name}>
                   <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>{setting.name}</Table.Td>
                   <Table.Td className="mono" style={{ overflowWrap: "anywhere" }}>
-                    {JSON.stringify(setting.value)} {setting.is_default ? null : <Badge size="xs" variant="default">{t("system.changed")}</Badge>}
+                    {jsonOf(setting.value)} {setting.is_default ? null : <Badge size="xs" variant="default">{t("system.changed")}</Badge>}
                   </Table.Td>
                 </Table.Tr>
               ))}

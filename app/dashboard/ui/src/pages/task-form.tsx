@@ -16,6 +16,7 @@ import { inUnits } from "../components/schedule-text";
 import { RateFields, rateDraftOf, rateLimitOf, unlimited, type RateDraft } from "../components/rate-fields";
 import { always, WindowFields, windowDraftOf, windowOf, type WindowDraft } from "../components/window-fields";
 import { browserZone } from "../format";
+import { jsonOf } from "../json";
 import { editTaskRoute, newTaskRoute } from "../router";
 
 interface Draft {
@@ -102,6 +103,13 @@ export function definitionOf(draft: Draft, before?: Task): JsonObject {
   };
 }
 
+/** What was changed, as the API takes it: what a person left alone is not sent back, however it was read. */
+export function changesOf(draft: Draft, before: Task): JsonObject {
+  const shown = definitionOf(draftOf(before), before);
+  const changed = Object.entries(definitionOf(draft, before)).filter(([field, value]) => jsonOf(value) !== jsonOf(shown[field]));
+  return Object.fromEntries(changed);
+}
+
 export function NewTask() {
   const { t } = useTranslation();
   const { from, type } = newTaskRoute.useSearch();
@@ -126,7 +134,7 @@ export function EditTask() {
     <TaskForm
       title={t("form.editTitle", { name: task.name })}
       initial={draftOf(task)}
-      save={(wanted) => changeTask(id, task.version, definitionOf(wanted, task))}
+      save={(wanted) => changeTask(id, task.version, changesOf(wanted, task))}
       label={t("common.save")}
     />
   );

@@ -26,6 +26,7 @@ import { Ago, Moment } from "../components/time";
 import { dayName } from "../components/window-fields";
 import { browserZone, duration, percent } from "../format";
 import { languageOf } from "../i18n";
+import { jsonOf } from "../json";
 import { taskRoute } from "../router";
 import { NextFire } from "./tasks";
 
@@ -203,7 +204,7 @@ function ChangedValue({ pair }: { pair: unknown }) {
   const [before, after] = Array.isArray(pair) ? (pair as unknown[]) : [undefined, pair];
   return (
     <span className="mono">
-      <del style={{ opacity: 0.75 }}>{JSON.stringify(before)}</del> → <ins style={{ textDecoration: "none" }}>{JSON.stringify(after)}</ins>
+      <del style={{ opacity: 0.75 }}>{jsonOf(before)}</del> → <ins style={{ textDecoration: "none" }}>{jsonOf(after)}</ins>
     </span>
   );
 }
