@@ -5,7 +5,7 @@ import { useEffect, useState } from "react";
 
 import { parseJson } from "../json";
 import type { Execution, Schemas } from "./client";
-import type { ExecutionFilters } from "./queries";
+import { sessionQuery, type ExecutionFilters } from "./queries";
 
 type Changes = Schemas["ChangesAnswer"];
 type Page = Schemas["ExecutionPage"];
@@ -126,8 +126,11 @@ export function useLive(enabled: boolean): boolean {
       source.onerror = () => {
         setOpen(false);
         wasLost = true;
-        // After a refusal the browser gives up; a server that restarts may refuse for a while.
-        if (source.readyState === EventSource.CLOSED) again = setTimeout(connect, 3_000);
+        if (source.readyState !== EventSource.CLOSED) return;
+        // After a refusal the browser gives up; a server that restarts may refuse for a while, or who asks has no
+        // right any more.
+        again = setTimeout(connect, 3_000);
+        void client.invalidateQueries({ queryKey: sessionQuery.queryKey });
       };
     };
     connect();

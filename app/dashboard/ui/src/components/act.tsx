@@ -7,13 +7,14 @@ import { useRef } from "react";
 import { useTranslation } from "react-i18next";
 
 import { messageOf } from "../api/client";
+import { jsonOf } from "../json";
 
 /** A mutation for which the same change, asked for again while it is under way, is the same: a double click acts once. */
 function useOnce<A, T>(options: UseMutationOptions<T, Error, A>) {
   const mutation = useMutation(options);
-  const underWay = useRef(new Map<string, Promise<T>>());
+  const underWay = useRef(new Map<string | undefined, Promise<T>>());
   const mutateAsync = (argument: A) => {
-    const key = JSON.stringify([argument]);
+    const key = jsonOf([argument]);
     const begun = underWay.current.get(key) ?? mutation.mutateAsync(argument).finally(() => underWay.current.delete(key));
     underWay.current.set(key, begun);
     return begun;
