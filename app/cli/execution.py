@@ -292,19 +292,24 @@ def signal(
     execution_id: ExecutionId,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What its code waits for.")],
     payload: Annotated[
-        str | None, typer.Option("--payload", help="JSON that the wait returns; nothing: null.")
+        Any,
+        typer.Option(
+            "--payload",
+            parser=arguments.json_value,
+            metavar="JSON",
+            help="JSON that the wait returns; nothing: null.",
+        ),
     ] = None,
     as_json: output.JsonFlag = False,
 ) -> None:
     """Signal to an execution; kept until its code waits for it."""
-    given = arguments.json_value(payload) if payload is not None else None
     with opened() as runtime:
         import asyncio
 
         from app.workflows.approvals import refuse_bare_decision  # needs SQLAlchemy, see session.py
 
         refuse_bare_decision(runtime.history.get(execution_id), name)
-        sent = asyncio.run(runtime.commands.signal(execution_id, name, given, db=None, signalled_by="cli"))
+        sent = asyncio.run(runtime.commands.signal(execution_id, name, payload, db=None, signalled_by="cli"))
     if as_json:
         output.show_json(signal_record(sent))
     else:

@@ -42,7 +42,7 @@ def mcp(
     if find_spec("mcp") is None:
         raise InvalidRequest.of("mcp", "it is not installed; install contenthub-scheduler[mcp]")
     if role is not None and token is not None:
-        raise typer.BadParameter("--role and --token exclude each other: a token has its own role")
+        raise typer.BadParameter("a token has its own role: give one of them", param_hint="--role and --token")
     with opened(executors=True) as runtime:
         from app.core.security import Role  # with FastAPI and the SDK below, see session.py
         from app.mcp.stdio import local_caller, token_caller

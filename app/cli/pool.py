@@ -33,7 +33,9 @@ def list_entries(
         known = [state.value for state in PoolState]
         for state in states or ():
             if state not in known:
-                raise typer.BadParameter(f"state {state!r} is unknown; the states are {', '.join(known)}")
+                raise typer.BadParameter(
+                    f"{state!r} is unknown; the states are {', '.join(known)}", param_hint="--state"
+                )
         found = Pool(runtime.sessions).page(limit=limit, states=[PoolState(state) for state in states or ()])
         zone = runtime.settings.scheduler_timezone
     if as_json:

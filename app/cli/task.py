@@ -312,8 +312,24 @@ def run(
 @app.command()
 def backfill(
     name: TaskName,
-    start: Annotated[str, typer.Option("--from", help="ISO 8601; without an offset in the task's zone.")],
-    end: Annotated[str | None, typer.Option("--to", help="Until before this moment; by default now.")] = None,
+    start: Annotated[
+        datetime,
+        typer.Option(
+            "--from",
+            parser=arguments.iso_moment,
+            metavar="ISO",
+            help="ISO 8601; without an offset in the task's zone.",
+        ),
+    ],
+    end: Annotated[
+        datetime | None,
+        typer.Option(
+            "--to",
+            parser=arguments.iso_moment,
+            metavar="ISO",
+            help="Until before this moment; by default now.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and record nothing.")] = False,
     at_once: Annotated[int | None, typer.Option("--at-once", help="How many run together; by default 1.")] = None,
     every: Annotated[
@@ -322,15 +338,14 @@ def backfill(
     as_json: output.JsonFlag = False,
 ) -> None:
     """Run the fires a task would have had in a past range, but for those its ledger has. A server runs them."""
-    first, last = arguments.iso_moment(start), arguments.iso_moment(end) if end is not None else None
     with opened(executors=True) as runtime:
         import asyncio
 
         from app.api.schemas import BackfillAnswer  # as above
 
         task = runtime.tasks.find(name)
-        since = to_utc(first, task.timezone, field="--from")
-        until = to_utc(last, task.timezone, field="--to") if last is not None else runtime.clock.now()
+        since = to_utc(start, task.timezone, field="--from")
+        until = to_utc(end, task.timezone, field="--to") if end is not None else runtime.clock.now()
         if dry_run:
             found = runtime.preview_backfill(task.id, since, until)
         else:
