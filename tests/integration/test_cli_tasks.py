@@ -280,3 +280,23 @@ def test_a_run_that_ends_while_it_is_given_up_is_told_as_it_ended(contenthub: Co
     (state,) = states(contenthub, "hasty")
     assert (command.returncode == 0) == (state == "success"), (state, err)
     assert ("it was cancelled" in err) == (state == "cancelled"), (state, err)
+
+
+def test_the_past_of_a_task_is_previewed_and_made_up_for_once(contenthub: ContentHub) -> None:
+    contenthub(
+        "task",
+        "create",
+        *("--name", "hourly", "--type", "content_generation", "--params", PARAMS),
+        *("--cron", "0 * * * *", "--timezone", "Asia/Shanghai"),
+    )
+    # Without an offset the range is in the task's zone: from 08:00 until before 12:00 there.
+    asked = ("task", "backfill", "hourly", "--from", "2026-01-05T08:00", "--to", "2026-01-05T12:00")
+    assert "Would record 4 fires" in contenthub(*asked, "--dry-run").out
+    assert contenthub("execution", "list", "--task", "hourly", "--json").json == []
+    made = contenthub(*asked, "--json").json
+    assert (made["count"], made["first"]) == (4, "2026-01-05T00:00:00Z")
+    again = contenthub(*asked, "--json").json
+    assert (again["count"], again["known_count"]) == (0, 4)
+    assert {one["trigger"] for one in contenthub("execution", "list", "--task", "hourly", "--json").json} == {
+        "backfill"
+    }
