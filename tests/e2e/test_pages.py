@@ -84,6 +84,35 @@ def test_a_page_fits_a_telephone(visitor: Visit, pages: dict[str, str], name: st
     assert width <= 375
 
 
+CUT_OFF = """() => [...document.querySelectorAll("header *, main *")]
+  .filter((one) => one.children.length === 0 && !one.closest(".mantine-ScrollArea-viewport, .clip"))
+  .filter((one) => one.getBoundingClientRect().right > window.innerWidth)
+  .concat([...document.querySelectorAll("header .clip")].filter((one) => one.scrollWidth > one.clientWidth))
+  .map((one) => one.textContent)"""
+
+
+def test_no_text_is_too_long_for_a_telephone(site: Site, visitor: Visit) -> None:
+    """However long it goes on without a place to break at."""
+    long = "unbroken" * 24
+    body = {
+        "name": long,
+        "task_type": "content_generation",
+        "params": site.write(f"broken {long}"),
+        "schedule": {"type": "interval", "seconds": 3600},
+    }
+    task = site.api("POST", "tasks", body)["id"]
+    failed = site.api("POST", f"tasks/{task}/run")["id"]
+    site.ended(failed)
+    asked = site.api("POST", "executions", {"task_type": "approval", "params": {"title": long, "details": long}})
+    person = visitor("admin", viewport={"width": 375, "height": 812})
+    paths = ["", "tasks", f"tasks/{task}", "calendar", f"executions/{failed}", f"executions/{asked['id']}"]
+    for path in [*paths, "approvals"]:
+        person.go(path)
+        if path != "calendar":
+            person.page.get_by_text("unbroken").first.wait_for()
+        assert person.page.evaluate(CUT_OFF) == [], path
+
+
 def test_the_first_page_is_small_and_comes_from_this_server_alone(visitor: Visit, pages: dict[str, str]) -> None:
     person = visitor()
     assert pages

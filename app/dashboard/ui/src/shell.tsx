@@ -39,13 +39,13 @@ export function Shell() {
   return (
     <AppShell header={{ height: 56 }} navbar={{ width: 208, breakpoint: "sm", collapsed: { mobile: !isOpen } }} padding={{ base: "sm", sm: "lg" }}>
       <AppShell.Header>
-        <Group h="100%" px="md" justify="space-between" wrap="nowrap" gap="xs">
-          <Group gap="sm" wrap="nowrap" style={{ minWidth: 0 }}>
+        <Group h="100%" px={{ base: "xs", sm: "md" }} justify="space-between" wrap="nowrap" gap="xs">
+          <Group gap="xs" wrap="nowrap" style={{ minWidth: 0 }}>
             <Burger opened={isOpen} onClick={toggle} hiddenFrom="sm" size="sm" aria-label={t("nav.open")} aria-expanded={isOpen} />
             <a href="#content" className="link" style={{ position: "absolute", left: -9999 }} onFocus={(e) => (e.currentTarget.style.left = "8px")} onBlur={(e) => (e.currentTarget.style.left = "-9999px")}>
               {t("nav.skip")}
             </a>
-            <Text fw={700} className="clip">{t("app")}</Text>
+            <Text fw={700} fz={{ base: "sm", xs: "md" }} className="clip">{t("app")}</Text>
           </Group>
           <Group gap={4} wrap="nowrap">
             <Group gap={6} mr="xs" wrap="nowrap" role="status">

@@ -17,7 +17,7 @@ export function Page({ title, aside, children }: PageProps) {
   return (
     <Stack className="page" gap="md">
       <Group justify="space-between" align="center" gap="sm">
-        <Title order={1} size="h2" style={{ overflowWrap: "anywhere" }}>{title}</Title>
+        <Title order={1} size="h2">{title}</Title>
         <Group gap="xs">{aside}</Group>
       </Group>
       {children}

@@ -1,4 +1,4 @@
-import { Button, Group, MultiSelect, Paper, Select, Text, TextInput } from "@mantine/core";
+import { Button, Group, MultiSelect, Paper, Select, SimpleGrid, Text, TextInput } from "@mantine/core";
 import { useDebouncedCallback } from "@mantine/hooks";
 import { IconPlayerStop, IconRefresh, IconSearch } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
@@ -52,10 +52,9 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
   const change = (changes: ExecutionFilters) => void navigate({ search: (before) => ({ ...before, ...changes }), replace: true });
   const search = useDebouncedCallback((value: string) => change({ search: value || undefined }), 300);
   return (
-    <Group gap="xs" role="search">
+    <SimpleGrid cols={{ base: 2, md: 4 }} spacing="xs" role="search">
       <TextInput
-        flex={1}
-        miw={180}
+        style={{ gridColumn: "span 2" }}
         leftSection={<IconSearch size={16} aria-hidden />}
         aria-label={t("common.search")}
         placeholder={t("executions.searchHint")}
@@ -65,11 +64,11 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
           search(event.currentTarget.value);
         }}
       />
-      <MultiSelect aria-label={t("common.state")} placeholder={filters.state ? undefined : t("executions.anyState")} w={220} clearable value={filters.state ?? []} data={states.map((value) => ({ value, label: t(`state.${value}`) }))} onChange={(value) => change({ state: value.length > 0 ? (value as ExecutionState[]) : undefined })} />
-      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable w={170} data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
-      <Select aria-label={t("executions.trigger")} placeholder={t("executions.trigger")} clearable w={140} data={triggers.map((value) => ({ value, label: triggerText(t, value) }))} value={filters.trigger ?? null} onChange={(value) => change({ trigger: value ?? undefined })} />
-      <MomentPicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable w={190} value={filters.since} onChange={(since) => change({ since: since ?? undefined })} />
-      <MomentPicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable w={190} value={filters.until} onChange={(until) => change({ until: until ?? undefined })} />
+      <MultiSelect aria-label={t("common.state")} placeholder={filters.state ? undefined : t("executions.anyState")} clearable value={filters.state ?? []} data={states.map((value) => ({ value, label: t(`state.${value}`) }))} onChange={(value) => change({ state: value.length > 0 ? (value as ExecutionState[]) : undefined })} />
+      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
+      <Select aria-label={t("executions.trigger")} placeholder={t("executions.trigger")} clearable data={triggers.map((value) => ({ value, label: triggerText(t, value) }))} value={filters.trigger ?? null} onChange={(value) => change({ trigger: value ?? undefined })} />
+      <MomentPicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable value={filters.since} onChange={(since) => change({ since: since ?? undefined })} />
+      <MomentPicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable value={filters.until} onChange={(until) => change({ until: until ?? undefined })} />
       {filters.task_id !== undefined ? (
         <Button variant="light" onClick={() => change({ task_id: undefined })} rightSection="×">{t("executions.task")}: {task.data?.name ?? filters.task_id}</Button>
       ) : null}
@@ -87,7 +86,7 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
           {t("common.clear")}
         </Button>
       ) : null}
-    </Group>
+    </SimpleGrid>
   );
 }
 

@@ -1,4 +1,4 @@
-import { ActionIcon, Button, Checkbox, Group, Menu, Paper, Select, Table, Text, TextInput } from "@mantine/core";
+import { ActionIcon, Button, Checkbox, Group, Menu, Paper, Select, SimpleGrid, Table, Text, TextInput } from "@mantine/core";
 import { useDebouncedCallback } from "@mantine/hooks";
 import { IconDots, IconPlayerPause, IconPlayerPlay, IconPlus, IconRocket, IconSearch, IconTrash } from "@tabler/icons-react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
@@ -82,8 +82,8 @@ export default function Tasks() {
                             <Checkbox aria-label={t("common.select", { name: task.name })} checked={picked.has(task.id)} onChange={() => toggle(task.id)} />
                           </Table.Td>
                         ) : null}
-                        <Table.Td maw={280}>
-                          <Link className="link" to="/tasks/$id" params={{ id: task.id }} style={{ fontWeight: 600, overflowWrap: "anywhere" }}>{task.name}</Link>
+                        <Table.Td>
+                          <Link className="link" to="/tasks/$id" params={{ id: task.id }} style={{ display: "block", maxWidth: "min(24rem, 70vw)", fontWeight: 600 }}>{task.name}</Link>
                           <Text size="xs" c="dimmed" className="clip">{task.task_type}{task.declaration_missing ? ` · ${t("tasks.gone")}` : ""}</Text>
                         </Table.Td>
                         <Table.Td>
@@ -130,10 +130,9 @@ function Filters({ filters }: { filters: TaskFilters }) {
   const change = (changes: TaskFilters) => void navigate({ search: (before) => ({ ...before, ...changes }), replace: true });
   const search = useDebouncedCallback((value: string) => change({ search: value || undefined }), 250);
   return (
-    <Group gap="xs" role="search">
+    <SimpleGrid cols={{ base: 2, md: 6 }} spacing="xs" role="search">
       <TextInput
-        flex={1}
-        miw={180}
+        style={{ gridColumn: "span 2" }}
         leftSection={<IconSearch size={16} aria-hidden />}
         aria-label={t("common.search")}
         placeholder={t("common.search")}
@@ -143,11 +142,11 @@ function Filters({ filters }: { filters: TaskFilters }) {
           search(event.currentTarget.value);
         }}
       />
-      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable w={180} data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
-      <Select aria-label={t("tasks.activity")} placeholder={t("tasks.activity")} clearable w={130} data={[{ value: "true", label: t("tasks.active") }, { value: "false", label: t("tasks.paused") }]} value={filters.is_active === undefined ? null : String(filters.is_active)} onChange={(value) => change({ is_active: value === null ? undefined : value === "true" })} />
-      <Select aria-label={t("tasks.lastState")} placeholder={t("tasks.lastState")} clearable w={150} data={lastStates.map((value) => ({ value, label: t(`state.${value}`) }))} value={filters.last_state ?? null} onChange={(value) => change({ last_state: (value as ExecutionState | null) ?? undefined })} />
-      <Select aria-label={t("tasks.order")} w={130} allowDeselect={false} data={(["id", "name", "next_run_at"] as const).map((value) => ({ value, label: t(`tasks.order_${value}`) }))} value={filters.order ?? "id"} onChange={(value) => change({ order: value === "id" ? undefined : (value as TaskFilters["order"]) })} />
-    </Group>
+      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
+      <Select aria-label={t("tasks.activity")} placeholder={t("tasks.activity")} clearable data={[{ value: "true", label: t("tasks.active") }, { value: "false", label: t("tasks.paused") }]} value={filters.is_active === undefined ? null : String(filters.is_active)} onChange={(value) => change({ is_active: value === null ? undefined : value === "true" })} />
+      <Select aria-label={t("tasks.lastState")} placeholder={t("tasks.lastState")} clearable data={lastStates.map((value) => ({ value, label: t(`state.${value}`) }))} value={filters.last_state ?? null} onChange={(value) => change({ last_state: (value as ExecutionState | null) ?? undefined })} />
+      <Select aria-label={t("tasks.order")} allowDeselect={false} data={(["id", "name", "next_run_at"] as const).map((value) => ({ value, label: t(`tasks.order_${value}`) }))} value={filters.order ?? "id"} onChange={(value) => change({ order: value === "id" ? undefined : (value as TaskFilters["order"]) })} />
+    </SimpleGrid>
   );
 }
 
