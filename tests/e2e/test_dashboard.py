@@ -74,6 +74,25 @@ def test_what_a_form_gets_wrong_is_said_at_its_field(visitor: Visit) -> None:
     ).to_be_visible()
 
 
+def test_what_is_wrong_is_said_once_in_the_language_of_the_page_until_it_is_mended(visitor: Visit) -> None:
+    person = visitor("operator")
+    page = person.page
+    page.get_by_role("button", name="Language").click()
+    page.get_by_role("menuitem", name="中文").click()
+    person.go("tasks/new?type=content_generation")
+    page.get_by_label("名称").first.fill("半成品")
+    page.get_by_label("Account Id").fill("1")
+    page.get_by_role("button", name="创建").click()
+    expect(page.get_by_role("alert")).to_contain_text("错误已标在对应的字段处。")
+    topic = page.get_by_label("Topic")
+    expect(topic).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_text("必填。", exact=True)).to_have_count(1)
+    expect(page.get_by_text(re.compile("required", re.IGNORECASE))).to_have_count(0)
+    topic.fill("人工智能")
+    expect(topic).to_have_attribute("aria-invalid", "false")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_viewer_sees_everything_and_can_change_nothing(site: Site, visitor: Visit) -> None:
     definition = {"name": "hands off", "task_type": "content_generation", "params": site.write("hands off")}
     task = site.api("POST", "tasks", definition)["id"]

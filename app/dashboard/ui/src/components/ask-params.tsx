@@ -4,9 +4,10 @@ import { lazy, Suspense, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { JsonObject } from "../api/actions";
-import { ApiError, messageOf } from "../api/client";
+import { messageOf } from "../api/client";
 import { executorsQuery } from "../api/queries";
 import { Failure, Loading } from "./feedback";
+import { useRefusal } from "./refusal";
 
 const ParamsForm = lazy(() => import("./params-form"));
 
@@ -34,18 +35,17 @@ function Asked({ taskType, params, onClose, submit }: Omit<Props, "opened" | "ti
   const [value, setValue] = useState(params);
   const [isValid, setValid] = useState(true);
   const [isBusy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const fields = error instanceof ApiError ? error.fields : {};
-  const elsewhere = error !== undefined && !Object.keys(fields).some((name) => name.startsWith("params"));
+  const { error, errors, refuse, forget } = useRefusal({ params: value });
+  const elsewhere = error !== undefined && !Object.keys(errors).some((name) => name.startsWith("params"));
 
   const send = async () => {
     setBusy(true);
-    setError(undefined);
+    forget();
     try {
       await submit(value);
       onClose();
     } catch (failure) {
-      setError(failure);
+      refuse(failure);
     } finally {
       setBusy(false);
     }
@@ -62,7 +62,7 @@ function Asked({ taskType, params, onClose, submit }: Omit<Props, "opened" | "ti
             value={value}
             onChange={setValue}
             onValid={setValid}
-            errors={fields}
+            errors={errors}
           />
         </Suspense>
       )}

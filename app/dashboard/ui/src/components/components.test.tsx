@@ -1,11 +1,11 @@
 import { MantineProvider } from "@mantine/core";
-import { render, screen } from "@testing-library/react";
+import { cleanup, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { useState, type ReactNode } from "react";
 import { expect, test, vi } from "vitest";
 
 import type { JsonObject } from "../api/actions";
-import type { Executor, Task } from "../api/client";
+import { ApiError, type Executor, type Task } from "../api/client";
 import { browserZone, wallTime } from "../format";
 import { i18next } from "../i18n";
 import { jsonOf, parseJson } from "../json";
@@ -16,6 +16,7 @@ import { extraErrors, friendly } from "./schema";
 import { scheduleOf, type ScheduleDraft } from "./schedule-editor";
 import { inUnits, scheduleText } from "./schedule-text";
 import { rateDraftOf, rateLimitOf, unlimited } from "./rate-fields";
+import { stillWrong } from "./refusal";
 import { StateMark } from "./state";
 import { always, dayName, windowDraftOf, windowOf, type WindowDraft } from "./window-fields";
 
@@ -36,9 +37,9 @@ const executor = {
 } as unknown as Executor;
 
 test("a form is made of the executor's schema, and what the server refuses stands at its field", () => {
-  show(<ParamsForm executor={executor} value={{ topic: "AI" }} onChange={vi.fn()} errors={{ "params.topic": "too short" }} />);
-  expect(screen.getByRole("textbox", { name: /Topic/ })).toHaveValue("AI");
-  expect(screen.getByText("too short")).toBeInTheDocument();
+  show(<ParamsForm executor={executor} value={{ topic: "AGI" }} onChange={vi.fn()} errors={{ "params.topic": "taken" }} />);
+  expect(screen.getByRole("textbox", { name: /Topic/ })).toHaveValue("AGI");
+  expect(screen.getByText("taken")).toBeInTheDocument();
 });
 
 test("an optional field is a field, not a choice of schemas", () => {
@@ -141,8 +142,75 @@ test("a moment is shown on the browser's clock, which is named, and written with
   expect(wallTime(not_before)).toBe(wallTime("2030-01-09T04:00:00Z"));
 });
 
+const letter = {
+  info: {
+    params_schema: {
+      type: "object",
+      additionalProperties: false,
+      required: ["topic"],
+      $defs: { Daily: { title: "Daily", type: "object", properties: { hour: { type: "integer", title: "Hour" } } } },
+      properties: {
+        topic: { type: "string", title: "Topic", minLength: 3 },
+        until: { anyOf: [{ type: "string", format: "date-time" }, { type: "integer" }, { const: "never" }, { type: "array", items: { type: "string" } }, { type: "null" }], title: "Until", description: "How long." },
+        rhythm: { anyOf: [{ $ref: "#/$defs/Daily" }, { type: "object", title: "Weekly" }], title: "Rhythm" },
+      },
+    },
+  },
+} as unknown as Executor;
+
+test.each([
+  ["en", ["Moment", "Whole number", "never", "List (Text)", "Nothing"]],
+  ["zh", ["时刻", "整数", "never", "列表（文本）", "空"]],
+])("what a field may be is named and not numbered (%s)", async (language, names) => {
+  await i18next.changeLanguage(language);
+  show(<ParamsForm executor={letter} value={{ topic: "abc" }} onChange={vi.fn()} />);
+  await userEvent.click(screen.getByRole("textbox", { name: "Until" }));
+  expect(screen.getAllByRole("option", { hidden: true }).map((option) => option.textContent)).toEqual([...names, "Daily", "Weekly"]);
+  expect(screen.getByRole("textbox", { name: "Rhythm" })).toHaveValue("Daily");
+  expect(screen.getByText("How long.")).toBeInTheDocument();
+});
+
+test.each([
+  ["en", "At least 3 characters.", "This is required.", "There is no such param."],
+  ["zh", "至少 3 个字符。", "必填。", "没有这个参数。"],
+])("what is wrong is said once, in the language of the page (%s)", async (language, short, required, unknown) => {
+  await i18next.changeLanguage(language);
+  show(<ParamsForm executor={letter} value={{ topic: "A", old: 1, until: true }} onChange={vi.fn()} errors={{ "params.topic": "String should have at least 3 characters", "params.old": "Extra inputs are not permitted" }} />);
+  expect(screen.getAllByText(short)).toHaveLength(1);
+  expect(screen.getAllByText(`old: ${unknown}`)).toHaveLength(1);
+  const topic = screen.getByRole("textbox", { name: /Topic/ });
+  await userEvent.type(topic, "{Tab}");
+  expect(screen.getAllByText(short)).toHaveLength(1);
+  expect(screen.queryByText(/should have at least/)).toBeNull();
+  cleanup();
+  show(<ParamsForm executor={letter} value={{}} onChange={vi.fn()} />);
+  await userEvent.click(screen.getByRole("textbox", { name: /Topic/ }));
+  await userEvent.tab();
+  expect(screen.getAllByText(required)).toHaveLength(1);
+});
+
+test("an error of a field with several forms is said at its input, and not at the choice too", () => {
+  show(<ParamsForm executor={letter} value={{ topic: "abc", until: 5 }} onChange={vi.fn()} errors={{ "params.until": "in the past" }} />);
+  expect(screen.getAllByText("in the past")).toHaveLength(1);
+});
+
+test("what was refused is wrong until it is changed, and nothing else is forgiven with it", () => {
+  const refused = new ApiError(422, {
+    errors: [
+      { field: "params.topic", message: "missing", kind: "missing" },
+      { field: "params.steps.0.id", message: "taken", kind: "invalid" },
+      { field: "schedule.cron.expression", message: "wrong", kind: "invalid" },
+    ],
+  });
+  const sent = { params: { steps: [{ id: "a" }] }, schedule: { type: "cron", expression: "x" } };
+  expect(Object.keys(stillWrong(refused, sent, sent))).toEqual(["params.topic", "params.steps.0.id", "schedule.cron.expression"]);
+  expect(Object.keys(stillWrong(refused, sent, { ...sent, params: { steps: [{ id: "b", name: 1 }] } }))).toEqual(["params.topic", "schedule.cron.expression"]);
+  expect(Object.keys(stillWrong(refused, sent, { ...sent, params: { ...sent.params, topic: "AI" } }))).toEqual(["params.steps.0.id", "schedule.cron.expression"]);
+  expect(Object.keys(stillWrong(refused, sent, { ...sent, schedule: { type: "cron", expression: "y" } }))).toEqual(["params.topic", "params.steps.0.id"]);
+});
+
 test("errors go to the fields they name, however deep, and to no others", () => {
-  expect(extraErrors({ "params.a.b": "wrong", params: "all of it", name: "taken" }, "params")).toEqual({
+  expect(extraErrors({ "params.a.b": ["wrong"], params: ["all of it"], name: ["taken"] }, "params")).toEqual({
     __errors: ["all of it"],
     a: { b: { __errors: ["wrong"] } },
   });

@@ -8,9 +8,12 @@ import type { JsonObject } from "../api/actions";
 import type { Executor } from "../api/client";
 import { json } from "../format";
 import { parseJson } from "../json";
+import { Choice } from "./choice";
 import { ExactNumberField } from "./integer-field";
 import { MomentWidget } from "./moment-widget";
+import { errorText, wordOf } from "./params-words";
 import { defaultsShown, extraErrors, friendly } from "./schema";
+import { UnplacedErrors } from "./unplaced-errors";
 import { validator } from "./validator";
 
 interface Props {
@@ -28,9 +31,17 @@ interface FormContext {
 
 /** Params of an executor: a form where it declares a schema, else JSON. */
 export default function ParamsForm({ executor, value, onChange, onValid, errors = {} }: Props) {
+  const { t } = useTranslation();
   const declared = executor?.info.params_schema;
   const schema = useMemo(() => (declared == null ? undefined : friendly(declared)), [declared]);
-  const extra = useMemo(() => extraErrors(errors, "params"), [errors]);
+  const [left, setLeft] = useState<ReadonlySet<string>>(new Set());
+  const own = useMemo(() => (schema === undefined ? [] : validator.validateFormData(value, schema).errors), [schema, value]);
+  const isRefused = Object.keys(errors).some((path) => path.startsWith("params."));
+  const shown = own.filter(({ property = "" }) => isRefused || wasLeft(left, property));
+  const wrong: Record<string, string[]> = {};
+  for (const error of shown) (wrong[`params${error.property ?? ""}`] ??= []).push(errorText(t, error));
+  // What the browser finds wrong as well it says in the language of the page, which the server does not know.
+  for (const [path, message] of Object.entries(errors)) wrong[path] ??= [message];
   const broken = useRef(new Set<string>());
   const tell = useCallback(
     (id: string, isValid: boolean) => {
@@ -41,7 +52,8 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
     [onValid],
   );
   if (schema === undefined) {
-    return <PlainJson value={value} onChange={onChange} onValid={onValid} error={errors.params} />;
+    const refused = Object.entries(errors).filter(([path]) => path === "params" || path.startsWith("params."));
+    return <PlainJson value={value} onChange={onChange} onValid={onValid} error={refused.map(([path, message]) => (path === "params" ? message : `${path}: ${message}`)).join("\n")} />;
   }
   const untitled = { ...schema, title: undefined, description: undefined };
   return (
@@ -50,15 +62,17 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       schema={untitled}
       validator={validator as never}
       formData={value}
-      extraErrors={extra as never}
+      // All of them: what rjsf itself found would stay wrong until the field is left again, beside what the server says.
+      extraErrors={extraErrors(wrong, "params") as never}
+      onBlur={(id) => setLeft((before) => new Set(before).add(id))}
+      translateString={(word, params) => wordOf(t, word, params)}
       onChange={(event) => onChange((event.formData ?? {}) as JsonObject)}
       noHtml5Validate
-      showErrorList={false}
-      liveValidate="onBlur"
+      showErrorList="bottom"
       uiSchema={{ "ui:submitButtonOptions": { norender: true }, ...defaultsShown(untitled) }}
       experimental_defaultFormStateBehavior={onlyWhatIsRequired}
       omitExtraData={false}
-      templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description }}
+      templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description, MultiSchemaFieldTemplate: Choice, ErrorListTemplate: UnplacedErrors }}
       fields={{ FallbackField: AnyJson, NumberField: ExactNumberField }}
       widgets={{ DateTimeWidget: MomentWidget }}
       formContext={{ tell } satisfies FormContext}
@@ -66,6 +80,12 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       <></>
     </Form>
   );
+}
+
+/** Whether a person has been at that field, or inside it: until then nobody is told that it is empty. */
+function wasLeft(left: ReadonlySet<string>, property: string): boolean {
+  const id = `root${property.replaceAll(".", "_")}`;
+  return [...left].some((one) => one === id || one.startsWith(`${id}_`));
 }
 
 /** Nothing is filled in that a person did not write: a default kept with a task would outlive its executor's, and

@@ -4,7 +4,7 @@ import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { useTranslation } from "react-i18next";
 
 import { previewSchedule } from "../api/actions";
-import { ApiError } from "../api/client";
+import { ApiError, errorOf } from "../api/client";
 import { WallTimePicker } from "./moment-picker";
 import { languageOf } from "../i18n";
 import { Fires } from "./fires";
@@ -57,7 +57,7 @@ export function ScheduleEditor({ draft, onChange, errors }: Props) {
           classNames={{ input: "mono" }}
           value={draft.expression}
           onChange={(event) => change({ expression: event.currentTarget.value })}
-          error={errors["schedule.expression"] ?? errors["schedule.cron.expression"] ?? errors.schedule}
+          error={errorOf(errors, "schedule")}
           spellCheck={false}
           autoComplete="off"
           required
@@ -65,12 +65,12 @@ export function ScheduleEditor({ draft, onChange, errors }: Props) {
       ) : null}
       {draft.kind === "interval" ? (
         <Group align="flex-end" gap="xs">
-          <NumberInput label={t("form.every")} value={draft.amount} min={1} w={120} onChange={(value) => change({ amount: Number(value) })} error={errors["schedule.seconds"] ?? errors["schedule.interval.seconds"]} required />
+          <NumberInput label={t("form.every")} value={draft.amount} min={1} w={120} onChange={(value) => change({ amount: Number(value) })} error={errorOf(errors, "schedule")} required />
           <Select aria-label={t("form.unit")} value={draft.unit} allowDeselect={false} w={140} data={Object.keys(unitSeconds).map((value) => ({ value, label: t(`form.${value as Unit}`) }))} onChange={(value) => change({ unit: (value ?? "minutes") as Unit })} />
         </Group>
       ) : null}
       {draft.kind === "at" ? (
-        <WallTimePicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} error={errors["schedule.at"] ?? errors["schedule.at.at"]} required />
+        <WallTimePicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} error={errorOf(errors, "schedule")} required />
       ) : null}
       {draft.kind === "none" ? (
         <Text size="sm" c="dimmed">{t("tasks.noSchedule")}</Text>

@@ -35,16 +35,16 @@ export function defaultsShown(schema: RJSFSchema): UiSchema {
   return shown;
 }
 
-/** The server's errors by dotted path, as the form takes them. */
-export function extraErrors(fields: Record<string, string>, prefix: string): Schema {
+/** Errors by dotted path, as the form takes them. */
+export function extraErrors(fields: Record<string, string[]>, prefix: string): Schema {
   const root: Schema = {};
-  for (const [path, message] of Object.entries(fields)) {
+  for (const [path, messages] of Object.entries(fields)) {
     if (path !== prefix && !path.startsWith(`${prefix}.`)) continue;
     let node = root;
     for (const part of path.slice(prefix.length + 1).split(".").filter(Boolean)) {
       node = (node[part] ??= {}) as Schema;
     }
-    node.__errors = [...((node.__errors as string[] | undefined) ?? []), message];
+    node.__errors = messages;
   }
   return root;
 }

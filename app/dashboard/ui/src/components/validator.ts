@@ -3,6 +3,7 @@
 import { Validator } from "@cfworker/json-schema";
 import {
   createErrorHandler,
+  findSchemaDefinition,
   toErrorList,
   toErrorSchema,
   unwrapErrorHandler,
@@ -19,6 +20,20 @@ import {
 
 type Json = Record<string, unknown>;
 
+/** The parts of a JSON Pointer in a URI fragment. */
+function partsOf(pointer: string): string[] {
+  const parts = pointer.split("/").slice(1);
+  return parts.map((part) => decodeURIComponent(part).replaceAll("~1", "/").replaceAll("~0", "~"));
+}
+
+/** What a schema says for a keyword, whose location has a `$ref` where one was followed. */
+function at(schema: RJSFSchema, location: string): unknown {
+  return partsOf(location).reduce<unknown>((part, name) => {
+    const inner = (part as Json | undefined)?.[name];
+    return name === "$ref" ? findSchemaDefinition(inner as string, schema) : inner;
+  }, schema);
+}
+
 function run(schema: RJSFSchema, data: unknown): RJSFValidationError[] {
   // What is undefined is left out, and a large integer is rounded: the validator knows no bigint.
   // eslint-disable-next-line no-restricted-properties
@@ -30,9 +45,9 @@ function run(schema: RJSFSchema, data: unknown): RJSFValidationError[] {
     .filter((error) => !around.has(error.keyword))
     .map((error) => {
       const missing = error.keyword === "required" ? /"([^"]+)"/.exec(error.error)?.[1] : undefined;
-      const path = error.instanceLocation.replace(/^#/, "") + (missing === undefined ? "" : `/${missing}`);
-      const property = path.split("/").filter(Boolean).map((part) => `.${part}`).join("");
-      return { name: error.keyword, property, message: error.error, stack: `${property} ${error.error}` };
+      const path = [...partsOf(error.instanceLocation), ...(missing === undefined ? [] : [missing])];
+      const property = path.map((part) => `.${part}`).join("");
+      return { name: error.keyword, params: { limit: at(schema, error.keywordLocation) }, property, message: error.error, stack: `${property} ${error.error}` };
     });
 }
 

@@ -13,6 +13,7 @@ import { Page, Section } from "../components/page";
 import ParamsForm from "../components/params-form";
 import { ScheduleEditor, scheduleOf, type ScheduleDraft } from "../components/schedule-editor";
 import { inUnits } from "../components/schedule-text";
+import { useRefusal } from "../components/refusal";
 import { RateFields, rateDraftOf, rateLimitOf, unlimited, type RateDraft } from "../components/rate-fields";
 import { always, WindowFields, windowDraftOf, windowOf, type WindowDraft } from "../components/window-fields";
 import { browserZone } from "../format";
@@ -140,6 +141,13 @@ export function EditTask() {
   );
 }
 
+/** Where the form says what is wrong: at these and at all inside them. */
+const inputs = [
+  ...["name", "description", "task_type", "params", "schedule", "timezone", "overlap_policy", "misfire_policy", "misfire_grace_seconds"],
+  ...["retry.max_attempts", "retry.backoff_seconds", "timeout_seconds", "priority", "jitter_seconds", "concurrency_key", "concurrency_limit"],
+  ...["rate_limit", "run_window", "calendar", "closed_policy"],
+];
+
 interface FormProps {
   title: string;
   initial: Draft;
@@ -154,22 +162,22 @@ function TaskForm({ title, initial, save, label }: FormProps) {
   const executors = useQuery(executorsQuery);
   const [draft, setDraft] = useState(initial);
   const [areParamsJson, setParamsJson] = useState(true);
-  const [error, setError] = useState<unknown>();
   const [isBusy, setBusy] = useState(false);
-  const errors = error instanceof ApiError ? error.fields : {};
+  const { error, errors, refuse, forget } = useRefusal(definitionOf(draft));
+  const unplaced = Object.entries(errors).filter(([path]) => !inputs.some((input) => path === input || path.startsWith(`${input}.`)));
   const change = (changes: Partial<Draft>) => setDraft((before) => ({ ...before, ...changes }));
   const executor = executors.data?.find((item) => item.type === draft.task_type);
 
   const submit = async () => {
     setBusy(true);
-    setError(undefined);
+    forget();
     try {
       const task = await save(draft);
       await client.invalidateQueries();
       notifications.show({ message: t("form.saved", { name: task.name }), color: "teal" });
       await navigate({ to: "/tasks/$id", params: { id: task.id } });
     } catch (failure) {
-      setError(failure);
+      refuse(failure);
     } finally {
       setBusy(false);
     }
@@ -229,7 +237,7 @@ function TaskForm({ title, initial, save, label }: FormProps) {
           </SimpleGrid>
           {error !== undefined ? (
             <Alert color="red" variant="outline" role="alert" title={error instanceof ApiError && error.status === 412 ? t("form.conflict") : t("common.error")}>
-              {messageOf(error)}
+              {unplaced.length > 0 ? unplaced.map(([path, message]) => <div key={path}>{path}: {message}</div>) : Object.keys(errors).length > 0 ? t("form.atFields") : messageOf(error)}
             </Alert>
           ) : null}
           <Group justify="flex-end">
