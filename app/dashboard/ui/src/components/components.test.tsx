@@ -20,7 +20,7 @@ import { stillWrong } from "./refusal";
 import { StateMark } from "./state";
 import { always, dayName, windowDraftOf, windowOf, type WindowDraft } from "./window-fields";
 
-const show = (children: ReactNode) => render(<MantineProvider>{children}</MantineProvider>);
+const show = (children: ReactNode) => render(<MantineProvider env="test">{children}</MantineProvider>);
 
 const executor = {
   type: "writing",
