@@ -152,10 +152,14 @@ def preview_definition(
     _caller: Viewer,
     count: Count = 10,
     language: InLanguage = "en",
+    anchor: Annotated[
+        Moment | None,
+        Query(description="Where an interval counts from, as a task's `created_at`; by default now."),
+    ] = None,
 ) -> PreviewAnswer:
     """What a schedule would do, in words and moments; nothing is stored."""
     wanted = runtime.definition({**_UNNAMED, **definition.model_dump(exclude_unset=True)})  # type: ignore[attr-defined]
-    return _preview(runtime, wanted, count, runtime.clock.now(), language)
+    return _preview(runtime, wanted, count, anchor or runtime.clock.now(), language)
 
 
 @router.get("/runs", summary="List the last runs of tasks", responses=documented())

@@ -189,13 +189,14 @@ class Operations(ABC):
         closed_policy: ClosedPolicy | Unset | None = UNSET,
         count: int = 10,
         language: Literal["en", "zh"] = "en",
+        anchor: datetime | None = None,
     ) -> PreviewAnswer:
         """What a schedule would do, in words and moments; nothing is stored."""
         return self._call(
             "POST",
             "/api/v1/scheduler/tasks/preview",
             PreviewAnswer,
-            query={"count": count, "language": language},
+            query={"count": count, "language": language, "anchor": anchor},
             body={
                 "name": name,
                 "description": description,
@@ -946,13 +947,14 @@ class AsyncOperations(ABC):
         closed_policy: ClosedPolicy | Unset | None = UNSET,
         count: int = 10,
         language: Literal["en", "zh"] = "en",
+        anchor: datetime | None = None,
     ) -> PreviewAnswer:
         """What a schedule would do, in words and moments; nothing is stored."""
         return await self._call(
             "POST",
             "/api/v1/scheduler/tasks/preview",
             PreviewAnswer,
-            query={"count": count, "language": language},
+            query={"count": count, "language": language, "anchor": anchor},
             body={
                 "name": name,
                 "description": description,

@@ -101,6 +101,13 @@ def test_preview_and_explain(client: TestClient) -> None:
     assert fields(answer) == {"at"}
 
 
+def test_an_interval_is_previewed_from_its_anchor(client: TestClient) -> None:
+    every = {"schedule": {"type": "interval", "seconds": 3600}, "timezone": "UTC"}
+    anchor = {"count": 3, "anchor": "2026-01-01T00:12:34Z"}
+    fires = client.post(f"{API}/tasks/preview", json=every, params=anchor).json()["fires"]
+    assert [fire[14:19] for fire in fires] == ["12:34"] * 3
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [

@@ -521,6 +521,58 @@ def test_a_moment_among_the_params_is_picked_on_the_clock_of_the_browser(site: S
     expect(page.get_by_label("Not Before")).to_have_text(f"{today:%Y-%m-%d} 23:30:15")
 
 
+def test_a_moment_of_a_task_is_chosen_and_shown_on_the_clock_of_the_task(site: Site, visitor: Visit) -> None:
+    person = visitor("operator", timezone_id="America/New_York")
+    page = person.page
+    person.go("tasks/new?type=publish_due")
+    page.get_by_label("Name", exact=False).first.fill("Only once")
+    page.get_by_role("textbox", name="Time zone").fill("Asia/Shanghai")
+    page.get_by_role("option", name="Asia/Shanghai").click()
+    page.get_by_role("radiogroup", name="Kind of schedule").get_by_text("Once").click()
+    at = page.get_by_label("Moment (Asia/Shanghai)")
+    at.click()
+    page.locator("[data-direction='next']").first.click()
+    first = (datetime.now(UTC).replace(day=1) + timedelta(days=32)).replace(day=1)
+    page.get_by_role("button", name=f"{first.day} {first:%B %Y}", exact=True).click()
+    for unit, value in zip(page.get_by_role("spinbutton").all(), ("09", "30", "00"), strict=True):
+        unit.fill(value)
+    page.get_by_role("button", name="Done").click()
+    row = page.get_by_role("region", name="What it will do").get_by_role("row").nth(1)
+    expect(row).to_contain_text("09:30:00")
+    expect(row).to_contain_text(re.compile("20:30:00|21:30:00"))  # in New York, the evening before
+    page.get_by_role("button", name="Create").click()
+
+    page.get_by_role("heading", level=1, name="Only once").wait_for()
+    (task,) = site.api("GET", "tasks", search="Only once")["items"]
+    assert task["schedule"] == {"type": "at", "expression": f"{first:%Y-%m-%d}T01:30:00+00:00"}
+    person.go(f"tasks/{task['id']}/edit")
+    expect(at).to_have_text(f"{first:%Y-%m-%d} 09:30:00")
+
+
+def test_what_a_task_will_do_is_shown_with_its_hours_its_zone_and_its_origin(site: Site, visitor: Visit) -> None:
+    definition = {
+        "name": "counted",
+        "task_type": "publish_due",
+        "schedule": {"type": "interval", "seconds": 7 * 3600 + 1},
+        "timezone": "UTC",
+        "start_at": "2040-01-01T00:00:00Z",
+    }
+    task = site.api("POST", "tasks", definition)["id"]
+    expected = site.api("GET", f"tasks/{task}/preview", count=10)["fires"]
+    person = visitor("operator", timezone_id="UTC")
+    page = person.page
+    person.go(f"tasks/{task}/edit")
+    rows = page.get_by_role("region", name="What it will do").get_by_role("row")
+    expect(rows).to_have_count(11)
+    for row, fire in zip(rows.all()[1:], expected, strict=True):
+        expect(row).to_contain_text(f"{datetime.fromisoformat(fire):%Y, %H:%M:%S}")
+    hours = page.get_by_role("region", name="When it may fire")
+    hours.get_by_label("From").fill("10:00")
+    hours.get_by_label("Until").fill("16:00")
+    expect(page.get_by_text("are at closed times and are skipped")).to_be_visible()
+    assert all("10:" <= text[-8:] < "16:" for text in rows.all_inner_texts()[1:])
+
+
 def test_an_integer_of_64_bits_is_kept_by_a_browser_whose_numbers_have_53(site: Site, visitor: Visit) -> None:
     large = {"account_id": 9007199254740993}
     params = {"url": "http://127.0.0.1:9/nowhere", "json": large}

@@ -38,10 +38,10 @@ export const previewBackfill = async (id: number, range: Schemas["BackfillRange"
   body(await api.POST(`${root}/tasks/{task_id}/backfill/preview`, { ...task(id), body: range }));
 export const backfillTask = async (id: number, wanted: Schemas["BackfillRequest"]) =>
   body(await api.POST(`${root}/tasks/{task_id}/backfill`, { ...task(id), body: wanted }));
-export const previewSchedule = async (definition: JsonObject, language: Language) =>
+export const previewSchedule = async (definition: JsonObject, language: Language, anchor?: string) =>
   body(
     await api.POST(`${root}/tasks/preview`, {
-      params: { query: { count: 10, language } },
+      params: { query: { count: 10, language, anchor } },
       body: definition,
     }),
   );

@@ -4302,6 +4302,8 @@ export interface operations {
                 count?: number;
                 /** @description Of the sentence and the warnings. */
                 language?: "en" | "zh";
+                /** @description Where an interval counts from, as a task's `created_at`; by default now. */
+                anchor?: string | null;
             };
             header?: never;
             path?: never;

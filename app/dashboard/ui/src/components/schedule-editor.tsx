@@ -3,7 +3,7 @@ import { useDebouncedValue } from "@mantine/hooks";
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { useTranslation } from "react-i18next";
 
-import { previewSchedule } from "../api/actions";
+import { previewSchedule, type JsonObject } from "../api/actions";
 import { ApiError, errorOf } from "../api/client";
 import { WallTimePicker } from "./moment-picker";
 import { languageOf } from "../i18n";
@@ -31,14 +31,22 @@ export function scheduleOf(draft: ScheduleDraft): Record<string, unknown> | null
 const zones = Intl.supportedValuesOf("timeZone");
 const kinds = ["cron", "interval", "at", "none"] as const;
 
+/** What of a task decides when it fires, as the API takes it. */
+export interface Firing {
+  definition: JsonObject;
+  /** Where an interval counts from; undefined: from now. */
+  anchor: string | undefined;
+}
+
 interface Props {
   draft: ScheduleDraft;
   onChange: (draft: ScheduleDraft) => void;
   errors: Record<string, string>;
+  firing: Firing;
 }
 
 /** A schedule, and what it will do, as it is typed. */
-export function ScheduleEditor({ draft, onChange, errors }: Props) {
+export function ScheduleEditor({ draft, onChange, errors, firing }: Props) {
   const { t } = useTranslation();
   const change = (changes: Partial<ScheduleDraft>) => onChange({ ...draft, ...changes });
   const zoneNames = zones.includes("UTC") ? zones : ["UTC", ...zones];
@@ -70,29 +78,30 @@ export function ScheduleEditor({ draft, onChange, errors }: Props) {
         </Group>
       ) : null}
       {draft.kind === "at" ? (
-        <WallTimePicker label={t("form.moment")} value={draft.at} onChange={(value) => change({ at: value })} error={errorOf(errors, "schedule")} required />
+        <WallTimePicker label={t("form.moment", { zone: draft.timezone })} value={draft.at} onChange={(value) => change({ at: value })} error={errorOf(errors, "schedule")} required />
       ) : null}
       {draft.kind === "none" ? (
         <Text size="sm" c="dimmed">{t("tasks.noSchedule")}</Text>
       ) : (
         <>
           <Select label={t("form.zone")} searchable value={draft.timezone} data={zoneNames} allowDeselect={false} onChange={(value) => change({ timezone: value ?? "UTC" })} error={errors.timezone} limit={100} />
-          <Preview draft={draft} />
+          {isComplete(draft) ? <Preview firing={firing} zone={draft.timezone} /> : null}
         </>
       )}
     </Stack>
   );
 }
 
-function Preview({ draft }: { draft: ScheduleDraft }) {
+function isComplete({ kind, at, expression }: ScheduleDraft): boolean {
+  return kind === "at" ? at !== null : kind !== "cron" || expression.trim() !== "";
+}
+
+function Preview({ firing, zone }: { firing: Firing; zone: string }) {
   const { t, i18n } = useTranslation();
-  const [settled] = useDebouncedValue(draft, 200);
-  const schedule = scheduleOf(settled);
-  const isReady = settled.kind !== "at" || settled.at !== null;
+  const [settled] = useDebouncedValue(firing, 200);
   const found = useQuery({
-    queryKey: ["preview", schedule, settled.timezone, languageOf(i18n.language)],
-    queryFn: () => previewSchedule({ schedule, timezone: settled.timezone }, languageOf(i18n.language)),
-    enabled: isReady && settled.expression.trim() !== "",
+    queryKey: ["preview", settled, languageOf(i18n.language)],
+    queryFn: () => previewSchedule(settled.definition, languageOf(i18n.language), settled.anchor),
     retry: false,
     placeholderData: keepPreviousData,
   });
@@ -104,7 +113,7 @@ function Preview({ draft }: { draft: ScheduleDraft }) {
         <>
           <Text size="sm" fw={600} data-testid="description">{shown.description}</Text>
           {shown.warnings.map((warning) => <Text key={warning} size="sm" c="var(--mantine-color-error)">{t("form.warnings")}: {warning}</Text>)}
-          <Fires fires={shown.fires} zone={settled.timezone} language={i18n.language} />
+          <Fires fires={shown.fires} zone={zone} language={i18n.language} />
         </>
       ) : null}
     </Stack>

@@ -29,6 +29,16 @@ const task = {
   closed_policy: "skip",
 } as unknown as Task;
 
+test("a moment is shown on the clock of its task, and is sent again where that clock is changed", () => {
+  const once = { ...task, schedule: { type: "at", expression: "2030-01-07T01:00:00+00:00" } } as Task;
+  const draft = draftOf(once);
+  expect(draft.schedule.at).toBe("2030-01-07 09:00:00");
+  expect(changesOf(draft, once)).toEqual({});
+  const moved = changesOf({ ...draft, schedule: { ...draft.schedule, timezone: "Europe/Berlin" } }, once);
+  expect(moved).toEqual({ timezone: "Europe/Berlin", schedule: { type: "at", at: "2030-01-07T09:00:00" } });
+  expect(draftOf({ ...once, timezone: "Nowhere/Land" }).schedule.at).toBeNull();
+});
+
 test("only what was changed is sent", () => {
   const draft = draftOf(task);
   expect(changesOf(draft, task)).toEqual({});

@@ -16,7 +16,7 @@ import { inUnits } from "../components/schedule-text";
 import { useRefusal } from "../components/refusal";
 import { RateFields, rateDraftOf, rateLimitOf, unlimited, type RateDraft } from "../components/rate-fields";
 import { always, WindowFields, windowDraftOf, windowOf, type WindowDraft } from "../components/window-fields";
-import { browserZone } from "../format";
+import { browserZone, wallTime } from "../format";
 import { jsonOf } from "../json";
 import { editTaskRoute, newTaskRoute } from "../router";
 
@@ -62,6 +62,15 @@ const blank: Draft = {
   rate: unlimited,
 };
 
+/** What a clock of the task shows then; null: the browser does not know that zone, or it is no moment. */
+function shownAt(moment: string, zone: string): string | null {
+  try {
+    return wallTime(moment, zone);
+  } catch {
+    return null;
+  }
+}
+
 export function draftOf(task: Task): Draft {
   const { type, expression } = task.schedule ?? { type: "none", expression: "" };
   const every = type === "interval" ? inUnits(Number(expression)) : { amount: 15, unit: "minutes" as const };
@@ -72,7 +81,7 @@ export function draftOf(task: Task): Draft {
       kind: type as ScheduleDraft["kind"],
       expression: type === "cron" ? expression : blank.schedule.expression,
       ...every,
-      at: type === "at" ? expression : null,
+      at: type === "at" ? shownAt(expression, task.timezone) : null,
       timezone: task.timezone,
     },
     max_attempts: task.retry?.max_attempts ?? null,
@@ -107,8 +116,10 @@ export function definitionOf(draft: Draft, before?: Task): JsonObject {
 /** What was changed, as the API takes it: what a person left alone is not sent back, however it was read. */
 export function changesOf(draft: Draft, before: Task): JsonObject {
   const shown = definitionOf(draftOf(before), before);
-  const changed = Object.entries(definitionOf(draft, before)).filter(([field, value]) => jsonOf(value) !== jsonOf(shown[field]));
-  return Object.fromEntries(changed);
+  const wanted = definitionOf(draft, before);
+  const changed = Object.fromEntries(Object.entries(wanted).filter(([field, value]) => jsonOf(value) !== jsonOf(shown[field])));
+  // Nine o'clock is another moment in another zone.
+  return "timezone" in changed ? { ...changed, schedule: wanted.schedule } : changed;
 }
 
 export function NewTask() {
@@ -119,7 +130,7 @@ export function NewTask() {
     return source.error ? <Failure error={source.error} /> : <Loading />;
   }
   const draft = source.data ? { ...draftOf(source.data), name: `${source.data.name} 2` } : { ...blank, task_type: type ?? null };
-  return <TaskForm key={from} title={t("form.createTitle")} initial={draft} save={(wanted) => createTask(definitionOf(wanted, source.data))} label={t("common.create")} />;
+  return <TaskForm key={from} title={t("form.createTitle")} initial={draft} before={source.data} save={(wanted) => createTask(definitionOf(wanted, source.data))} label={t("common.create")} />;
 }
 
 export function EditTask() {
@@ -135,6 +146,8 @@ export function EditTask() {
     <TaskForm
       title={t("form.editTitle", { name: task.name })}
       initial={draftOf(task)}
+      before={task}
+      anchor={task.created_at}
       save={(wanted) => changeTask(id, task.version, changesOf(wanted, task))}
       label={t("common.save")}
     />
@@ -148,22 +161,32 @@ const inputs = [
   ...["rate_limit", "run_window", "calendar", "closed_policy"],
 ];
 
+/** The part of a definition that decides when it fires. */
+function firingOf({ schedule, timezone, dst_policy, start_at, end_at, jitter_seconds, run_window, calendar, closed_policy }: JsonObject): JsonObject {
+  return { schedule, timezone, dst_policy, start_at, end_at, jitter_seconds, run_window, calendar, closed_policy };
+}
+
 interface FormProps {
   title: string;
   initial: Draft;
+  /** What the draft was made from, of which it shows a part. */
+  before?: Task | undefined;
+  /** Where an interval counts from: when the task was created. */
+  anchor?: string;
   save: (draft: Draft) => Promise<Task>;
   label: string;
 }
 
-function TaskForm({ title, initial, save, label }: FormProps) {
+function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
   const { t } = useTranslation();
   const navigate = useNavigate();
   const client = useQueryClient();
   const executors = useQuery(executorsQuery);
   const [draft, setDraft] = useState(initial);
+  const definition = definitionOf(draft, before);
   const [areParamsJson, setParamsJson] = useState(true);
   const [isBusy, setBusy] = useState(false);
-  const { error, errors, refuse, forget } = useRefusal(definitionOf(draft));
+  const { error, errors, refuse, forget } = useRefusal(definition);
   const unplaced = Object.entries(errors).filter(([path]) => !inputs.some((input) => path === input || path.startsWith(`${input}.`)));
   const change = (changes: Partial<Draft>) => setDraft((before) => ({ ...before, ...changes }));
   const executor = executors.data?.find((item) => item.type === draft.task_type);
@@ -213,7 +236,7 @@ function TaskForm({ title, initial, save, label }: FormProps) {
             </Stack>
             <Stack gap="md">
               <Section title={t("form.schedule")}>
-                <ScheduleEditor draft={draft.schedule} onChange={(schedule) => change({ schedule })} errors={errors} />
+                <ScheduleEditor draft={draft.schedule} onChange={(schedule) => change({ schedule })} errors={errors} firing={{ definition: firingOf(definition), anchor }} />
               </Section>
               <Section title={t("form.policies")}>
                 <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm" style={{ alignItems: "end" }}>
