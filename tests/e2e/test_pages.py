@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from app.dashboard.pages import STATIC
 from tests.e2e.screenshots import fill
@@ -82,6 +85,21 @@ def test_a_page_fits_a_telephone(visitor: Visit, pages: dict[str, str], name: st
     person.page.wait_for_timeout(500)
     width = person.page.evaluate("document.documentElement.scrollWidth")
     assert width <= 375
+
+
+def test_what_runs_is_seen_before_what_waits_and_the_suspended_are_counted(
+    visitor: Visit, site: Site, pages: dict[str, str]
+) -> None:
+    assert pages
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    for number in range(13):
+        site.enqueue(f"later {number}", run_at=later)
+    person = visitor("viewer")
+    under_way = person.page.get_by_role("region", name="Under way")
+    expect(under_way.get_by_role("row")).to_have_count(12)
+    expect(under_way.get_by_role("row").first).to_contain_text("Running")
+    under_way.get_by_role("link", name=re.compile("suspended: .* wait")).click()
+    expect(person.page.get_by_role("row").filter(has_text="Suspended").first).to_be_visible()
 
 
 CUT_OFF = """() => [...document.querySelectorAll("header *, main *")]

@@ -17,7 +17,7 @@ export const en = {
     code: "The code of this page cannot be fetched: the server cannot be reached, or was updated meanwhile.",
   },
   overview: {
-    title: "Overview", attention: "Needs attention", allWell: "Everything is as it should be.", throughput: "Executions", successRate: "Success rate", p50: "Median", p95: "95th percentile", p99: "99th percentile", ended: "Ended", running: "Under way", nothingRunning: "Nothing is running or waiting.", next: "Next fires", nothingNext: "No task has a fire to come.", nodes: "Nodes", chart: "Executions that ended, by time and state", timeline: "The next fires on a line from now", nowMark: "now", tasksActive: "{{active}} of {{total}} tasks active",
+    title: "Overview", attention: "Needs attention", allWell: "Everything is as it should be.", throughput: "Executions", successRate: "Success rate", p50: "Median", p95: "95th percentile", p99: "99th percentile", ended: "Ended", running: "Under way", nothingRunning: "Nothing is running or waiting to start.", suspended_one: "{{count}} is suspended: it waits for a signal, a moment or others", suspended_other: "{{count}} are suspended: they wait for a signal, a moment or others", next: "Next fires", nothingNext: "No task has a fire to come.", nodes: "Nodes", chart: "Executions that ended, by time and state", timeline: "The next fires on a line from now", nowMark: "now", tasksActive: "{{active}} of {{total}} tasks active",
   },
   period: { label: "Period", hour: "Hour", day: "Day", week: "Week" },
   attention: {

@@ -17,7 +17,7 @@ export const zh: typeof en = {
     code: "无法获取此页面的代码：服务器无法连接，或已更新。",
   },
   overview: {
-    title: "总览", attention: "需要关注", allWell: "一切正常。", throughput: "执行次数", successRate: "成功率", p50: "中位耗时", p95: "95 分位", p99: "99 分位", ended: "已结束", running: "进行中", nothingRunning: "当前没有运行或等待的执行。", next: "即将触发", nothingNext: "没有任务即将触发。", nodes: "节点", chart: "按时间和状态统计的已结束执行", timeline: "从现在起的触发时间线", nowMark: "现在", tasksActive: "{{total}} 个任务中 {{active}} 个启用",
+    title: "总览", attention: "需要关注", allWell: "一切正常。", throughput: "执行次数", successRate: "成功率", p50: "中位耗时", p95: "95 分位", p99: "99 分位", ended: "已结束", running: "进行中", nothingRunning: "当前没有运行或等待开始的执行。", suspended_one: "{{count}} 次执行已挂起：等待信号、时间或其他执行", suspended_other: "{{count}} 次执行已挂起：等待信号、时间或其他执行", next: "即将触发", nothingNext: "没有任务即将触发。", nodes: "节点", chart: "按时间和状态统计的已结束执行", timeline: "从现在起的触发时间线", nowMark: "现在", tasksActive: "{{total}} 个任务中 {{active}} 个启用",
   },
   period: { label: "时间范围", hour: "小时", day: "天", week: "周" },
   attention: {

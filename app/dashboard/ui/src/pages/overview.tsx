@@ -16,7 +16,11 @@ import { clock, count, duration, percent } from "../format";
 import { stateColors } from "../theme";
 
 const ThroughputChart = lazy(() => import("../components/chart"));
+const running: ExecutionFilters = { state: ["running"] };
+const waiting: ExecutionFilters = { state: ["retrying", "pending"] };
+const suspended: ExecutionFilters = { state: ["suspended"] };
 const underWay: ExecutionFilters = { state: ["running", "retrying", "pending"] };
+const SHOWN = 12;
 const periods: Period[] = ["hour", "day", "week"];
 
 export default function Overview() {
@@ -134,13 +138,20 @@ function Figure({ name, value, bad }: { name: string; value: string; bad?: boole
   );
 }
 
+/** What runs, then what waits: one question each, or many that wait would leave no room for what runs. */
 function UnderWay() {
   const { t } = useTranslation();
-  const found = useInfiniteQuery(executionsQuery(underWay, 12));
-  const rows = found.data?.pages[0]?.items.slice(0, 12) ?? [];
+  const status = useQuery(statusQuery);
+  const inTurn = useInfiniteQuery(executionsQuery(running, SHOWN));
+  const later = useInfiniteQuery(executionsQuery(waiting, SHOWN));
+  const rows = [inTurn, later].flatMap((one) => one.data?.pages[0]?.items ?? []).slice(0, SHOWN);
+  const suspendedCount = status.data?.executions.suspended ?? 0;
   return (
     <Section title={t("overview.running")} flush aside={<Link className="link" to="/executions" search={underWay}>{t("common.all")}</Link>}>
-      <Loaded query={found} none={rows.length === 0 ? t("overview.nothingRunning") : null}>
+      {suspendedCount > 0 ? (
+        <Text size="sm" px="md" pb="xs"><Link className="link" to="/executions" search={suspended}>{t("overview.suspended", { count: suspendedCount })}</Link></Text>
+      ) : null}
+      <Loaded query={later.data === undefined ? later : inTurn} none={rows.length === 0 ? t("overview.nothingRunning") : null}>
         {() => (
           <Table className="rows" layout="fixed">
             <Table.Tbody>
