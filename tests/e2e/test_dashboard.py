@@ -115,6 +115,10 @@ def test_a_viewer_sees_everything_and_can_change_nothing(site: Site, visitor: Vi
         ):
             expect(page.locator("main").get_by_role("button", name=name)).to_have_count(0)
             expect(page.locator("main").get_by_role("link", name=name, exact=True)).to_have_count(0)
+    for path in ("tasks/new", f"tasks/{task}/edit"):
+        page.goto(f"{person.url}/scheduler/{path}")
+        expect(page.get_by_text("Only operators and admins may do this")).to_be_visible()
+        expect(page.locator("main form")).to_have_count(0)
     person.go(f"executions/{execution}")
     page.get_by_role("button", name="Actions").click()
     expect(page.get_by_role("menuitem")).to_have_text(["Copy as cURL", "Copy as Python"])

@@ -3,7 +3,7 @@ import { createRootRoute, createRoute, createRouter, lazyRouteComponent, notFoun
 import { Unreachable, type ExecutionState } from "./api/client";
 import type { ExecutionFilters, TaskFilters } from "./api/queries";
 import { PageFailure } from "./components/feedback";
-import { NotFound, Shell } from "./shell";
+import { ForOperators, NotFound, Shell } from "./shell";
 import { stateColors } from "./theme";
 
 const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
@@ -53,8 +53,10 @@ export const tasksRoute = createRoute({
   component: page(() => import("./pages/tasks")),
 });
 
+const forOperators = createRoute({ getParentRoute: () => root, id: "for-operators", component: ForOperators });
+
 export const newTaskRoute = createRoute({
-  getParentRoute: () => root,
+  getParentRoute: () => forOperators,
   path: "/tasks/new",
   validateSearch: (search: Search): { from?: number; type?: string } => ({ from: natural(search.from), type: text(search.type) }),
   component: page(() => import("./pages/task-form"), "NewTask"),
@@ -68,7 +70,7 @@ export const taskRoute = createRoute({
 });
 
 export const editTaskRoute = createRoute({
-  getParentRoute: () => root,
+  getParentRoute: () => forOperators,
   path: "/tasks/$id/edit",
   ...byId,
   component: page(() => import("./pages/task-form"), "EditTask"),
@@ -132,7 +134,8 @@ const system = createRoute({
 
 export const router = createRouter({
   routeTree: root.addChildren([
-    overview, tasksRoute, newTaskRoute, taskRoute, editTaskRoute, calendar, executionsRoute, executionRoute, approvals, alerts, executors, system,
+    overview, tasksRoute, taskRoute, calendar, executionsRoute, executionRoute, approvals, alerts, executors, system,
+    forOperators.addChildren([newTaskRoute, editTaskRoute]),
   ]),
   basepath: "/scheduler",
   defaultPreload: "intent",

@@ -13,7 +13,7 @@ import type { Role } from "./api/client";
 import { useLive } from "./api/live";
 import { sessionQuery } from "./api/queries";
 import { Empty, Loading } from "./components/feedback";
-import { useSession } from "./components/session";
+import { useMay, useSession } from "./components/session";
 import { Dot } from "./components/state";
 import { i18next, languages } from "./i18n";
 
@@ -146,4 +146,10 @@ function SignOut() {
 export function NotFound() {
   const { t } = useTranslation();
   return <Empty>{t("common.notFound")}</Empty>;
+}
+
+/** Around the pages that only change things: who may not is told, instead of filling in a form for nothing. */
+export function ForOperators() {
+  const { t } = useTranslation();
+  return useMay("operator") ? <Outlet /> : <Empty>{t("common.forOperators")}</Empty>;
 }
