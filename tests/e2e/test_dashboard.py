@@ -282,6 +282,21 @@ def test_hostile_text_stays_text(site: Site, visitor: Visit) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(PROBE.format("name"))
 
 
+def test_text_from_right_to_left_turns_nothing_around_it(site: Site, visitor: Visit) -> None:
+    turning = "\u202ekcehc\u2066"
+    site.mend()
+    body = {"name": f"to {turning}", "task_type": "content_generation", "params": site.write(turning)}
+    task = site.api("POST", "tasks", body)["id"]
+    execution = site.api("POST", f"tasks/{task}/run")["id"]
+    site.ended(execution)
+    person = visitor("viewer")
+    page = person.page
+    person.go(f"executions/{execution}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"to \\u202ekcehc\\u2066 #{execution}")
+    expect(page.get_by_role("region", name="Params").locator("pre")).to_contain_text("\\u202ekcehc")
+    expect(page.locator("dd a").first).to_have_css("unicode-bidi", "isolate")
+
+
 @pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
 def test_it_speaks_the_browsers_language_and_can_be_told_another(visitor: Visit, language: str) -> None:
     person = visitor(locale=language)

@@ -97,6 +97,11 @@ export function count(value: number, language: string): string {
   return new Intl.NumberFormat(language).format(value);
 }
 
+/** Text by others: characters that turn the direction of writing, and with it what stands around them, are shown as their codes. */
+export function visible(text: string): string {
+  return text.replace(/[\u202a-\u202e\u2066-\u2069]/g, (turn) => `\\u${turn.charCodeAt(0).toString(16)}`);
+}
+
 export function json(value: unknown): string {
   return jsonOf(value, 2) ?? "";
 }

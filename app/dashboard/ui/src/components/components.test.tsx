@@ -11,6 +11,7 @@ import { i18next } from "../i18n";
 import { jsonOf, parseJson } from "../json";
 import { Block } from "./feedback";
 import { Fires } from "./fires";
+import { Page } from "./page";
 import ParamsForm from "./params-form";
 import { extraErrors, friendly } from "./schema";
 import { scheduleOf, type ScheduleDraft } from "./schedule-editor";
@@ -261,6 +262,15 @@ test("hostile text stays text", () => {
   show(<Block text={hostile} label="log" />);
   expect(screen.getByRole("region", { name: "log" })).toHaveTextContent(hostile);
   expect(document.querySelector("img, script")).toBeNull();
+});
+
+test("a text that turns the direction of writing turns nothing around it", () => {
+  const turning = "a\u202eb\u2066c";
+  show(<Block text={turning} label="log" />);
+  expect(screen.getByRole("region", { name: "log" })).toHaveTextContent("a\\u202eb\\u2066c");
+  expect(i18next.t("tasks.deleted", { name: `${turning}<&` })).toBe("Deleted a\\u202eb\\u2066c<&");
+  show(<Page title={turning}>…</Page>);
+  expect(screen.getByRole("heading")).toHaveTextContent("a\\u202eb\\u2066c");
 });
 
 test("a window and a calendar are sent only where something was chosen, and are read back as they were", () => {

@@ -3,6 +3,7 @@ import { Link } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
 
 import type { ExecutionDetail, Schemas } from "../api/client";
+import { visible } from "../format";
 import { Section } from "./page";
 import { StateMark } from "./state";
 import { Ago } from "./time";
@@ -29,7 +30,7 @@ export function Children({ execution }: { execution: ExecutionDetail }) {
           <Table.Tbody>
             {execution.children.map((child) => (
               <Table.Tr key={child.id} data-child={child.child_key}>
-                <Table.Td maw={220}><Link className="link" to="/executions/$id" params={{ id: child.id }}>{child.child_key ?? child.task_type} #{child.id}</Link></Table.Td>
+                <Table.Td maw={220}><Link className="link" to="/executions/$id" params={{ id: child.id }}>{visible(child.child_key ?? child.task_type)} #{child.id}</Link></Table.Td>
                 <Table.Td><Text size="sm" c="dimmed">{child.task_type}</Text></Table.Td>
                 <Table.Td><StateMark state={child.state} reason={child.reason} /></Table.Td>
                 <Table.Td><Ago at={child.finished_at ?? child.created_at} /></Table.Td>

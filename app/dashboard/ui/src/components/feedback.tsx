@@ -4,7 +4,7 @@ import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
 import { messageOf } from "../api/client";
-import { json } from "../format";
+import { json, visible } from "../format";
 import { Copy } from "./copy";
 
 export function Loading() {
@@ -67,7 +67,7 @@ export function Block({ text, label }: { text: string; label: string }) {
   return (
     <div style={{ position: "relative" }}>
       <pre className="log mono wrap" style={{ margin: 0, paddingRight: "2.5rem" }} tabIndex={0} role="region" aria-label={label}>
-        {text}
+        {visible(text)}
       </pre>
       <div style={{ position: "absolute", top: 6, right: 6 }}>
         <Copy text={text} />

@@ -2,6 +2,8 @@ import { Group, Paper, Stack, Title } from "@mantine/core";
 import { useEffect, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
+import { visible } from "../format";
+
 interface PageProps {
   title: string;
   aside?: ReactNode;
@@ -12,12 +14,12 @@ interface PageProps {
 export function Page({ title, aside, children }: PageProps) {
   const { t } = useTranslation();
   useEffect(() => {
-    document.title = `${title} · ${t("app")}`;
+    document.title = `${visible(title)} · ${t("app")}`;
   });
   return (
     <Stack className="page" gap="md">
       <Group justify="space-between" align="center" gap="sm">
-        <Title order={1} size="h2">{title}</Title>
+        <Title order={1} size="h2">{visible(title)}</Title>
         <Group gap="xs">{aside}</Group>
       </Group>
       {children}
@@ -36,7 +38,7 @@ export function Section({ title, aside, children, flush }: SectionProps) {
   return (
     <Paper component="section" withBorder radius="md" aria-label={title} style={{ overflow: "hidden", minWidth: 0 }}>
       <Group justify="space-between" px="md" pt="sm" pb={flush ? "sm" : 0} gap="xs">
-        <Title order={2} size="h5">{title}</Title>
+        <Title order={2} size="h5">{visible(title)}</Title>
         {aside}
       </Group>
       {flush ? children : <Stack px="md" py="sm" gap="sm">{children}</Stack>}

@@ -2,6 +2,7 @@ import i18next from "i18next";
 import LanguageDetector from "i18next-browser-languagedetector";
 import { initReactI18next } from "react-i18next";
 
+import { visible } from "../format";
 import { en } from "./en";
 import { zh } from "./zh";
 
@@ -27,7 +28,7 @@ void i18next
     fallbackLng: "en",
     supportedLngs: ["en", "zh"],
     nonExplicitSupportedLngs: true,
-    interpolation: { escapeValue: false }, // React escapes
+    interpolation: { escapeValue: true, escape: visible }, // React escapes what HTML would read
     detection: { order: ["localStorage", "navigator"], caches: ["localStorage"], lookupLocalStorage: "contenthub-language" },
   });
 

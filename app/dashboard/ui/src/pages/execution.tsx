@@ -23,7 +23,7 @@ import { Signals, Steps } from "../components/steps";
 import { Ago, Moment, useNow } from "../components/time";
 import { WorkflowGraph } from "../components/workflow-graph";
 import { asCurl, asPython } from "../snippets";
-import { clock, duration } from "../format";
+import { clock, duration, visible } from "../format";
 import { executionRoute } from "../router";
 import { stateColors } from "../theme";
 
@@ -228,7 +228,7 @@ function Log({ execution }: { execution: ExecutionDetail }) {
             <Stack key={line.id} gap={0}>
               <div className="wrap">
                 <span style={{ opacity: 0.75 }}>{clock(line.logged_at, i18n.language)} {line.level.padEnd(7)} {line.attempt > 1 ? `[${line.attempt}] ` : ""}</span>
-                {line.message}
+                {visible(line.message)}
               </div>
             </Stack>
           ))}

@@ -12,7 +12,7 @@ import { NodeTable } from "../components/nodes";
 import { Page, Section } from "../components/page";
 import { Dot, StateMark } from "../components/state";
 import { Ago, useNow } from "../components/time";
-import { clock, count, duration, percent } from "../format";
+import { clock, count, duration, percent, visible } from "../format";
 import { stateColors } from "../theme";
 
 const ThroughputChart = lazy(() => import("../components/chart"));
@@ -79,7 +79,7 @@ function AttentionList() {
 function ExampleLink({ example }: { example: Schemas["ExampleAnswer"] }) {
   const id = Number(example.id);
   if (example.kind === "task") return <Link className="link" to="/tasks/$id" params={{ id }}>{example.name}</Link>;
-  if (example.kind === "execution") return <Link className="link" to="/executions/$id" params={{ id }}>{example.name} #{id}</Link>;
+  if (example.kind === "execution") return <Link className="link" to="/executions/$id" params={{ id }}>{visible(example.name)} #{id}</Link>;
   if (example.kind === "executor") return <Link className="link" to="/executors">{example.name}</Link>;
   return <Link className="link mono" to="/system">{example.id}</Link>;
 }
@@ -157,7 +157,7 @@ function UnderWay() {
             <Table.Tbody>
               {rows.map((execution) => (
                 <Table.Tr key={execution.id}>
-                  <Table.Td className="clip"><Link className="link" to="/executions/$id" params={{ id: execution.id }}>{execution.task_name ?? execution.task_type} #{execution.id}</Link></Table.Td>
+                  <Table.Td className="clip"><Link className="link" to="/executions/$id" params={{ id: execution.id }}>{visible(execution.task_name ?? execution.task_type)} #{execution.id}</Link></Table.Td>
                   <Table.Td w={110}><StateMark state={execution.state} /></Table.Td>
                   <Table.Td w={120}>
                     {execution.progress != null ? (
@@ -223,7 +223,7 @@ function FireLine({ fires }: { fires: Schemas["FireAnswer"][] }) {
     <div>
       <div className="timeline" role="img" aria-label={t("overview.timeline")}>
         {[...columns].map(([place, all]) => (
-          <Tooltip key={place} label={`${clock(all[0]?.at ?? now, i18n.language)} · ${[...new Set(all.map((fire) => fire.task_name))].slice(0, 4).join(", ")}`}>
+          <Tooltip key={place} label={`${clock(all[0]?.at ?? now, i18n.language)} · ${[...new Set(all.map((fire) => visible(fire.task_name)))].slice(0, 4).join(", ")}`}>
             <a style={{ left: `${((place + 0.5) / COLUMNS) * 100}%`, height: `${25 + 75 * (all.length / most)}%` }} aria-hidden />
           </Tooltip>
         ))}

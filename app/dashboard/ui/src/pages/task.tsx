@@ -24,7 +24,7 @@ import { useMay } from "../components/session";
 import { StateMark } from "../components/state";
 import { Ago, Moment } from "../components/time";
 import { dayName } from "../components/window-fields";
-import { browserZone, duration, percent } from "../format";
+import { browserZone, duration, percent, visible } from "../format";
 import { languageOf } from "../i18n";
 import { jsonOf } from "../json";
 import { taskRoute } from "../router";
@@ -168,7 +168,7 @@ function Why({ task }: { task: Task }) {
     <Section title={t("task.explain")}>
       <MomentPicker label={t("task.explainAt", { zone: browserZone })} value={at} onChange={setAt} clearable />
       {found.error ? <Failure error={found.error} /> : null}
-      {found.data ? <Text size="sm" className="wrap" role="status">{found.data.explanation}</Text> : null}
+      {found.data ? <Text size="sm" className="wrap" role="status">{visible(found.data.explanation)}</Text> : null}
     </Section>
   );
 }
@@ -200,11 +200,13 @@ function History({ id }: { id: number }) {
   );
 }
 
+const shown = (value: unknown) => visible(jsonOf(value) ?? "");
+
 function ChangedValue({ pair }: { pair: unknown }) {
   const [before, after] = Array.isArray(pair) ? (pair as unknown[]) : [undefined, pair];
   return (
     <span className="mono">
-      <del style={{ opacity: 0.75 }}>{jsonOf(before)}</del> → <ins style={{ textDecoration: "none" }}>{jsonOf(after)}</ins>
+      <del style={{ opacity: 0.75 }}>{shown(before)}</del> → <ins style={{ textDecoration: "none" }}>{shown(after)}</ins>
     </span>
   );
 }
