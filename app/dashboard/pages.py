@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mimetypes
 import secrets
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -34,23 +35,24 @@ npm can be reached: <code>pip install --force-reinstall --no-deps .</code></p>
 
 def install_dashboard(app: FastAPI) -> None:
     """Add the dashboard to `app`."""
+    look = partial(app.api_route, methods=["GET", "HEAD"], include_in_schema=False)
 
-    @app.get("/", include_in_schema=False)
+    @look("/")
     def _root() -> RedirectResponse:
         return RedirectResponse("scheduler/")
 
     app.mount("/scheduler/assets", _Assets(directory=STATIC / "assets", check_dir=False), name="assets")
 
-    @app.get("/scheduler", include_in_schema=False)
+    @look("/scheduler")
     def _slash() -> RedirectResponse:
         return RedirectResponse("scheduler/")
 
-    @app.get("/scheduler/{path:path}", include_in_schema=False)
+    @look("/scheduler/{path:path}")
     def _page(path: str) -> Response:
         """Every address of the dashboard is the one page: the address is read in the browser."""
         return page("index.html")
 
-    @app.get("/docs", include_in_schema=False)
+    @look("/docs")
     def _docs() -> Response:
         return page("docs.html")
 

@@ -54,6 +54,15 @@ def test_the_nonce_is_new_each_time_and_the_same_in_page_and_policy(client: Test
     assert built
 
 
+def test_who_asks_for_the_headers_alone_gets_them(client: TestClient, built: Path) -> None:
+    for path in ("/scheduler/", "/scheduler/tasks", "/docs"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+        assert "content-security-policy" in answer.headers
+    assert client.head("/", follow_redirects=False).headers["location"] == "scheduler/"
+    assert built
+
+
 def test_the_way_to_the_dashboard(client: TestClient, built: Path) -> None:
     assert client.get("/", follow_redirects=False).headers["location"] == "scheduler/"
     assert client.get("/scheduler", follow_redirects=False).headers["location"] == "scheduler/"
