@@ -497,6 +497,18 @@ def test_an_address_that_somebody_has_spoilt(site: Site, visitor: Visit) -> None
         expect(person.page.get_by_text("There is no such page.")).to_be_visible()
 
 
+def test_executions_are_found_by_what_asked_for_them(site: Site, visitor: Visit) -> None:
+    site.ended(site.enqueue("asked for by the API"))
+    person = visitor("viewer")
+    page = person.page
+    person.go("executions")
+    for name, trigger in (("Parent", "parent"), ("Backfill", "backfill"), ("Alert", "alert")):
+        page.get_by_role("textbox", name="Asked for by").click()
+        page.get_by_role("option", name=name).click()
+        expect(page).to_have_url(re.compile(f"trigger={trigger}"))
+        expect(page.get_by_role("row").filter(has_text="API")).to_have_count(0)
+
+
 def test_an_executor_is_run_once_with_what_was_written_and_nothing_else(site: Site, visitor: Visit) -> None:
     person = visitor("operator")
     person.go("executors")

@@ -8,7 +8,7 @@ export const zh: typeof en = {
   signIn: { title: "登录", show: "显示", token: "令牌", hint: "创建方式：contenthub token create NAME --role operator", submit: "登录" },
   state: { pending: "等待中", running: "运行中", retrying: "待重试", suspended: "已挂起", parked: "已搁置", success: "成功", failed: "失败", cancelled: "已取消", skipped: "已跳过" },
   reason: { overlap: "上一次运行尚未结束", misfire: "错过时间", paused: "触发前已暂停", rescheduled: "触发前已改期", coalesced: "合并为一次补跑", timeout: "超时", node_lost: "所在节点失联", unknown_executor: "执行器不存在", invalid_params: "参数未通过校验", handed_back: "停机时交还", suspended: "挂起等待", replay_mismatch: "代码与已保存的步骤不一致", parent_cancelled: "父执行已取消", task_deleted: "任务已删除", calendar: "时段或日历不开放", deferred: "等待任务重新开放", rate_limited: "等待限速放行", circuit_open: "等待熔断器关闭", circuit_probe: "熔断器探测", cancelled: "已取消" },
-  trigger: { schedule: "定时", catch_up: "补跑", manual: "手动", api: "API", code: "代码", cli: "命令行", backfill: "回补", parent: "父执行" },
+  trigger: { schedule: "定时", catch_up: "补跑", manual: "手动", api: "API", code: "代码", cli: "命令行", backfill: "回补", parent: "父执行", alert: "告警" },
   common: {
     loading: "加载中…", retry: "重试", more: "加载更多", none: "无", all: "全部", cancel: "取消", close: "关闭", save: "保存", create: "创建", delete: "删除", edit: "编辑", duplicate: "复制一份", refresh: "刷新", copy: "复制", copied: "已复制", notCopied: "浏览器不允许此页面复制；请选中文字后手动复制", yes: "是", no: "否", never: "从未", name: "名称", type: "类型", state: "状态", time: "时间", details: "详情", search: "搜索", error: "操作未成功", clear: "清除筛选", selected: "已选 {{count}} 项", selectAll: "全选", select: "选择 {{name}}", done: "完成 {{count}} 项", someFailed: "{{count}} 项中有 {{failed}} 项被拒绝：{{message}}", notFound: "没有这个页面。", forOperators: "仅操作员和管理员可以执行此操作；您的令牌是只读的。", optional: "可选", apply: "完成", actions: "操作", noPage: "无法显示此页面", reload: "重新加载",
   },

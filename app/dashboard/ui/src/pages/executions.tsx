@@ -19,7 +19,7 @@ import { executionsRoute } from "../router";
 import { stateColors } from "../theme";
 
 const states = Object.keys(stateColors) as ExecutionState[];
-const triggers = ["schedule", "catch_up", "manual", "api", "code", "cli"];
+const triggers = ["schedule", "catch_up", "backfill", "manual", "api", "code", "cli", "parent", "alert"];
 
 export default function Executions() {
   const { t } = useTranslation();
