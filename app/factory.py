@@ -9,10 +9,10 @@ from functools import cache
 from importlib.util import find_spec
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 
 from app.api.application import install_api
 from app.api.metrics import install_metrics
+from app.api.published_site import install_site
 from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest
 from app.core.version import package_version
@@ -159,6 +159,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_metrics(app, telemetry)
     app.state.agents = _install_agents(app) if settings.mcp_enabled else nullcontext
     install_dashboard(app)
-    # Not checked here: the folder is made at boot, by `prepare_database`.
-    app.mount("/site", StaticFiles(directory=settings.publish_directory, html=True, check_dir=False), name="site")
+    install_site(app, settings.publish_directory)
     return app
