@@ -20,7 +20,8 @@ from app.workflows.links import LIFETIME, ApprovalLinks
 router = APIRouter(tags=["approvals"])
 
 ExecutionId = Annotated[int, Path(ge=1, lt=2**63, description="Id of the approval's execution.")]
-Comment = Annotated[str, StringConstraints(max_length=2000)]
+LONGEST_COMMENT = 2000
+Comment = Annotated[str, StringConstraints(max_length=LONGEST_COMMENT)]
 
 
 class QuestionAnswer(BaseModel):

@@ -14,13 +14,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from app.api.approvals import LONGEST_COMMENT
 from app.api.auth import RuntimeOf
 from app.core.errors import Conflict, NotFound, NotPermitted, SchedulerError
 from app.workflows.links import ApprovalLinks, LinkExpired, LinkInvalid
 
 router = APIRouter(prefix="/approvals", include_in_schema=False)
 
-_LONGEST_COMMENT = 2000
 _templates = Environment(
     loader=PackageLoader("app.api"),
     autoescape=True,
@@ -69,7 +69,9 @@ async def decide_by_link(token: str, request: Request, runtime: RuntimeOf) -> HT
     decision = form.get("decision", [""])[0]
     if decision not in ("approve", "reject"):
         return _page(request, "refused", 422, reason="decision: approve, or reject")
-    comment = form.get("comment", [""])[0].strip()[:_LONGEST_COMMENT]
+    comment = form.get("comment", [""])[0].replace("\r\n", "\n").strip()
+    if len(comment) > LONGEST_COMMENT:
+        return _page(request, "too_long", 422, length=len(comment), longest=LONGEST_COMMENT)
     try:
         await ApprovalLinks(runtime).decide(token, approved=decision == "approve", comment=comment)
     except SchedulerError as error:

@@ -285,6 +285,21 @@ def test_a_form_that_is_none_of_ours_is_refused_in_words(client: TestClient, ask
     assert client.post(path, data={"decision": "approve"}).status_code == 200
 
 
+def test_a_comment_that_is_too_long_is_refused_and_not_cut_off(client: TestClient, ask: Ask) -> None:
+    execution_id = ask()
+    path = link_to(client, execution_id)
+    for language, said in (
+        ("en", "has 2001 characters; 2000 are the most"),
+        ("zh-CN", "说明有 2001 个字符，最多 2000 个"),
+    ):
+        form = {"decision": "approve", "comment": "x" * 2001}
+        answer = client.post(path, data=form, headers={"Accept-Language": language})
+        assert (answer.status_code, said in answer.text) == (422, True)
+    longest = "x\r\n" * 999 + "xx"  # a browser sends its line breaks so; they count once
+    assert client.post(path, data={"decision": "approve", "comment": longest}).status_code == 200
+    assert outcome(client, execution_id)["result"]["data"]["comment"] == longest.replace("\r\n", "\n")
+
+
 def test_the_pool_is_listed_changed_and_withdrawn_from(client: TestClient, application: FastAPI) -> None:
     with application.state.runtime.sessions() as session:
         contents = [Content(account_id=1, title=f"T{number}", body="b") for number in range(3)]
