@@ -74,6 +74,18 @@ def test_what_a_form_gets_wrong_is_said_at_its_field(visitor: Visit) -> None:
     ).to_be_visible()
 
 
+def test_who_gives_up_a_form_is_where_they_came_from_or_at_the_tasks(visitor: Visit) -> None:
+    person = visitor("operator")
+    page = person.page
+    person.go("tasks/new")  # by its address: there is nothing of ours to go back to
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("heading", level=1, name="Tasks").wait_for()
+    person.go("tasks?search=nobody")
+    page.get_by_role("link", name="New task").click()
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_url("**/tasks?search=nobody")
+
+
 def test_what_is_wrong_is_said_once_in_the_language_of_the_page_until_it_is_mended(visitor: Visit) -> None:
     person = visitor("operator")
     page = person.page

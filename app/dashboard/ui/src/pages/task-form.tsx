@@ -1,7 +1,7 @@
 import { Alert, Button, Group, NumberInput, Select, SimpleGrid, Stack, Switch, Textarea, TextInput } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useNavigate } from "@tanstack/react-router";
+import { useCanGoBack, useNavigate, useRouter } from "@tanstack/react-router";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
@@ -180,6 +180,9 @@ interface FormProps {
 function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
   const { t } = useTranslation();
   const navigate = useNavigate();
+  const { history } = useRouter();
+  const canGoBack = useCanGoBack();
+  const leave = () => (canGoBack ? history.back() : void navigate({ to: "/tasks" }));
   const client = useQueryClient();
   const executors = useQuery(executorsQuery);
   const [draft, setDraft] = useState(initial);
@@ -264,7 +267,7 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
             </Alert>
           ) : null}
           <Group justify="flex-end">
-            <Button variant="default" onClick={() => window.history.back()}>{t("common.cancel")}</Button>
+            <Button variant="default" onClick={leave}>{t("common.cancel")}</Button>
             <Button type="submit" loading={isBusy} disabled={!areParamsJson}>{label}</Button>
           </Group>
         </Stack>
