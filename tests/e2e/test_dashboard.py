@@ -592,6 +592,36 @@ def test_a_moment_of_a_task_is_chosen_and_shown_on_the_clock_of_the_task(site: S
     expect(at).to_have_text(f"{first:%Y-%m-%d} 09:30:00")
 
 
+def test_the_bounds_of_a_task_are_set_seen_and_kept(site: Site, visitor: Visit) -> None:
+    person = visitor("operator", timezone_id="Asia/Shanghai")
+    page = person.page
+    person.go("tasks/new?type=publish_due")
+    page.get_by_label("Name", exact=False).first.fill("For a while")
+    page.get_by_label("Cron expression").fill("30 2 * * *")
+    page.get_by_label("Ends (Asia/Shanghai)").click()
+    page.locator("[data-direction='next']").first.click()
+    first = (datetime.now(UTC).replace(day=1) + timedelta(days=32)).replace(day=1)
+    page.get_by_role("button", name=f"{first.day} {first:%B %Y}", exact=True).click()
+    for unit, value in zip(page.get_by_role("spinbutton").all(), ("09", "30", "00"), strict=True):
+        unit.fill(value)
+    page.get_by_role("button", name="Done").click()
+    page.get_by_role("textbox", name="A cron time that a change of clocks skips").click()
+    page.get_by_role("option", name="Is skipped").click()
+    page.get_by_role("button", name="Create").click()
+
+    page.get_by_role("heading", level=1, name="For a while").wait_for()
+    expect(page.get_by_role("region", name="Policies")).to_contain_text("Ends (Asia/Shanghai)")
+    (task,) = site.api("GET", "tasks", search="For a while")["items"]
+    assert (task["start_at"], task["dst_policy"]) == (None, "skip")
+    assert datetime.fromisoformat(task["end_at"]) == first.replace(hour=1, minute=30, second=0, microsecond=0)
+    person.go(f"tasks/{task['id']}/edit")
+    page.get_by_label("Description").fill("a little more")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("heading", level=1, name="For a while").wait_for()
+    kept = site.api("GET", f"tasks/{task['id']}")
+    assert {name for name in task if kept[name] != task[name]} <= {"description", "version", "updated_at"}
+
+
 def test_what_a_task_will_do_is_shown_with_its_hours_its_zone_and_its_origin(site: Site, visitor: Visit) -> None:
     definition = {
         "name": "counted",

@@ -12,6 +12,7 @@ import { Empty, Failure, Loading } from "../components/feedback";
 import { Page, Section } from "../components/page";
 import ParamsForm from "../components/params-form";
 import { ScheduleEditor, scheduleOf, type ScheduleDraft } from "../components/schedule-editor";
+import { MomentPicker } from "../components/moment-picker";
 import { inUnits } from "../components/schedule-text";
 import { useRefusal } from "../components/refusal";
 import { RateFields, rateDraftOf, rateLimitOf, unlimited, type RateDraft } from "../components/rate-fields";
@@ -26,6 +27,9 @@ interface Draft {
   task_type: string | null;
   params: JsonObject;
   schedule: ScheduleDraft;
+  dst_policy: Task["dst_policy"];
+  start_at: string | null;
+  end_at: string | null;
   is_active: boolean;
   misfire_policy: Task["misfire_policy"];
   misfire_grace_seconds: number;
@@ -47,6 +51,9 @@ const blank: Draft = {
   task_type: null,
   params: {},
   schedule: { kind: "cron", expression: "0 9 * * 1-5", amount: 15, unit: "minutes", at: null, timezone: browserZone },
+  dst_policy: "cron",
+  start_at: null,
+  end_at: null,
   is_active: true,
   misfire_policy: "latest",
   misfire_grace_seconds: 60,
@@ -101,7 +108,6 @@ export function definitionOf(draft: Draft, before?: Task): JsonObject {
     ...(backoff_seconds === null ? {} : { backoff_seconds }),
   };
   return {
-    ...(before === undefined ? {} : { dst_policy: before.dst_policy, start_at: before.start_at, end_at: before.end_at }),
     ...plain,
     ...windowOf(window),
     rate_limit: rateLimitOf(rate),
@@ -158,7 +164,7 @@ export function EditTask() {
 const inputs = [
   ...["name", "description", "task_type", "params", "schedule", "timezone", "overlap_policy", "misfire_policy", "misfire_grace_seconds"],
   ...["retry.max_attempts", "retry.backoff_seconds", "timeout_seconds", "priority", "jitter_seconds", "concurrency_key", "concurrency_limit"],
-  ...["rate_limit", "run_window", "calendar", "closed_policy"],
+  ...["rate_limit", "run_window", "calendar", "closed_policy", "dst_policy", "start_at", "end_at"],
 ];
 
 /** The part of a definition that decides when it fires. */
@@ -257,7 +263,14 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
                 </SimpleGrid>
               </Section>
               <Section title={t("window.title")}>
-                <WindowFields draft={draft.window} onChange={(changes) => change({ window: { ...draft.window, ...changes } })} errors={errors} />
+                <Stack gap="sm">
+                  <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm" style={{ alignItems: "end" }}>
+                    <MomentPicker label={t("form.start_at", { zone: browserZone })} value={draft.start_at} onChange={(start_at) => change({ start_at })} error={errors.start_at} clearable />
+                    <MomentPicker label={t("form.end_at", { zone: browserZone })} value={draft.end_at} onChange={(end_at) => change({ end_at })} error={errors.end_at} clearable />
+                  </SimpleGrid>
+                  <WindowFields draft={draft.window} onChange={(changes) => change({ window: { ...draft.window, ...changes } })} errors={errors} />
+                  <Select label={t("form.dst")} value={draft.dst_policy} allowDeselect={false} data={(["cron", "skip"] as const).map((value) => ({ value, label: t(`form.dst_${value}`) }))} onChange={(value) => change({ dst_policy: value === "skip" ? "skip" : "cron" })} error={errors.dst_policy} disabled={draft.schedule.kind !== "cron"} />
+                </Stack>
               </Section>
             </Stack>
           </SimpleGrid>

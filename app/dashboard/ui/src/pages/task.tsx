@@ -4,7 +4,7 @@ import { IconChevronDown, IconPlayerPause, IconPlayerPlay, IconRocket } from "@t
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import type { TFunction } from "i18next";
-import { useState } from "react";
+import { useState, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
 import { pauseTask, resumeTask, runTask } from "../api/actions";
@@ -70,6 +70,10 @@ function Shown({ task }: { task: Task }) {
               [t("task.jitter"), duration(task.jitter_seconds)],
               [t("flow.rate"), rateText(t, task)],
               [t("window.title"), windowText(t, task, i18n.language)],
+              ...(["start_at", "end_at"] as const).flatMap((bound): [string, ReactNode][] => {
+                const at = task[bound];
+                return at === null ? [] : [[t(`form.${bound}`, { zone: browserZone }), <Moment key={bound} at={at} />]];
+              }),
             ]}
           />
         </Section>
