@@ -550,7 +550,7 @@ class SchedulerService:
 
         Raises:
             InvalidRequest: the definition is wrong; `errors` names the fields.
-            Conflict: another task of that name is declared.
+            Conflict: the name is declared already, with another definition.
         """
         declared = self.runtime.declaration({"name": name, "task_type": task_type, **definition})
         if self._declared.setdefault(declared["name"], declared) != declared:
