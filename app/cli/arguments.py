@@ -51,6 +51,11 @@ def iso_moment(text: str) -> datetime:
         ) from None
 
 
+def moment_option(name: str, help: str) -> Any:  # noqa: A002 - typer's own word
+    """An option whose value is a moment."""
+    return typer.Option(name, help=help, metavar="ISO", parser=iso_moment)
+
+
 def rate_limit(text: str) -> dict[str, Any]:
     """`10/60s`: 10 in 60 seconds; `10/60s/account_id`: for each value of that param; `10/60s/account_id/3`: with a
     burst of 3, as in `10/60s//3` without a param.

@@ -29,12 +29,7 @@ def preview(
     ] = None,
     after: Annotated[
         datetime | None,
-        typer.Option(
-            "--from",
-            help="ISO 8601 moment to look from; by default now.",
-            metavar="ISO",
-            parser=arguments.iso_moment,
-        ),
+        arguments.moment_option("--from", "ISO 8601 moment to look from; by default now."),
     ] = None,
     count: Annotated[int, typer.Option("--count", help="How many fires.")] = 10,
     dst_policy: Annotated[

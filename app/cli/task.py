@@ -314,21 +314,11 @@ def backfill(
     name: TaskName,
     start: Annotated[
         datetime,
-        typer.Option(
-            "--from",
-            parser=arguments.iso_moment,
-            metavar="ISO",
-            help="ISO 8601; without an offset in the task's zone.",
-        ),
+        arguments.moment_option("--from", "ISO 8601; without an offset in the task's zone."),
     ],
     end: Annotated[
         datetime | None,
-        typer.Option(
-            "--to",
-            parser=arguments.iso_moment,
-            metavar="ISO",
-            help="Until before this moment; by default now.",
-        ),
+        arguments.moment_option("--to", "Until before this moment; by default now."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and record nothing.")] = False,
     at_once: Annotated[int | None, typer.Option("--at-once", help="How many run together; by default 1.")] = None,
@@ -429,11 +419,8 @@ def explain(
     name: TaskName,
     at: Annotated[
         datetime | None,
-        typer.Option(
-            "--at",
-            help="ISO 8601 moment; without an offset in the task's zone. By default: what next?",
-            metavar="ISO",
-            parser=arguments.iso_moment,
+        arguments.moment_option(
+            "--at", "ISO 8601 moment; without an offset in the task's zone. By default: what next?"
         ),
     ] = None,
     as_json: output.JsonFlag = False,

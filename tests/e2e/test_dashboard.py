@@ -6,14 +6,22 @@ import os
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.e2e.site import Site, Visit
+
+
+def pick(page: Page, day: date, clock: str) -> None:
+    """Choose a day of the month that an open picker shows, and a time of it."""
+    page.get_by_role("button", name=f"{day.day} {day:%B %Y}", exact=True).click()
+    for unit, value in zip(page.get_by_role("spinbutton").all(), clock.split(":"), strict=True):
+        unit.fill(value)
+    page.get_by_role("button", name="Done").click()
 
 
 def test_a_person_makes_a_task_sees_it_fail_mends_it_and_pauses_it(site: Site, visitor: Visit) -> None:
@@ -550,10 +558,7 @@ def test_a_moment_among_the_params_is_picked_on_the_clock_of_the_browser(site: S
     expect(page.get_by_text("Your time (Asia/Shanghai)")).to_be_visible()
     page.get_by_label("Not Before").click()
     today = datetime.now(ZoneInfo("Asia/Shanghai"))
-    page.get_by_role("button", name=f"{today.day} {today:%B %Y}", exact=True).click()
-    for unit, value in zip(page.get_by_role("spinbutton").all(), ("23", "30", "15"), strict=True):
-        unit.fill(value)
-    page.get_by_role("button", name="Done").click()
+    pick(page, today, "23:30:15")
     expect(page.get_by_label("Not Before")).to_have_text(f"{today:%Y-%m-%d} 23:30:15")
     page.get_by_role("button", name="Create").click()
 
@@ -576,10 +581,7 @@ def test_a_moment_of_a_task_is_chosen_and_shown_on_the_clock_of_the_task(site: S
     at.click()
     page.locator("[data-direction='next']").first.click()
     first = (datetime.now(UTC).replace(day=1) + timedelta(days=32)).replace(day=1)
-    page.get_by_role("button", name=f"{first.day} {first:%B %Y}", exact=True).click()
-    for unit, value in zip(page.get_by_role("spinbutton").all(), ("09", "30", "00"), strict=True):
-        unit.fill(value)
-    page.get_by_role("button", name="Done").click()
+    pick(page, first, "09:30:00")
     row = page.get_by_role("region", name="What it will do").get_by_role("row").nth(1)
     expect(row).to_contain_text("09:30:00")
     expect(row).to_contain_text(re.compile("20:30:00|21:30:00"))  # in New York, the evening before
@@ -601,10 +603,7 @@ def test_the_bounds_of_a_task_are_set_seen_and_kept(site: Site, visitor: Visit) 
     page.get_by_label("Ends (Asia/Shanghai)").click()
     page.locator("[data-direction='next']").first.click()
     first = (datetime.now(UTC).replace(day=1) + timedelta(days=32)).replace(day=1)
-    page.get_by_role("button", name=f"{first.day} {first:%B %Y}", exact=True).click()
-    for unit, value in zip(page.get_by_role("spinbutton").all(), ("09", "30", "00"), strict=True):
-        unit.fill(value)
-    page.get_by_role("button", name="Done").click()
+    pick(page, first, "09:30:00")
     page.get_by_role("textbox", name="A cron time that a change of clocks skips").click()
     page.get_by_role("option", name="Is skipped").click()
     page.get_by_role("button", name="Create").click()
