@@ -195,6 +195,10 @@ def _pause_all(deployment: Deployment) -> None:
     while True:
         try:
             with deployment.engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    # A broken build may hold rows in any order, over and over: waiting for one row while holding
+                    # others would be a deadlock each time.
+                    connection.execute(text("LOCK TABLE scheduled_tasks IN EXCLUSIVE MODE"))
                 connection.execute(text("UPDATE scheduled_tasks SET is_active = false, next_run_at = NULL"))
         except DBAPIError:
             if time.monotonic() > end:

@@ -189,7 +189,7 @@ async def test_an_agent_acts_with_its_tokens_name_and_role_until_it_is_revoked(c
 
 def test_wrong_ways_to_start_say_what_to_do(contenthub: ContentHub) -> None:
     assert "contenthub token create" in contenthub("mcp", "--token", "ch_wrong", code=1).err
-    assert "exclude each other" in contenthub("mcp", "--token", "x", "--role", "viewer", code=2).err
+    assert "--role and --token" in contenthub("mcp", "--token", "x", "--role", "viewer", code=2).err
     assert "'root' is not one of" in contenthub("mcp", "--role", "root", code=2).err
 
 
