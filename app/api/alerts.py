@@ -13,13 +13,13 @@ from app.api import cursor as cursors
 from app.api.auth import Admin, Operator, RuntimeOf, Viewer
 from app.api.problems import documented
 from app.api.schemas import ExecutionAnswer
+from app.core.language import Language
 from app.models.alerting import Alert, AlertChannel, AlertRule
 from app.scheduler.alerting.apprise_channel import masked
 from app.scheduler.alerting.conditions import Condition
 from app.scheduler.alerting.definitions import ChannelDefinition, RuleDefinition, stored_values
 from app.scheduler.alerting.messages import sentence
 from app.scheduler.alerting.store import Openness
-from app.scheduler.description import Language
 from app.scheduler.schedules import Moment
 
 router = APIRouter(tags=["alerts"])

@@ -19,6 +19,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 
 from app.api.browser_session import COOKIE, CSRF_HEADER, SessionCookie, csrf_token, is_csrf_token
 from app.api.problems import Forbidden, Unauthorized
+from app.core.language import Said
 from app.core.security import Role
 from app.models.api_token import ApiToken, any_token_exists, find_token
 from app.scheduler.runtime import Runtime
@@ -68,7 +69,10 @@ def identify(
             token = find_token(session, credentials.credentials)
             if token is None:
                 raise Unauthorized(
-                    "the token is not known or has been revoked; make one with `contenthub token create`"
+                    Said(
+                        "the token is not known or has been revoked; make one with `contenthub token create`",
+                        "令牌不存在或已被撤销；请用 `contenthub token create` 创建新的令牌",
+                    )
                 )
             return Caller(token.name, Role.named(token.role))
         if cookie is not None:
@@ -77,17 +81,28 @@ def identify(
             if token is not None:
                 return _in_browser(request, cookie, token, signer.key_of(token))
         if any_token_exists(session):
-            raise Unauthorized("send a token: `Authorization: Bearer …`")
+            raise Unauthorized(
+                Said("send a token: `Authorization: Bearer …`", "请携带令牌：`Authorization: Bearer …`")
+            )
     if runtime.settings.allow_anonymous_loopback and is_local(request):
         return Caller("local", Role.ADMIN)
     raise Unauthorized(
-        "without tokens only this machine may ask; make a token with `contenthub token create NAME --role ROLE`"
+        Said(
+            "without tokens only this machine may ask; make a token with"
+            " `contenthub token create NAME --role ROLE`",
+            "没有令牌时只有本机可以访问；请用 `contenthub token create NAME --role ROLE` 创建令牌",
+        )
     )
 
 
 def _in_browser(request: Request, cookie: str, token: ApiToken, key: str) -> Caller:
     if request.method not in _SAFE_METHODS and not is_csrf_token(request.headers.get(CSRF_HEADER), cookie, key):
-        raise Forbidden(f"a change from a browser needs the header {CSRF_HEADER}; read it from GET …/session")
+        raise Forbidden(
+            Said(
+                f"a change from a browser needs the header {CSRF_HEADER}; read it from GET …/session",
+                f"浏览器发出的修改需要请求头 {CSRF_HEADER}；请从 GET …/session 读取它",
+            )
+        )
     request.state.csrf_token = csrf_token(cookie, key)
     return Caller(token.name, Role.named(token.role))
 
@@ -128,7 +143,12 @@ def at_least(role: Role) -> Callable[[Caller], Caller]:
 
     def allowed(caller: Annotated[Caller, Depends(identify)]) -> Caller:
         if caller.role < role:
-            raise Forbidden(f"this needs the role {role.label}; the token {caller.name!r} has {caller.role.label}")
+            raise Forbidden(
+                Said(
+                    f"this needs the role {role.label}; the token {caller.name!r} has {caller.role.label}",
+                    f"此操作需要 {role.label} 角色；令牌 {caller.name!r} 的角色是 {caller.role.label}",
+                )
+            )
         return caller
 
     return allowed

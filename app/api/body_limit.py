@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import TooLarge, of_error
+from app.core.language import Said
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BULK_BYTES = 32 * 1024 * 1024
@@ -50,5 +51,7 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        error = TooLarge(f"the body is larger than {limit} bytes; send less")
+        error = TooLarge(
+            Said(f"the body is larger than {limit} bytes; send less", f"请求体超过 {limit} 字节；请减少内容")
+        )
         await of_error(Request(scope), error)(scope, receive, send)

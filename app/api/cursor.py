@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Query
 
 from app.core.errors import InvalidRequest
+from app.core.language import Said
 
 _VERSION = "1:"
 
@@ -38,5 +39,8 @@ def decode(cursor: str | None) -> int | None:
     digits = plain.removeprefix(_VERSION)
     key = int(digits) if plain.startswith(_VERSION) and digits.isdecimal() and len(digits) < 20 else 0
     if not 0 < key < 2**63:
-        raise InvalidRequest.of("cursor", "use the next_cursor of the page before, as it is")
+        raise InvalidRequest.of(
+            "cursor",
+            Said("use the next_cursor of the page before, as it is", "请原样使用上一页返回的 next_cursor"),
+        )
     return key

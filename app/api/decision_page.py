@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from app.api.approvals import LONGEST_COMMENT
 from app.api.auth import RuntimeOf
 from app.core.errors import Conflict, NotFound, NotPermitted, SchedulerError
+from app.core.language import preferred
 from app.workflows.links import ApprovalLinks, LinkExpired, LinkInvalid
 
 router = APIRouter(prefix="/approvals", include_in_schema=False)
@@ -68,7 +69,7 @@ async def decide_by_link(token: str, request: Request, runtime: RuntimeOf) -> HT
         form = {}
     decision = form.get("decision", [""])[0]
     if decision not in ("approve", "reject"):
-        return _page(request, "refused", 422, reason="decision: approve, or reject")
+        return _page(request, "refused", 422, reason="decision: approve / reject")
     comment = form.get("comment", [""])[0].replace("\r\n", "\n").strip()
     if len(comment) > LONGEST_COMMENT:
         return _page(request, "too_long", 422, length=len(comment), longest=LONGEST_COMMENT)
@@ -81,10 +82,12 @@ async def decide_by_link(token: str, request: Request, runtime: RuntimeOf) -> HT
 
 def _refused(request: Request, error: SchedulerError) -> HTMLResponse:
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 503)
-    return _page(request, "refused", status, reason=str(error))
+    return _page(
+        request, "refused", status, reason=error.said(preferred(request.headers.get("accept-language", "")))
+    )
 
 
 def _page(request: Request, shows: str, status: int = 200, **values: Any) -> HTMLResponse:
-    zh = request.headers.get("accept-language", "").lower().startswith("zh")
+    zh = preferred(request.headers.get("accept-language", "")) == "zh"
     text = _templates.get_template("decision.html").render(shows=shows, zh=zh, **values)
     return HTMLResponse(text, status, headers=_HEADERS)

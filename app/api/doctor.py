@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from app.api.auth import RuntimeOf, Viewer
 from app.api.problems import documented
+from app.core.language import Language
 from app.scheduler.attention import Severity
-from app.scheduler.description import Language
 from app.scheduler.doctor.findings import Finding, ScheduleFindingKind
 from app.scheduler.doctor.schedules import MAX_DAYS, Report
 

@@ -29,6 +29,7 @@ from app.api.schemas import (
     StepAnswer,
 )
 from app.core.errors import InvalidRequest
+from app.core.language import Said
 from app.models.task_execution import ExecutionState
 from app.scheduler.schedules import Moment
 from app.workflows.approvals import refuse_bare_decision
@@ -97,7 +98,13 @@ async def enqueue_execution(
     wanted = dict(request)
     if idempotency_key is not None:
         if request.idempotency_key not in (None, idempotency_key):
-            raise InvalidRequest.of("idempotency_key", "header and body name different keys; send one of them")
+            raise InvalidRequest.of(
+                "idempotency_key",
+                Said(
+                    "header and body name different keys; send one of them",
+                    "请求头与请求体给出的键不同；请只发送其中一个",
+                ),
+            )
         wanted["idempotency_key"] = idempotency_key
     execution = await runtime.commands.enqueue(
         wanted.pop("task_type"), wanted.pop("params"), db=None, trigger="api", triggered_by=caller.name, **wanted

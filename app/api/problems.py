@@ -24,8 +24,10 @@ from app.core.errors import (
     NotPermitted,
     SchedulerError,
     SchedulerUnavailable,
+    sentence_of,
 )
-from app.scheduler.definitions import field_error
+from app.core.language import Said, in_language, preferred
+from app.core.validation import field_error
 
 PROBLEM_JSON = "application/problem+json"
 DATABASE_FAULTS = (OperationalError, InterfaceError, PoolTimeout)
@@ -87,6 +89,7 @@ _STATUS: dict[type[SchedulerError], int] = {
     TooLarge: 413,
     SchedulerUnavailable: 503,
 }
+_UNEXPECTED = Said("an unexpected error; the server's log has the details", "发生意外错误；详情见服务器日志")
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
 
 
@@ -98,24 +101,31 @@ def problem(
     errors: tuple[FieldError, ...] = (),
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem document as a response."""
+    """A problem document as a response, its sentences in the language of `Accept-Language`."""
+    language = preferred(request.headers.get("accept-language", ""))
     body = Problem(
         type=f"urn:contenthub:problem:{code}",
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
+        detail=in_language(detail, language),
         instance=request.url.path,
-        errors=[FieldProblem(**error.as_dict()) for error in errors],
+        errors=[
+            FieldProblem(field=error.field, message=in_language(error.message, language), kind=error.kind)
+            for error in errors
+        ],
     )
     return JSONResponse(
-        body.model_dump(), status, {**_HEADERS.get(status, {}), **(headers or {})}, media_type=PROBLEM_JSON
+        body.model_dump(),
+        status,
+        {**_HEADERS.get(status, {}), "Content-Language": language, "Vary": "Accept-Language", **(headers or {})},
+        media_type=PROBLEM_JSON,
     )
 
 
 def of_error(request: Request, error: SchedulerError) -> JSONResponse:
     """The problem document of an error of the scheduler."""
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-    return problem(request, status, error.code, str(error), error.errors)
+    return problem(request, status, error.code, sentence_of(error), error.errors)
 
 
 def install_problems(app: FastAPI) -> None:
@@ -127,8 +137,7 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = tuple(field_error(_location_of(item), item["msg"], str(item["type"])) for item in error.errors())
-        return problem(request, 422, "invalid_request", "; ".join(f"{e.field}: {e.message}" for e in found), found)
+        return of_error(request, InvalidRequest(field_error(_location_of(item), item) for item in error.errors()))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -137,7 +146,12 @@ def install_problems(app: FastAPI) -> None:
 
     async def _database(request: Request, error: Exception) -> JSONResponse:
         logger.error("数据库错误: {}", error)
-        return of_error(request, SchedulerUnavailable("the database did not answer; try again later"))
+        return of_error(
+            request,
+            SchedulerUnavailable(
+                Said("the database did not answer; try again later", "数据库没有响应；请稍后重试")
+            ),
+        )
 
     for fault in DATABASE_FAULTS:
         app.add_exception_handler(fault, _database)
@@ -145,7 +159,7 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, _error: Exception) -> JSONResponse:
         # Starlette logs the stack; the caller learns nothing of our insides.
-        return problem(request, 500, "internal_error", "an unexpected error; the server's log has the details")
+        return problem(request, 500, "internal_error", _UNEXPECTED)
 
 
 def _location_of(error: Mapping[str, Any]) -> Sequence[int | str]:

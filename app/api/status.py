@@ -12,6 +12,7 @@ from app.api.problems import documented
 from app.api.schemas import CircuitAnswer, ExecutorAnswer, Health, NodeAnswer, StatusAnswer
 from app.core.errors import SchedulerUnavailable
 from app.core.jsonable import to_plain_json
+from app.core.language import Said
 from app.core.redaction import redact
 from app.scheduler.schedules import Moment
 from app.services.scheduler_service import TaskExecutor, describe_error
@@ -82,5 +83,5 @@ def ready(runtime: RuntimeOf) -> Health:
     with runtime.sessions() as session:
         session.execute(text("SELECT 1"))
     if runtime.settings.scheduler_enabled and not runtime.is_running:
-        raise SchedulerUnavailable("the scheduler does not run in this process")
+        raise SchedulerUnavailable(Said("the scheduler does not run in this process", "调度器没有在此进程中运行"))
     return Health(status="ok")

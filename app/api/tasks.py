@@ -29,11 +29,11 @@ from app.api.schemas import (
     TaskPage,
     TaskRuns,
 )
-from app.core.errors import InvalidRequest, VersionConflict
+from app.core.errors import InvalidRequest, VersionConflict, sentence_of
+from app.core.language import Language, Said
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
 from app.scheduler.definitions import TaskDefinition
-from app.scheduler.description import Language
 from app.scheduler.preview import preview
 from app.scheduler.schedules import Moment
 from app.scheduler.tasks import TaskOrder
@@ -87,7 +87,9 @@ def _version(if_match: str | None) -> int | None:
         return None
     plain = if_match.strip().removeprefix("W/").strip('"')
     if not plain.isascii() or not plain.isdecimal() or len(plain) > 18:
-        raise InvalidRequest.of("If-Match", "send the ETag of the task as it was read, or *")
+        raise InvalidRequest.of(
+            "If-Match", Said("send the ETag of the task as it was read, or *", "请发送读取任务时得到的 ETag，或 *")
+        )
     return int(plain)
 
 
@@ -100,7 +102,7 @@ def _matching(if_match: str | None) -> Iterator[int | None]:
     except VersionConflict as error:
         if version is None:
             raise
-        raise PreconditionFailed(str(error)) from error
+        raise PreconditionFailed(sentence_of(error)) from error
 
 
 @router.get("", summary="List tasks", responses=documented())
@@ -297,7 +299,9 @@ def _preview(
     runtime: RuntimeOf, definition: TaskDefinition, count: int, anchor: datetime, language: Language
 ) -> PreviewAnswer:
     if definition.schedule is None:
-        raise InvalidRequest.of("schedule", "the task has no schedule; it runs when asked to")
+        raise InvalidRequest.of(
+            "schedule", Said("the task has no schedule; it runs when asked to", "任务没有计划；它只在被要求时运行")
+        )
     found = preview(
         definition.schedule,
         zone=definition.timezone,

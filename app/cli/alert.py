@@ -10,7 +10,7 @@ import typer
 
 from app.cli import arguments, output
 from app.cli.session import opened
-from app.scheduler.description import Language
+from app.core.language import Language
 
 if TYPE_CHECKING:
     from app.models.alerting import AlertChannel, AlertRule

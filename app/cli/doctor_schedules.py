@@ -8,7 +8,7 @@ import typer
 
 from app.cli import output
 from app.cli.session import opened
-from app.scheduler.description import Language
+from app.core.language import Language
 
 if TYPE_CHECKING:
     from app.scheduler.doctor.findings import Finding

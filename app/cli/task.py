@@ -348,7 +348,7 @@ def backfill(
 
 
 def _pace(at_once: int | None, every: float | None) -> Pace:
-    from app.scheduler.definitions import field_errors  # as above
+    from app.core.validation import field_errors  # as above
     from app.scheduler.pace import Pace
 
     try:

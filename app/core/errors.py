@@ -14,7 +14,8 @@ SchedulerError
 ```
 
 API problems (RFC 9457), CLI messages and `TaskExecutionResult.error` are made from the same object:
-`code` never changes, `str(error)` says what was wrong and what to do, `errors` names the fields.
+`code` never changes, `str(error)` says what was wrong and what to do in English, `error.said(language)` in the
+language of whoever reads it, `errors` names the fields.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Self
+
+from app.core.language import Language, Said, in_language, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,10 @@ class SchedulerError(Exception):
     code = "scheduler_error"
     errors: tuple[FieldError, ...] = ()
 
+    def said(self, language: Language) -> str:
+        """What was wrong and what to do, in that language if it is known in it."""
+        return in_language(sentence_of(self), language)
+
 
 class InvalidRequest(SchedulerError):
     """A value is wrong. `errors` holds one entry a field; nothing was stored."""
@@ -51,7 +58,9 @@ class InvalidRequest(SchedulerError):
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
         self.errors = tuple(errors)
-        super().__init__("; ".join(f"{error.field}: {error.message}" for error in self.errors))
+        super().__init__(
+            joined((_of_field(error.field, error.message) for error in self.errors), Said("; ", "；"))
+        )
 
     @classmethod
     def of(cls, field: str, message: str, kind: str = "invalid") -> InvalidRequest:
@@ -72,10 +81,31 @@ class ExecutorNotFound(SchedulerError):
 
     def __init__(self, task_type: str, registered: Iterable[str] = ()) -> None:
         self.task_type = task_type
-        known = ", ".join(sorted(registered)) or "none"
-        message = f"no executor is registered for {task_type!r}; registered: {known}"
+        names = sorted(registered)
+        known = ", ".join(names) or "none"
+        message = Said(
+            f"no executor is registered for {task_type!r}; registered: {known}",
+            f"没有为 {task_type!r} 注册执行器；已注册的有：{'、'.join(names) or '无'}",
+        )
         self.errors = (FieldError("task_type", message, self.code),)
         super().__init__(message)
+
+
+KINDS = {
+    "account": "账号",
+    "alert": "告警",
+    "approval": "审批",
+    "channel": "渠道",
+    "circuit": "熔断器",
+    "content": "内容",
+    "execution": "执行",
+    "pool entry": "内容池条目",
+    "rule": "规则",
+    "task": "任务",
+    "token": "令牌",
+    "workflow": "工作流",
+}
+"""What can be missing or be there twice, and its name in Chinese."""
 
 
 class NotFound(SchedulerError):
@@ -86,7 +116,7 @@ class NotFound(SchedulerError):
     def __init__(self, kind: str, key: object) -> None:
         self.kind = kind
         self.key = key
-        super().__init__(f"{kind} {key} does not exist")
+        super().__init__(Said(f"{kind} {key} does not exist", f"{KINDS[kind]} {key} 不存在"))
 
 
 class Conflict(SchedulerError):
@@ -97,7 +127,7 @@ class Conflict(SchedulerError):
     @classmethod
     def of(cls, field: str, message: str) -> Self:
         """One that a value of the request makes: a name that is taken."""
-        conflict = cls(f"{field}: {message}")
+        conflict = cls(_of_field(field, message))
         conflict.errors = (FieldError(field, message, cls.code),)
         return conflict
 
@@ -106,7 +136,12 @@ class VersionConflict(Conflict):
     """The thing was changed by somebody else since it was read."""
 
     def __init__(self, kind: str, key: object, *, found: int, expected: int) -> None:
-        super().__init__(f"version: {kind} {key} is at version {found}, not {expected}; read it again")
+        super().__init__(
+            Said(
+                f"version: {kind} {key} is at version {found}, not {expected}; read it again",
+                f"version：{KINDS[kind]} {key} 的版本是 {found}，不是 {expected}；请重新读取",
+            )
+        )
 
 
 class NotPermitted(SchedulerError):
@@ -136,6 +171,15 @@ class SchedulerUnavailable(SchedulerError):
     """The scheduler cannot serve now: not started, shutting down, or its database is out of reach."""
 
     code = "unavailable"
+
+
+def sentence_of(error: Exception) -> str:
+    """`str(error)`, in each language where the error was made with a `Said`."""
+    return error.args[0] if error.args and isinstance(error.args[0], Said) else str(error)
+
+
+def _of_field(field: str, message: str) -> Said:
+    return Said(f"{field}: {message}", f"{field}：{in_language(message, 'zh')}")
 
 
 def stack_of(error: BaseException) -> str:

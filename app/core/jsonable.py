@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from app.core.language import Said
+
 _WRAPS = 8
 """Levels by which what was accepted may be wrapped before it is stored: it must be readable all the same."""
 _OPEN, _CLOSE = b"[" * _WRAPS, b"]" * _WRAPS
@@ -29,7 +31,9 @@ def to_plain_json(value: Any, *, finite: bool = False) -> Any:
     except ValueError as error:
         is_number = finite and "recursion" not in str(error)
         raise ValueError(
-            "NaN and infinities have no JSON form; write null" if is_number else str(error)
+            Said("NaN and infinities have no JSON form; write null", "NaN 和无穷大没有 JSON 形式；请填写 null")
+            if is_number
+            else str(error)
         ) from error
     for _ in range(_WRAPS):
         (found,) = found

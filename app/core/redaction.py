@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import to_json
 
 from app.core.errors import InvalidRequest
+from app.core.language import Said
 
 MASK = "******"
 
@@ -162,7 +163,11 @@ def refuse_lending(value: Any, stored: Any, *, elsewhere: bool = False) -> None:
     meant = restore(value, stored)
     if meant != value and (elsewhere or meant != stored):
         raise InvalidRequest.of(
-            "params", f"write the secrets that read {MASK} anew, or ask an admin: these params change beside them"
+            "params",
+            Said(
+                f"write the secrets that read {MASK} anew, or ask an admin: these params change beside them",
+                f"这些参数旁边的内容有改动；请重新填写显示为 {MASK} 的密文，或请管理员修改",
+            ),
         )
 
 
@@ -183,4 +188,7 @@ def refuse_masks(params: Any) -> None:
     """Raises InvalidRequest where a mask is left in `params`: nobody knows the secret it stands for. A text with
     asterisks in it is a text."""
     if _has_mask(params):
-        raise InvalidRequest.of("params", f"{MASK} stands for a secret that is not stored here")
+        raise InvalidRequest.of(
+            "params",
+            Said(f"{MASK} stands for a secret that is not stored here", f"{MASK} 代表的密文并未保存在这里"),
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from app.core.language import Said
+
 _OF_THE_MACHINE = ("localtime", "posixrules", "Factory", "posix/", "right/")
 """Files that lie beside the zones and are none: the machine's own zone, a placeholder, zones by other clocks."""
 
@@ -21,4 +23,9 @@ def zone_named(name: str) -> ZoneInfo:
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
-    raise ValueError(f"{name!r} is no IANA time zone; write one such as Asia/Shanghai or UTC")
+    raise ValueError(
+        Said(
+            f"{name!r} is no IANA time zone; write one such as Asia/Shanghai or UTC",
+            f"{name!r} 不是 IANA 时区；请填写例如 Asia/Shanghai 或 UTC",
+        )
+    )

@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import Clock, SystemClock
 from app.core.errors import SchedulerError
+from app.core.language import Language, Said
 from app.models.alerting import Alert, AlertChannel
 from app.scheduler.alerting.apprise_channel import MessageType, send
 from app.scheduler.alerting.messages import AlertText, compose, sentence
 from app.scheduler.alerting.observing import DELIVERY
 from app.scheduler.alerting.verdicts import Notice
-from app.scheduler.description import Language, Said
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 
 _KINDS: dict[Notice, MessageType] = {

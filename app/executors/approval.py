@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, SignalTimeout
+from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, SignalTimeout, sentence_of
+from app.core.language import Said
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.task_attempt import TaskAttempt
 from app.scheduler.context import CurrentExecution, current_execution
@@ -132,7 +133,14 @@ def _unwanted_recipient(field: str, call: Call, approvers: list[str]) -> list[Fi
     if call.type != NOTICE_TYPE or not approvers or to in approvers:
         return []
     return [
-        FieldError(field, f"{to!r} may not decide this; name one of {', '.join(approvers)}", "not_an_approver")
+        FieldError(
+            field,
+            Said(
+                f"{to!r} may not decide this; name one of {', '.join(approvers)}",
+                f"{to!r} 不能决定此审批；请填写 {'、'.join(approvers)} 之一",
+            ),
+            "not_an_approver",
+        )
     ]
 
 
@@ -140,7 +148,7 @@ def _faults(field: str, call: Call, service: SchedulerService) -> list[FieldErro
     try:
         service.check(call.type, dict(call.params))
     except ExecutorNotFound as error:
-        return [FieldError(f"{field}.type", str(error), error.code)]
+        return [FieldError(f"{field}.type", sentence_of(error), error.code)]
     except InvalidParameters as error:
         return [FieldError(f"{field}.{item.field}", item.message, item.kind) for item in error.errors]
     return []

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, FieldError, InvalidParameters, InvalidRequest, NotFound, SchedulerError
+from app.core.language import Said
 from app.core.redaction import MASK
 from app.executors.http_request import HttpRequestParams, send_request
 from app.executors.outbound import OUTBOUND_ERRORS, presentable
@@ -51,9 +52,16 @@ class ApprovalNoticeParams(BaseModel):
     @model_validator(mode="after")
     def _one_way_with_a_link(self) -> ApprovalNoticeParams:
         if (self.channel is None) == (self.request is None):
-            raise ValueError("give channel or request, and not both")
+            raise ValueError(
+                Said("give channel or request, and not both", "channel 与 request 须填写其一，不能都填")
+            )
         if self.request is not None and PLACEHOLDER not in f"{self.request.body}{self.request.json_body}":
-            raise ValueError(f"write {PLACEHOLDER} into the body or the json of request, where the link is to be")
+            raise ValueError(
+                Said(
+                    f"write {PLACEHOLDER} into the body or the json of request, where the link is to be",
+                    f"请在 request 的 body 或 json 中需要链接的位置写上 {PLACEHOLDER}",
+                )
+            )
         return self
 
 
@@ -75,7 +83,10 @@ class ApprovalNoticeExecutor(TaskExecutor):
     def validate_params(self, task_params: dict[str, Any]) -> bool:
         """Raises InvalidParameters: nobody could follow the link."""
         if runtime_of(self._service).settings.public_base_url is None:
-            message = "a link for somebody needs an address; set PUBLIC_BASE_URL to where people reach this server"
+            message = Said(
+                "a link for somebody needs an address; set PUBLIC_BASE_URL to where people reach this server",
+                "给他人的链接需要地址；请把 PUBLIC_BASE_URL 设为人们访问此服务器的地址",
+            )
             raise InvalidParameters([FieldError("params.to", message, "no_public_address")])
         return True
 
@@ -129,7 +140,11 @@ def _question(runtime: Runtime, execution_id: int) -> Question:
         if execution.task_type == APPROVAL_TYPE:
             return Approvals(runtime).question(execution.id)[1]
     raise InvalidRequest.of(
-        "task_type", f"{NOTICE_TYPE} belongs to an approval; name it in its `notify` or `escalation`"
+        "task_type",
+        Said(
+            f"{NOTICE_TYPE} belongs to an approval; name it in its `notify` or `escalation`",
+            f"{NOTICE_TYPE} 属于审批；请写在审批的 `notify` 或 `escalation` 中",
+        ),
     )
 
 
@@ -173,7 +188,13 @@ def _tell(db: Session, name: str, question: Question, url: str, to: str, until: 
     """
     channel = db.scalar(select(AlertChannel).where(AlertChannel.name == name))
     if channel is None or not channel.is_active:
-        raise InvalidRequest.of("channel", f"there is no active alert channel {name!r}; make it, or name another")
+        raise InvalidRequest.of(
+            "channel",
+            Said(
+                f"there is no active alert channel {name!r}; make it, or name another",
+                f"没有启用的告警渠道 {name!r}；请创建它，或填写另一个",
+            ),
+        )
     receiver, is_english = channel.url, channel.language == "en"
     db.rollback()  # nothing is held open while the receiver takes its time
     end = f"{until:%Y-%m-%d %H:%M} UTC"

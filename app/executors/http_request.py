@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from sqlalchemy.orm import Session
 
 from app.core.config import Settings, get_settings
+from app.core.language import Said
 from app.core.redaction import MASK, is_secret_key
 from app.executors.outbound import (
     OUTBOUND_ERRORS,
@@ -56,13 +57,18 @@ class HttpRequestParams(BaseModel):
     def _headers_are_free(cls, headers: dict[str, str]) -> dict[str, str]:
         taken = sorted(name for name in headers if name.lower() in _OURS)
         if taken:
-            raise ValueError(f"{', '.join(taken)}: set from the URL and the body, leave it out")
+            raise ValueError(
+                Said(
+                    f"{', '.join(taken)}: set from the URL and the body, leave it out",
+                    f"{'、'.join(taken)}：由 URL 和请求体决定，请去掉",
+                )
+            )
         return headers
 
     @model_validator(mode="after")
     def _one_body(self) -> HttpRequestParams:
         if self.body is not None and self.json_body is not None:
-            raise ValueError("give body or json, not both")
+            raise ValueError(Said("give body or json, not both", "body 与 json 只能填写其一"))
         return self
 
     def expects(self, status: int) -> bool:

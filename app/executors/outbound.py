@@ -26,6 +26,7 @@ import httpx
 from pydantic import AfterValidator
 
 from app.core.errors import SchedulerError
+from app.core.language import Said
 from app.core.redaction import is_secret_key
 from app.scheduler.context import find_current_execution
 from app.scheduler.policies import LONGEST_RETRY_AFTER_SECONDS
@@ -66,11 +67,15 @@ def _web_url(url: str) -> str:
         parsed = httpx.URL(url)
         usable = parsed.scheme in _DEFAULT_PORTS and parsed.host != ""
     except httpx.InvalidURL as error:
-        raise ValueError(f"is no URL: {error}") from error
+        raise ValueError(Said(f"is no URL: {error}", f"不是地址：{error}")) from error
     if not usable:
-        raise ValueError("must be an absolute http:// or https:// URL")
+        raise ValueError(
+            Said("must be an absolute http:// or https:// URL", "须为完整的 http:// 或 https:// 地址")
+        )
     if parsed.userinfo:
-        raise ValueError("must not hold user and password; send them in a header")
+        raise ValueError(
+            Said("must not hold user and password; send them in a header", "不能含用户名和密码；请用请求头发送")
+        )
     return url
 
 

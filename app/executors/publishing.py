@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import NotFound
+from app.core.language import Said
 from app.executors.outbound import OUTBOUND_ERRORS, WebUrl
 from app.executors.publishers import Publisher, PublishingFailed, PublishingRefused
 from app.executors.publishers.directory import DirectoryPublisher
@@ -50,7 +51,12 @@ class PublishingParams(BaseModel):
     @model_validator(mode="after")
     def _url_fits_target(self) -> PublishingParams:
         if self.url is not None and self.target != "webhook":
-            raise ValueError('url is for the target "webhook"; leave it out or change the target')
+            raise ValueError(
+                Said(
+                    'url is for the target "webhook"; leave it out or change the target',
+                    "url 只用于目标 “webhook”；请去掉，或改变目标",
+                )
+            )
         return self
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core.errors import NotFound
+from app.core.language import Said
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.executors.markdown import link_targets, web_address, words
 from app.models.content import Content
@@ -54,7 +55,7 @@ class QualityCheckParams(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> QualityCheckParams:
         if self.min_words > self.max_words:
-            raise ValueError("min_words must not be more than max_words")
+            raise ValueError(Said("min_words must not be more than max_words", "min_words 不能大于 max_words"))
         return self
 
 

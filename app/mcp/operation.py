@@ -19,8 +19,9 @@ from starlette.concurrency import run_in_threadpool
 from app.api.auth import Admin, Caller, Operator, RuntimeOf, Viewer
 from app.api.problems import Forbidden
 from app.core.errors import InvalidRequest
+from app.core.language import Said
 from app.core.security import Role
-from app.scheduler.definitions import field_errors
+from app.core.validation import field_errors
 from app.scheduler.runtime import Runtime
 
 _ROLES = ((Viewer, Role.VIEWER), (Operator, Role.OPERATOR), (Admin, Role.ADMIN))
@@ -91,7 +92,10 @@ class Operation:
         """
         if caller.role < self.role:
             raise Forbidden(
-                f"{self.name} needs the role {self.role.label}; {caller.name!r} has {caller.role.label}"
+                Said(
+                    f"{self.name} needs the role {self.role.label}; {caller.name!r} has {caller.role.label}",
+                    f"{self.name} 需要 {self.role.label} 角色；{caller.name!r} 的角色是 {caller.role.label}",
+                )
             )
         given = self._checked(arguments)
         given[self._caller] = caller

@@ -8,6 +8,7 @@ from sqlalchemy import CheckConstraint, String, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.core.errors import Conflict, InvalidRequest, NotFound
+from app.core.language import Said
 from app.core.security import Role, new_token, token_hash
 from app.db.database import Base
 from app.db.types import UtcDateTime
@@ -36,11 +37,24 @@ def create_token(session: Session, name: str, role: str) -> str:
     """
     name = name.strip()
     if not name or len(name) > 100:
-        raise InvalidRequest.of("name", "a token needs a name of 1 to 100 characters")
+        raise InvalidRequest.of(
+            "name", Said("a token needs a name of 1 to 100 characters", "令牌名称须为 1 到 100 个字符")
+        )
     if role.upper() not in Role.__members__:
-        raise InvalidRequest.of("role", f"{role!r} is no role; choose viewer, operator or admin")
+        raise InvalidRequest.of(
+            "role",
+            Said(
+                f"{role!r} is no role; choose viewer, operator or admin",
+                f"{role!r} 不是角色；请选择 viewer、operator 或 admin",
+            ),
+        )
     if session.scalar(select(ApiToken.id).where(ApiToken.name == name)) is not None:
-        raise Conflict.of("name", f"a token named {name!r} exists; choose another name")
+        raise Conflict.of(
+            "name",
+            Said(
+                f"a token named {name!r} exists; choose another name", f"名为 {name!r} 的令牌已存在；请换一个名称"
+            ),
+        )
     token = new_token()
     session.add(ApiToken(name=name, role=role.lower(), token_hash=token_hash(token)))
     session.flush()

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from app.core.errors import InvalidRequest, NotFound
+from app.core.language import Said
 from app.models.task_execution import Execution
 from app.scheduler.arming import trigger_of
 from app.scheduler.executions import execution_of, executions
@@ -87,8 +88,12 @@ def _paced(task: Row[Any], pace: Pace) -> dict[str, Any]:
             return {}
         raise InvalidRequest.of(
             "pace.at_once",
-            f"the task has the concurrency key {task.concurrency_key!r}, which paces the backfill too;"
-            f" leave at_once out, or give every_seconds",
+            Said(
+                f"the task has the concurrency key {task.concurrency_key!r}, which paces the backfill too;"
+                f" leave at_once out, or give every_seconds",
+                f"任务的并发键 {task.concurrency_key!r} 已限制补跑的节奏；请不要填写 at_once，"
+                f"或改用 every_seconds",
+            ),
         )
     return {"concurrency_key": f"{BACKFILL}:{task.id}", "concurrency_limit": pace.at_once or 1}
 
@@ -96,12 +101,22 @@ def _paced(task: Row[Any], pace: Pace) -> dict[str, Any]:
 def _missing(connection: Connection, task: Row[Any], start: datetime, end: datetime, now: datetime) -> Backfill:
     trigger = trigger_of(task)
     if trigger is None:
-        raise InvalidRequest.of("task_id", "the task has no schedule, so there is nothing to make up for")
+        raise InvalidRequest.of(
+            "task_id",
+            Said(
+                "the task has no schedule, so there is nothing to make up for",
+                "任务没有计划，因此没有可补跑的触发",
+            ),
+        )
     if end <= start:
-        raise InvalidRequest.of("end", "end must be later than start")
+        raise InvalidRequest.of("end", Said("end must be later than start", "结束时间须晚于开始时间"))
     if end > now:
         raise InvalidRequest.of(
-            "end", f"end must be past (it is {now.isoformat()} now); the schedule does the rest"
+            "end",
+            Said(
+                f"end must be past (it is {now.isoformat()} now); the schedule does the rest",
+                f"结束时间须早于现在（{now.isoformat()}）；之后的触发由计划负责",
+            ),
         )
     hours = hours_of(task.run_window, task.calendar, task.timezone)
     known = {
@@ -125,6 +140,12 @@ def _missing(connection: Connection, task: Row[Any], start: datetime, end: datet
             else:
                 fires.append(fire)
         if len(fires) + closed > MAX_FIRES:
-            raise InvalidRequest.of("end", f"the range holds more than {MAX_FIRES} fires; choose a shorter one")
+            raise InvalidRequest.of(
+                "end",
+                Said(
+                    f"the range holds more than {MAX_FIRES} fires; choose a shorter one",
+                    f"该范围内的触发超过 {MAX_FIRES} 次；请缩短范围",
+                ),
+            )
         fire = trigger.next_after(fire)
     return Backfill(tuple(fires), tuple(known.values()), closed)

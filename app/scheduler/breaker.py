@@ -21,6 +21,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from app.core.language import Said
+
 _LONGEST_LINE = 60
 """Probe times for which executions that are put off are spread over the time to come."""
 
@@ -43,7 +45,12 @@ class CircuitBreaker:
     @model_validator(mode="after")
     def _consistent(self) -> CircuitBreaker:
         if self.minimum > self.window:
-            raise ValueError(f"minimum {self.minimum} exceeds window {self.window}: it could never open")
+            raise ValueError(
+                Said(
+                    f"minimum {self.minimum} exceeds window {self.window}: it could never open",
+                    f"minimum {self.minimum} 大于 window {self.window}：熔断器永远不会打开",
+                )
+            )
         return self
 
     @property

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import FieldError, InvalidRequest, SchedulerError
+from app.core.language import Said
 from app.core.redaction import refuse_masks
 from app.models.task_execution import RepeatedExecution
 from app.scheduler.executions import (
@@ -45,7 +46,13 @@ def bulk_values(
             `items.17.params.topic`.
     """
     if not 1 <= len(items) <= MAX_ITEMS:
-        raise InvalidRequest.of("items", f"give 1 to {MAX_ITEMS} items, not {len(items)}")
+        raise InvalidRequest.of(
+            "items",
+            Said(
+                f"give 1 to {MAX_ITEMS} items, not {len(items)}",
+                f"请给出 1 到 {MAX_ITEMS} 项，而不是 {len(items)} 项",
+            ),
+        )
     rows: list[dict[str, Any]] = []
     errors: list[FieldError] = []
     wrong = 0
@@ -67,14 +74,26 @@ def _values(
     service: SchedulerService, item: Mapping[str, Any], now: datetime, trigger: str, triggered_by: str | None
 ) -> dict[str, Any]:
     if not isinstance(item, Mapping):
-        raise InvalidRequest.of("", f"must be an object, not {type(item).__name__}", "dict_type")
+        raise InvalidRequest.of(
+            "",
+            Said(f"must be an object, not {type(item).__name__}", f"须为对象，而不是 {type(item).__name__}"),
+            "dict_type",
+        )
     request = dict(item)
     for name in request:
         if name not in ExecutionRequest.model_fields:
-            raise InvalidRequest.of(str(name), "is no option of a request; leave it out", "extra_forbidden")
+            raise InvalidRequest.of(
+                str(name),
+                Said("is no option of a request; leave it out", "不是请求的选项；请去掉"),
+                "extra_forbidden",
+            )
     for name in ("repeats", "trigger", "triggered_by"):
         if request.get(name) is not None:
-            raise InvalidRequest.of(name, "is no option of a bulk request; leave it out", "extra_forbidden")
+            raise InvalidRequest.of(
+                name,
+                Said("is no option of a bulk request; leave it out", "不是批量请求的选项；请去掉"),
+                "extra_forbidden",
+            )
         request.pop(name, None)
     values = execution_values(now, trigger=trigger, triggered_by=triggered_by, **request)
     refuse_masks(values["params"])

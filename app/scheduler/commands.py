@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, InvalidRequest, NotFound, SchedulerError
+from app.core.language import Said
 from app.core.redaction import refuse_lending, refuse_masks, restore
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.observing import DELIVERY
@@ -151,7 +152,13 @@ class Commands:
     ) -> dict[str, Any]:
         """The row of a request that an executor here accepts."""
         if not isinstance(params, dict):
-            raise InvalidRequest.of("params", f"params must be an object, not {type(params).__name__}")
+            raise InvalidRequest.of(
+                "params",
+                Said(
+                    f"params must be an object, not {type(params).__name__}",
+                    f"参数须为对象，而不是 {type(params).__name__}",
+                ),
+            )
         self._base.service.check(task_type, params)
         return execution_values(self._base.clock.now(), task_type=task_type, params=params, **request)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from app.core.errors import FieldError, InvalidRequest
+from app.core.errors import InvalidRequest
 from app.core.jsonable import to_plain_json
+from app.core.language import Said
+from app.core.validation import PRINTABLE, field_errors
 from app.core.zones import zone_named
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.policies import MisfirePolicy, OverlapPolicy, RetryPolicy
@@ -27,7 +29,6 @@ from app.scheduler.rates import RateLimit
 from app.scheduler.schedules import DstPolicy, Moment, Schedule, from_columns, to_columns
 from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow
 
-_PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 _UNLIMITED_DAYS = 366 * 86_400
 
 
@@ -44,7 +45,7 @@ Params = Annotated[dict[str, JsonValue], AfterValidator(partial(to_plain_json, f
 """As they will be stored; what has no JSON form, such as a lone surrogate, is refused."""
 ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
 ShortText = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_PRINTABLE)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=PRINTABLE)
 ]
 
 
@@ -57,7 +58,7 @@ class TaskDefinition(BaseModel):
     """Unique among the tasks."""
     description: str = Field(default="", max_length=2000)
     """For people."""
-    task_type: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_PRINTABLE)]
+    task_type: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=PRINTABLE)]
     """The executor that runs it."""
     params: Params = {}
     """What the executor takes."""
@@ -104,9 +105,11 @@ class TaskDefinition(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> TaskDefinition:
         if self.start_at and self.end_at and self.end_at <= self.start_at:
-            raise ValueError("end_at must be later than start_at")
+            raise ValueError(Said("end_at must be later than start_at", "end_at 须晚于 start_at"))
         if self.concurrency_limit is not None and self.concurrency_key is None:
-            raise ValueError("concurrency_limit needs a concurrency_key")
+            raise ValueError(
+                Said("concurrency_limit needs a concurrency_key", "concurrency_limit 需要同时填写 concurrency_key")
+            )
         return self
 
     def hours(self) -> Hours | None:
@@ -163,58 +166,3 @@ class TaskDefinition(BaseModel):
 
 
 _PLAIN_FIELDS = tuple(name for name in TaskDefinition.model_fields if name != "schedule")
-
-
-def field_errors(error: ValidationError) -> list[FieldError]:
-    """pydantic's findings as field errors: the dotted path, the sentence, pydantic's stable kind."""
-    return [
-        field_error(item["loc"], item["msg"], item["type"])
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-
-
-_PATTERNS = {
-    _PRINTABLE: "write one line of text, without control characters",
-    r"^[^\x00]*$": "write text without NUL",
-    r"^[^\x00]+$": "write text without NUL",
-    r"^[^#\x00-\x1f\x7f]+$": "write one line of text, without # and control characters",
-    r"^([01]\d|2[0-3]):[0-5]\d$": "write a time of day from 00:00 to 23:59, such as 09:30",
-    r"^[A-Za-z_][\w.]*$": "write the name of an exception's class, such as TimeoutError",
-    r"^[A-Za-z][A-Za-z0-9_]*$": "write letters, digits and _, a letter first",
-    r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$": "write the name of an HTTP header, such as X-Request-Id",
-    r"^[\t\x20-\x7e]{0,4000}$": "write at most 4,000 printable ASCII characters",
-}
-_UNIONS = {
-    "schedule": ("type", ("cron", "interval", "at")),
-    "condition": ("type", ("failed", "late", "slow", "no_success", "parked")),
-    "repeats": ("kind", ("debounce", "throttle", "once")),
-}
-"""Fields that hold one of several models: what tells them apart, and its values."""
-
-
-def field_error(location: Sequence[int | str], message: str, kind: str) -> FieldError:
-    """One finding of pydantic for people: `("schedule", "cron", "expression")` is `schedule.expression`, for a
-    union's tag is no field; the message says what to write.
-
-    A rule about several fields has no location; its message begins with the field it is about.
-    """
-    parts = [str(part) for part in location]
-    discriminator, tags = _UNIONS.get(parts[0] if parts else "", ("", ()))
-    if len(parts) > 2 and parts[1] in tags:
-        del parts[1]
-    elif len(parts) == 1 and tags and kind in ("union_tag_not_found", "union_tag_invalid"):
-        parts.append(discriminator)
-        message = f"write which one it is: {', '.join(tags)}"
-    message = _plain(message)
-    first = message.partition(" ")[0]
-    named = ".".join(parts) or (first if first.isidentifier() and first.islower() else "body")
-    return FieldError(named, message, kind)
-
-
-def _plain(message: str) -> str:
-    """Without the prefix that pydantic puts before a validator's own sentence, and with what a pattern means
-    instead of the pattern."""
-    pattern = message.removeprefix("String should match pattern '").removesuffix("'")
-    # JSON has lists; which Python type holds one is no matter of whoever writes it.
-    message = message.removeprefix("Value error, ").replace("Tuple should", "List should")
-    return _PATTERNS.get(pattern, message)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import calendar
 import re
-from dataclasses import dataclass
-from typing import Literal
 
 from cron_descriptor import (  # type: ignore[import-untyped]  # it ships no types
     DescriptionTypeEnum,
@@ -14,6 +12,7 @@ from cron_descriptor import (  # type: ignore[import-untyped]  # it ships no typ
     Options,
 )
 
+from app.core.language import Language
 from app.scheduler.schedules import (
     CRON_FIELD_SIZES,
     AtSchedule,
@@ -26,21 +25,6 @@ from app.scheduler.schedules import (
     to_utc,
     zone_of,
 )
-
-Language = Literal["en", "zh"]
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One sentence in each language."""
-
-    en: str
-    zh: str
-
-    def in_(self, language: Language) -> str:
-        """The sentence in that language."""
-        return self.zh if language == "zh" else self.en
-
 
 _LOCALES = {"en": "en_US", "zh": "zh_CN"}
 _CHINESE_NAMES = {

@@ -8,10 +8,10 @@ from sqlalchemy import literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import InvalidRequest, NotFound
+from app.core.language import Language, Said
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import WAITING_STATES, Execution, ExecutionState, TaskExecution
 from app.scheduler.arming import trigger_of
-from app.scheduler.description import Language, Said
 from app.scheduler.schedules import zone_of
 from app.scheduler.steps import NEVER
 from app.scheduler.triggers import ScheduleTrigger
@@ -75,7 +75,13 @@ def explain(
         NotFound: no such task. InvalidRequest: `at` names no zone.
     """
     if at is not None and at.tzinfo is None:
-        raise InvalidRequest.of("at", "give the moment a zone, for example 2030-01-01T09:00:00+08:00")
+        raise InvalidRequest.of(
+            "at",
+            Said(
+                "give the moment a zone, for example 2030-01-01T09:00:00+08:00",
+                "请为时刻注明时区，例如 2030-01-01T09:00:00+08:00",
+            ),
+        )
     with sessions() as session:
         task = session.get(ScheduledTask, task_id)
         if task is None:

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.errors import SchedulerUnavailable, stack_of
+from app.core.language import Said
 from app.db.database import begin_write, plan_by_key
 from app.scheduler.telemetry import UNMEASURED, Meter
 
@@ -288,7 +289,12 @@ class Journal:
         refused = [entry for entry in group if not entry.write.must_land or closing]
         logger.error("数据库不可用，{} 条写入待重试，{} 条被拒绝: {}", len(kept), len(refused), error)
         for entry in refused:
-            entry.error = SchedulerUnavailable(f"the database did not take the write; try again later: {error}")
+            entry.error = SchedulerUnavailable(
+                Said(
+                    f"the database did not take the write; try again later: {error}",
+                    f"数据库没有接受写入；请稍后重试：{error}",
+                )
+            )
         _answer(refused)
         for entry in kept:
             entry.error = None

@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from app.core.language import Said
+
 BACKFILL = "backfill"
 """Trigger of the executions that make up for the past."""
 
@@ -24,7 +26,12 @@ class Pace:
     @model_validator(mode="after")
     def _consistent(self) -> Pace:
         if self.at_once is not None and self.every_seconds is not None:
-            raise ValueError("at_once and every_seconds are two ways to pace; give one of them")
+            raise ValueError(
+                Said(
+                    "at_once and every_seconds are two ways to pace; give one of them",
+                    "at_once 与 every_seconds 是两种限速方式；请只填写其中一种",
+                )
+            )
         return self
 
 

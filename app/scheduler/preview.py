@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 from app.core.errors import InvalidRequest
-from app.scheduler.description import Language, Said, describe, say_duration
+from app.core.language import Language, Said
+from app.scheduler.description import describe, say_duration
 from app.scheduler.schedules import (
     CRON_FIELD_SIZES,
     CRON_FIELDS,
@@ -113,7 +114,7 @@ def preview(
         InvalidRequest: naming `timezone`, `after`, `count`, `start_at`, `end_at` or the schedule's field.
     """
     if not 1 <= count <= MAX_COUNT:
-        raise InvalidRequest.of("count", f"count is from 1 to {MAX_COUNT}")
+        raise InvalidRequest.of("count", Said(f"count is from 1 to {MAX_COUNT}", f"数量须为 1 到 {MAX_COUNT}"))
     now = to_utc(after, zone, field="after")
     make = partial(
         make_trigger, schedule, zone=zone, dst_policy=dst_policy, anchor=anchor or now, start_at=start_at

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from app.core.errors import InvalidRequest
+from app.core.language import Said
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far apart the clocks of two nodes may be. A bucket that would be full later than this and its burst allow
@@ -55,7 +56,10 @@ class RateLimit:
     def _consistent(self) -> RateLimit:
         if self.interval * self.capacity > FURTHEST:
             raise ValueError(
-                f"burst {self.burst} takes more than {FURTHEST.days} days to accrue; give a smaller one"
+                Said(
+                    f"burst {self.burst} takes more than {FURTHEST.days} days to accrue; give a smaller one",
+                    f"burst {self.burst} 需要超过 {FURTHEST.days} 天才能积满；请填写更小的值",
+                )
             )
         return self
 
@@ -93,9 +97,14 @@ class RateRule:
         values = dict(stored)
         bucket = values.pop("bucket", None)
         if not isinstance(bucket, str):
-            raise ValueError("rate_limit.bucket must be a text")  # noqa: TRY004 - what a limit that cannot be read raises
+            raise ValueError(Said("rate_limit.bucket must be a text", "rate_limit.bucket 须为文本"))  # noqa: TRY004 - what a limit that cannot be read raises
         if len(bucket) > LONGEST_BUCKET or "\x00" in bucket:
-            raise ValueError(f"rate_limit.bucket must have at most {LONGEST_BUCKET} characters, and no NUL")
+            raise ValueError(
+                Said(
+                    f"rate_limit.bucket must have at most {LONGEST_BUCKET} characters, and no NUL",
+                    f"rate_limit.bucket 最多 {LONGEST_BUCKET} 个字符，且不能含 NUL",
+                )
+            )
         return cls(bucket, RateLimit(**values))
 
 
@@ -121,7 +130,7 @@ def task_rule(task_id: int, stored: Mapping[str, Any], params: Mapping[str, Any]
     try:
         limit = RateLimit(**stored)
     except (TypeError, ValidationError) as error:
-        raise InvalidRequest.of("rate_limit", f"cannot be read: {error}") from None
+        raise InvalidRequest.of("rate_limit", Said(f"cannot be read: {error}", f"无法读取：{error}")) from None
     return rule_of(limit, f"task:{task_id}", params)
 
 

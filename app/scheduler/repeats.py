@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.dataclasses import dataclass
 
+from app.core.language import Said
 from app.models.task_execution import Execution, ExecutionState
 
 Key = Annotated[
@@ -38,7 +39,12 @@ class Debounce:
     @model_validator(mode="after")
     def _consistent(self) -> Debounce:
         if self.max_wait_seconds is not None and self.max_wait_seconds < self.seconds:
-            raise ValueError("max_wait_seconds is shorter than seconds; make it longer, or leave it out")
+            raise ValueError(
+                Said(
+                    "max_wait_seconds is shorter than seconds; make it longer, or leave it out",
+                    "max_wait_seconds 短于 seconds；请加长，或不填",
+                )
+            )
         return self
 
 

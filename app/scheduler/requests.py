@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import InvalidRequest
 from app.core.jsonable import to_plain_json
+from app.core.language import Said
+from app.core.validation import field_errors
 from app.models.task_execution import Execution, ExecutionState, RepeatedExecution
-from app.scheduler.definitions import ShortText, field_errors
+from app.scheduler.definitions import ShortText
 from app.scheduler.executions import Carry, Recorded, execution_of, once, under_key
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.rates import RateLimit, rule_of
@@ -54,13 +56,25 @@ class ExecutionRequest(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> ExecutionRequest:
         if self.concurrency_limit is not None and self.concurrency_key is None:
-            raise ValueError("concurrency_limit needs a concurrency_key")
+            raise ValueError(
+                Said("concurrency_limit needs a concurrency_key", "concurrency_limit 需要同时填写 concurrency_key")
+            )
         if self.repeats is not None and self.idempotency_key is not None:
-            raise ValueError("idempotency_key and repeats both say what a repeated request does; give one of them")
+            raise ValueError(
+                Said(
+                    "idempotency_key and repeats both say what a repeated request does; give one of them",
+                    "idempotency_key 与 repeats 都规定了重复请求如何处理；请只填写其中一个",
+                )
+            )
         if isinstance(self.repeats, Debounce) and self.run_at is not None:
-            raise ValueError("run_at is what a Debounce decides; give one of them")
+            raise ValueError(
+                Said(
+                    "run_at is what a Debounce decides; give one of them",
+                    "run_at 由 Debounce 决定；请只填写其中一个",
+                )
+            )
         if self.rate_limit_key is not None and self.rate_limit is None:
-            raise ValueError("rate_limit_key needs a rate_limit")
+            raise ValueError(Said("rate_limit_key needs a rate_limit", "rate_limit_key 需要同时填写 rate_limit"))
         return self
 
     def rate_rule(self) -> dict[str, Any] | None:
@@ -170,7 +184,9 @@ def plain_params(params: dict[str, Any]) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = to_plain_json(params, finite=True)
     except ValueError as error:
-        raise InvalidRequest.of("params", f"params must be JSON: {error}") from None
+        raise InvalidRequest.of(
+            "params", Said(f"params must be JSON: {error}", f"参数须为 JSON：{error}")
+        ) from None
     return plain
 
 
@@ -187,7 +203,9 @@ def checked_signal(name: str, payload: Any) -> tuple[str, Any]:
     try:
         return wanted.name, to_plain_json(payload, finite=True)
     except ValueError as error:
-        raise InvalidRequest.of("payload", f"the payload must be JSON: {error}") from None
+        raise InvalidRequest.of(
+            "payload", Said(f"the payload must be JSON: {error}", f"payload 须为 JSON：{error}")
+        ) from None
 
 
 async def within(

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock, SystemClock
 from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest, SchedulerError, SchedulerUnavailable, stack_of
+from app.core.language import Language
 from app.core.version import package_version
 from app.db.database import SessionLocal
 from app.db.database import make_engine as make_database
@@ -33,7 +34,6 @@ from app.scheduler.buckets import forget_idle
 from app.scheduler.commands import Commands
 from app.scheduler.declarations import check, reconcile
 from app.scheduler.definitions import TaskDefinition
-from app.scheduler.description import Language
 from app.scheduler.doctor.schedules import Report, ScheduleDoctor
 from app.scheduler.engines.choice import prepare
 from app.scheduler.explain import explain

@@ -18,7 +18,9 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from app.core.errors import InvalidRequest
+from app.core.errors import InvalidRequest, sentence_of
+from app.core.language import Said
+from app.core.validation import message_of
 from app.core.zones import zone_named
 
 MIN_INTERVAL_SECONDS = 1
@@ -47,9 +49,17 @@ CRON_FIELDS = {
     "month": "1-12 or JAN-DEC",
     "day-of-week": "0-7 or SUN-SAT (0 and 7 are Sunday), 5#2 (second Friday) or 5L (last Friday)",
 }
+"""The fields in order, and what each takes besides `*`, lists, ranges and `/step`."""
+_IN_CHINESE = {
+    "second": ("秒", "0-59"),
+    "minute": ("分", "0-59"),
+    "hour": ("时", "0-23"),
+    "day-of-month": ("日", "1-31、L（最后一天）或 LW（最后一个工作日）"),
+    "month": ("月", "1-12 或 JAN-DEC"),
+    "day-of-week": ("星期", "0-7 或 SUN-SAT（0 和 7 是星期日）、5#2（第二个星期五）或 5L（最后一个星期五）"),
+}
 CRON_FIELD_SIZES = (60, 60, 24, 31, 12, 7)
 """How many values each field has."""
-"""The fields in order, and what each takes besides `*`, lists, ranges and `/step`."""
 
 _ANY_DATE = datetime(2000, 1, 1)  # noqa: DTZ001 - cronsim parses an expression only together with a date
 
@@ -88,16 +98,29 @@ def cron_fields(expression: str) -> tuple[str, ...]:
         ValueError: see `normal_cron`.
     """
     if len(expression) > MAX_EXPRESSION_LENGTH:
-        raise ValueError(f"a cron expression has at most {MAX_EXPRESSION_LENGTH} characters")
+        raise ValueError(
+            Said(
+                f"a cron expression has at most {MAX_EXPRESSION_LENGTH} characters",
+                f"cron 表达式最多 {MAX_EXPRESSION_LENGTH} 个字符",
+            )
+        )
     if not expression.isascii():
-        raise ValueError("a cron expression is plain ASCII, such as `0 9 * * 1-5`")
+        raise ValueError(
+            Said(
+                "a cron expression is plain ASCII, such as `0 9 * * 1-5`",
+                "cron 表达式只含 ASCII 字符，例如 `0 9 * * 1-5`",
+            )
+        )
     fields = _expanded(expression).split()
     if len(fields) == len(CRON_FIELDS) - 1:
         fields.insert(0, "0")
     if len(fields) != len(CRON_FIELDS):
         raise ValueError(
-            f"a cron expression has 5 fields (minute hour day-of-month month day-of-week), or 6 with seconds"
-            f" first; this one has {len(fields)}"
+            Said(
+                f"a cron expression has 5 fields (minute hour day-of-month month day-of-week), or 6 with seconds"
+                f" first; this one has {len(fields)}",
+                f"cron 表达式有 5 个字段（分 时 日 月 星期），或在最前面加上秒共 6 个；这里有 {len(fields)} 个",
+            )
         )
     for position, (name, takes) in enumerate(CRON_FIELDS.items()):
         alone = ["*"] * len(CRON_FIELDS)
@@ -105,8 +128,12 @@ def cron_fields(expression: str) -> tuple[str, ...]:
         try:
             CronSim(" ".join(alone), _ANY_DATE)
         except CronSimError as error:
+            called, can_be = _IN_CHINESE[name]
             raise ValueError(
-                f"{name} {fields[position]!r} is wrong: it takes {takes}, `*`, lists, ranges and /step"
+                Said(
+                    f"{name} {fields[position]!r} is wrong: it takes {takes}, `*`, lists, ranges and /step",
+                    f"“{called}”字段 {fields[position]!r} 有误：可填写 {can_be}，以及 `*`、列表、范围和 /步长",
+                )
             ) from error
     return tuple(fields)
 
@@ -126,9 +153,19 @@ def _expanded(expression: str) -> str:
     if not expression.startswith("@"):
         return expression
     if expression == "@reboot":
-        raise ValueError("@reboot is no time; enqueue the work when the application starts instead")
+        raise ValueError(
+            Said(
+                "@reboot is no time; enqueue the work when the application starts instead",
+                "@reboot 不是时间；请在应用启动时提交该任务",
+            )
+        )
     if expression not in MACROS:
-        raise ValueError(f"{expression!r} is unknown; the names are {', '.join(MACROS)}")
+        raise ValueError(
+            Said(
+                f"{expression!r} is unknown; the names are {', '.join(MACROS)}",
+                f"{expression!r} 未知；可用的名称是 {'、'.join(MACROS)}",
+            )
+        )
     return MACROS[expression]
 
 
@@ -139,11 +176,20 @@ def interval_seconds(value: object) -> float:
         ValueError: not a number (text and booleans are none here), not finite, or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("an interval is a number of seconds, such as 300; text and booleans are refused")  # noqa: TRY004 - pydantic reports ValueError
+        raise ValueError(  # noqa: TRY004 - pydantic takes a ValueError for a finding
+            Said(
+                "an interval is a number of seconds, such as 300; text and booleans are refused",
+                "间隔是秒数，例如 300；不接受文本和布尔值",
+            )
+        )
     if not MIN_INTERVAL_SECONDS <= value <= MAX_INTERVAL_SECONDS:  # NaN fails here as well
         raise ValueError(
-            f"an interval is from {MIN_INTERVAL_SECONDS} to {MAX_INTERVAL_SECONDS} seconds (366 days);"
-            f" write a number in that range, or use a cron schedule"
+            Said(
+                f"an interval is from {MIN_INTERVAL_SECONDS} to {MAX_INTERVAL_SECONDS} seconds (366 days);"
+                f" write a number in that range, or use a cron schedule",
+                f"间隔须为 {MIN_INTERVAL_SECONDS} 到 {MAX_INTERVAL_SECONDS} 秒（366 天）；"
+                f"请填写此范围内的数，或使用 cron 计划",
+            )
         )
     return round(float(value), 6)
 
@@ -154,16 +200,29 @@ def _moment(value: object) -> datetime:
             value = datetime.fromisoformat(value.strip())
         except ValueError as error:
             raise ValueError(
-                f"{value!r} is no ISO 8601 moment; write one such as 2026-01-31T09:00:00+08:00"
+                Said(
+                    f"{value!r} is no ISO 8601 moment; write one such as 2026-01-31T09:00:00+08:00",
+                    f"{value!r} 不是 ISO 8601 时刻；请填写例如 2026-01-31T09:00:00+08:00",
+                )
             ) from error
     if not isinstance(value, datetime):
-        raise ValueError("a moment is ISO 8601 text such as 2026-01-31T09:00:00+08:00")  # noqa: TRY004 - pydantic reports ValueError
+        raise ValueError(  # noqa: TRY004 - as above
+            Said(
+                "a moment is ISO 8601 text such as 2026-01-31T09:00:00+08:00",
+                "时刻须为 ISO 8601 文本，例如 2026-01-31T09:00:00+08:00",
+            )
+        )
     return _in_calendar(value)
 
 
 def _in_calendar(value: datetime) -> datetime:
     if not FIRST_YEAR <= value.year <= LAST_YEAR:
-        raise ValueError(f"year {value.year} is outside {FIRST_YEAR} to {LAST_YEAR}; write a date in that range")
+        raise ValueError(
+            Said(
+                f"year {value.year} is outside {FIRST_YEAR} to {LAST_YEAR}; write a date in that range",
+                f"年份 {value.year} 不在 {FIRST_YEAR} 到 {LAST_YEAR} 之间；请填写此范围内的日期",
+            )
+        )
     return value
 
 
@@ -218,7 +277,7 @@ def zone_of(name: str) -> ZoneInfo:
     try:
         return zone_named(name)
     except ValueError as error:
-        raise InvalidRequest.of("timezone", str(error)) from error
+        raise InvalidRequest.of("timezone", sentence_of(error)) from error
 
 
 def to_utc(moment: datetime, zone: str, *, field: str) -> datetime:
@@ -233,7 +292,7 @@ def to_utc(moment: datetime, zone: str, *, field: str) -> datetime:
     try:
         _moment(moment)
     except ValueError as error:
-        raise InvalidRequest.of(field, str(error)) from error
+        raise InvalidRequest.of(field, sentence_of(error)) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone_of(zone))).astimezone(UTC)
 
 
@@ -265,8 +324,14 @@ def from_columns(schedule_type: str, expression: str) -> Schedule:
             case "at":
                 return AtSchedule.model_validate({"at": expression})
     except ValidationError as error:
-        raise InvalidRequest.of("schedule", error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-    raise InvalidRequest.of("schedule", f"type {schedule_type!r} is unknown; write cron, interval or at")
+        raise InvalidRequest.of("schedule", message_of(error.errors()[0])) from error
+    raise InvalidRequest.of(
+        "schedule",
+        Said(
+            f"type {schedule_type!r} is unknown; write cron, interval or at",
+            f"类型 {schedule_type!r} 未知；请填写 cron、interval 或 at",
+        ),
+    )
 
 
 def _stored_seconds(expression: str) -> float:
@@ -274,5 +339,9 @@ def _stored_seconds(expression: str) -> float:
         return float(expression)
     except ValueError as error:
         raise InvalidRequest.of(
-            "schedule", f"{expression!r} is no number of seconds; write one such as 300"
+            "schedule",
+            Said(
+                f"{expression!r} is no number of seconds; write one such as 300",
+                f"{expression!r} 不是秒数；请填写例如 300",
+            ),
         ) from error

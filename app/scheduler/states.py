@@ -20,6 +20,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from app.core.errors import Conflict
+from app.core.language import Said
 from app.models.task_execution import ExecutionState as S
 
 
@@ -60,17 +61,30 @@ MOVES: dict[tuple[S, Move], S] = {
 }
 
 
+IN_CHINESE = {
+    S.PENDING: "等待中",
+    S.RUNNING: "运行中",
+    S.RETRYING: "待重试",
+    S.SUSPENDED: "已挂起",
+    S.PARKED: "已搁置",
+    S.SUCCESS: "成功",
+    S.FAILED: "失败",
+    S.CANCELLED: "已取消",
+    S.SKIPPED: "已跳过",
+}
+"""What the pages call the states."""
+
 _DONE = {
-    Move.START: "started",
-    Move.SUCCEED: "finished",
-    Move.FAIL: "failed",
-    Move.RETRY: "retried",
-    Move.CANCEL: "cancelled",
-    Move.PARK: "parked",
-    Move.UNPARK: "unparked",
-    Move.HAND_BACK: "handed back",
-    Move.SUSPEND: "suspended",
-    Move.REOPEN: "retried",
+    Move.START: Said("started", "开始"),
+    Move.SUCCEED: Said("finished", "完成"),
+    Move.FAIL: Said("failed", "失败"),
+    Move.RETRY: Said("retried", "重试"),
+    Move.CANCEL: Said("cancelled", "取消"),
+    Move.PARK: Said("parked", "搁置"),
+    Move.UNPARK: Said("unparked", "恢复"),
+    Move.HAND_BACK: Said("handed back", "交还"),
+    Move.SUSPEND: Said("suspended", "挂起"),
+    Move.REOPEN: Said("retried", "重试"),
 }
 
 
@@ -83,7 +97,12 @@ def moved(state: S, move: Move) -> S:
     try:
         return MOVES[state, move]
     except KeyError:
-        raise Conflict(f"the execution is {state.value}; it cannot be {_DONE[move]} from there") from None
+        raise Conflict(
+            Said(
+                f"the execution is {state.value}; it cannot be {_DONE[move].en} from there",
+                f"执行的状态是{IN_CHINESE[state]}，不能再{_DONE[move].zh}",
+            )
+        ) from None
 
 
 def sources(move: Move) -> tuple[S, ...]:

@@ -16,10 +16,12 @@ from sqlalchemy import Connection, Table, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.errors import Conflict, NotFound, SchedulerError
+from app.core.language import Said
 from app.db.bulk import BulkUpdate
 from app.models.execution_step import ExecutionSignal, ExecutionStep, StepKind
 from app.models.task_execution import Execution, ExecutionState, TaskExecution
 from app.scheduler.family import ended_children, lock_in_order, make_due
+from app.scheduler.states import IN_CHINESE
 
 executions = cast("Table", TaskExecution.__table__)
 steps = cast("Table", ExecutionStep.__table__)
@@ -346,7 +348,12 @@ class SendSignal:
             return NotFound("execution", self.execution_id)
         execution = Execution.from_row(row)
         if execution.is_final:
-            return Conflict(f"execution {execution.id} is {execution.state.value}; it takes no signal any more")
+            return Conflict(
+                Said(
+                    f"execution {execution.id} is {execution.state.value}; it takes no signal any more",
+                    f"执行 {execution.id} 的状态是{IN_CHINESE[execution.state]}，不再接收信号",
+                )
+            )
         values = {
             "execution_id": execution.id,
             "name": self.name,

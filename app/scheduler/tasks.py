@@ -13,8 +13,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import Conflict, FieldError, InvalidRequest, NotFound, SchedulerError, VersionConflict
+from app.core.errors import (
+    Conflict,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    SchedulerError,
+    VersionConflict,
+    sentence_of,
+)
 from app.core.jsonable import to_plain_json
+from app.core.language import Said
 from app.core.redaction import redact, refuse_lending, refuse_masks, restore
 from app.db.database import begin_write
 from app.db.types import UtcDateTime
@@ -98,7 +107,11 @@ class TaskStore:
         _arm(task, definition, now)
         if task.exhausted_at is not None and declared is None:
             field = "schedule.at" if isinstance(definition.schedule, AtSchedule) else "schedule"
-            raise InvalidRequest.of(field, "never fires from now on; choose a moment to come", "never_fires")
+            raise InvalidRequest.of(
+                field,
+                Said("never fires from now on; choose a moment to come", "从现在起永远不会触发；请选择将来的时刻"),
+                "never_fires",
+            )
         with self._sessions() as session:
             begin_write(session.connection())
             session.add(task)
@@ -106,7 +119,11 @@ class TaskStore:
                 session.flush()
             except IntegrityError as error:
                 raise Conflict.of(
-                    "name", f"a task named {definition.name!r} exists; choose another name"
+                    "name",
+                    Said(
+                        f"a task named {definition.name!r} exists; choose another name",
+                        f"名为 {definition.name!r} 的任务已存在；请换一个名称",
+                    ),
                 ) from error
             _note(session, task, "create", {}, definition.columns(), by, now)
             session.commit()
@@ -214,7 +231,11 @@ class TaskStore:
                 session.flush()
             except IntegrityError as error:
                 raise Conflict.of(
-                    "name", f"a task named {definition.name!r} exists; choose another name"
+                    "name",
+                    Said(
+                        f"a task named {definition.name!r} exists; choose another name",
+                        f"名为 {definition.name!r} 的任务已存在；请换一个名称",
+                    ),
                 ) from error
             _note(session, task, action, before, after, by, now)
             session.commit()
@@ -278,7 +299,7 @@ def one_transaction(
 
 def located(name: str, error: SchedulerError) -> list[FieldError]:
     """The error's fields, each under its task: `tasks[NAME].params.topic`."""
-    found = error.errors or (FieldError("", str(error), error.code),)
+    found = error.errors or (FieldError("", sentence_of(error), error.code),)
     return [
         FieldError(f"tasks[{name}]" + (f".{item.field}" if item.field else ""), item.message, item.kind)
         for item in found

@@ -24,7 +24,8 @@ from zoneinfo import ZoneInfo
 from apscheduler.triggers.base import BaseTrigger
 from cronsim import CronSim, CronSimError
 
-from app.core.errors import InvalidRequest
+from app.core.errors import InvalidRequest, sentence_of
+from app.core.language import Said
 from app.scheduler.schedules import (
     FIRST_YEAR,
     LAST_YEAR,
@@ -112,7 +113,7 @@ class CronTrigger(ScheduleTrigger):
         try:
             object.__setattr__(self, "expression", normal_cron(self.expression))
         except ValueError as error:
-            raise InvalidRequest.of("schedule.expression", str(error)) from error
+            raise InvalidRequest.of("schedule.expression", sentence_of(error)) from error
 
     def _next_after(self, after: datetime) -> datetime | None:
         return _next_cron_fire(self, after)
@@ -260,7 +261,7 @@ class IntervalTrigger(ScheduleTrigger):
         try:
             object.__setattr__(self, "seconds", interval_seconds(self.seconds))
         except ValueError as error:
-            raise InvalidRequest.of("schedule.seconds", str(error)) from error
+            raise InvalidRequest.of("schedule.seconds", sentence_of(error)) from error
         object.__setattr__(self, "anchor", _utc(self.anchor))
 
     @property
@@ -364,7 +365,12 @@ def make_trigger(
     start = to_utc(start_at, zone, field="start_at") if start_at else None
     end = to_utc(end_at, zone, field="end_at") if end_at else None
     if start and end and end < start:
-        raise InvalidRequest.of("end_at", "end_at is before start_at; move it later, or leave it out")
+        raise InvalidRequest.of(
+            "end_at",
+            Said(
+                "end_at is before start_at; move it later, or leave it out", "end_at 早于 start_at；请推后，或不填"
+            ),
+        )
     trigger: ScheduleTrigger
     match schedule:
         case CronSchedule():
@@ -383,7 +389,13 @@ def _interval_trigger(
         return IntervalTrigger(schedule.seconds, start, fire_at_anchor=True)
     if anchor is not None:
         return IntervalTrigger(schedule.seconds, anchor)
-    raise InvalidRequest.of("anchor", "an interval counts from a moment; hand in anchor or start_at")
+    raise InvalidRequest.of(
+        "anchor",
+        Said(
+            "an interval counts from a moment; hand in anchor or start_at",
+            "间隔需要一个起算时刻；请给出 anchor 或 start_at",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from app.core.errors import InvalidRequest
+from app.core.language import Said
+from app.core.validation import message_of
 from app.scheduler.schedules import zone_of
 
 HORIZON_DAYS = 2 * 366
@@ -100,7 +102,7 @@ class Calendar(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> Calendar:
         if self.country is None and self.subdivision is not None:
-            raise ValueError("subdivision needs a country")
+            raise ValueError(Said("subdivision needs a country", "subdivision 需要同时填写 country"))
         if self.country is not None:
             public_holidays(self.country, self.subdivision)
         return self
@@ -132,13 +134,21 @@ def public_holidays(country: str, subdivision: str | None) -> Days:
         import holidays
     except ImportError:
         raise ValueError(
-            "country needs the package `holidays`: install contenthub-scheduler[calendars],"
-            " or list dates in `closed`"
+            Said(
+                "country needs the package `holidays`: install contenthub-scheduler[calendars],"
+                " or list dates in `closed`",
+                "country 需要 `holidays` 包：请安装 contenthub-scheduler[calendars]，或在 `closed` 中列出日期",
+            )
         ) from None
     try:
         found: Days = holidays.country_holidays(country, subdiv=subdivision)
     except NotImplementedError as error:
-        raise ValueError(f"country: {error}; write ISO 3166 codes such as CN, or DE and BY") from None
+        raise ValueError(
+            Said(
+                f"country: {error}; write ISO 3166 codes such as CN, or DE and BY",
+                f"country：{error}；请填写 ISO 3166 代码，例如 CN，或 DE 与 BY",
+            )
+        ) from None
     return found
 
 
@@ -202,7 +212,7 @@ def _read(model: type[M], text: str | None, field: str) -> M | None:
     try:
         return None if text is None else model.model_validate_json(text)
     except ValidationError as error:
-        raise InvalidRequest.of(field, error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        raise InvalidRequest.of(field, message_of(error.errors()[0])) from None
 
 
 def _wall(day: date, clock: time, zone: str) -> datetime:

@@ -27,7 +27,9 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, ExecutorNotFound, FieldError, InvalidParameters, InvalidRequest, stack_of
 from app.core.jsonable import safe_text, to_plain_json
+from app.core.language import Said, in_each
 from app.core.redaction import declare_secrets, redact, redact_quotes, redact_text
+from app.core.validation import message_of
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.breaker import CircuitBreaker
 from app.scheduler.pace import Backfill, Pace
@@ -309,7 +311,10 @@ class SchedulerService:
             _accept(executor, task_params)
         except InvalidParameters as error:
             raise InvalidParameters(
-                [replace(found, message=redact_text(found.message, task_params)) for found in error.errors]
+                [
+                    replace(found, message=in_each(found.message, lambda text: redact_text(text, task_params)))
+                    for found in error.errors
+                ]
             ) from error.__cause__
         return executor
 
@@ -577,7 +582,14 @@ def _accept(executor: TaskExecutor, task_params: dict[str, Any]) -> None:
     except Exception as error:
         raise InvalidParameters([FieldError("params", describe_error(error))]) from error
     if not accepted:
-        raise InvalidParameters([FieldError("params", f"refused by {type(executor).__name__}")])
+        raise InvalidParameters(
+            [
+                FieldError(
+                    "params",
+                    Said(f"refused by {type(executor).__name__}", f"{type(executor).__name__} 拒绝了这些参数"),
+                )
+            ]
+        )
 
 
 async def _executed(
@@ -637,12 +649,10 @@ def describe_error(error: BaseException) -> str:
 
 
 def _field_errors(error: ValidationError) -> list[FieldError]:
-    found = error.errors(include_url=False, include_input=False, include_context=False)
+    found = error.errors(include_url=False, include_input=False)
     inside = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
     return [
-        FieldError(
-            ".".join(["params", *map(str, item["loc"])]), item["msg"].removeprefix("Value error, "), item["type"]
-        )
+        FieldError(".".join(["params", *map(str, item["loc"])]), message_of(item), item["type"])
         for item in found
         # pydantic calls a list too short that would not be, had its items been right
         if item["type"] != "too_short" or item["loc"] not in inside

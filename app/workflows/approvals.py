@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from sqlalchemy import Connection, func, select
 
 from app.core.errors import Conflict, NotFound, NotPermitted
+from app.core.language import Said
 from app.models.execution_step import ExecutionSignal
 from app.models.task_execution import Execution, ExecutionState, TaskExecution, is_not_success
 from app.scheduler.executions import read_execution
 from app.scheduler.runtime import Runtime
+from app.scheduler.states import IN_CHINESE
 from app.workflows.definition import Call
 
 APPROVAL_TYPE = "approval"
@@ -58,9 +60,19 @@ class ApprovalParams(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> ApprovalParams:
         if (self.escalation is None) != (self.escalate_after_seconds is None):
-            raise ValueError("escalation needs escalate_after_seconds, and the other way round")
+            raise ValueError(
+                Said(
+                    "escalation needs escalate_after_seconds, and the other way round",
+                    "escalation 与 escalate_after_seconds 须同时填写",
+                )
+            )
         if (self.escalate_after_seconds or 0) >= (self.timeout_seconds or inf):
-            raise ValueError("escalate_after_seconds must be less than timeout_seconds")
+            raise ValueError(
+                Said(
+                    "escalate_after_seconds must be less than timeout_seconds",
+                    "escalate_after_seconds 须小于 timeout_seconds",
+                )
+            )
         return self
 
 
@@ -201,7 +213,12 @@ def refuse_bare_decision(execution: Execution, signal: str) -> None:
         Conflict
     """
     if execution.task_type == APPROVAL_TYPE and signal == DECISION:
-        raise Conflict(f"execution {execution.id} is an approval; decide it, instead of sending it a signal")
+        raise Conflict(
+            Said(
+                f"execution {execution.id} is an approval; decide it, instead of sending it a signal",
+                f"执行 {execution.id} 是审批；请作出决定，而不是发送信号",
+            )
+        )
 
 
 def _decisions(execution_id: Any) -> Any:
@@ -216,7 +233,10 @@ def _decisions(execution_id: Any) -> Any:
 def _require_approver(question: Question, by: str, *, is_admin: bool) -> None:
     if question.approvers and by not in question.approvers and not is_admin:
         raise NotPermitted(
-            f"{by!r} may not decide this; {', '.join(question.approvers)} may, or a token with the role admin"
+            Said(
+                f"{by!r} may not decide this; {', '.join(question.approvers)} may, or a token with the role admin",
+                f"{by!r} 不能决定此审批；可以决定的是 {'、'.join(question.approvers)}，或角色为 admin 的令牌",
+            )
         )
 
 
@@ -226,8 +246,16 @@ def _require_open(connection: Connection, execution: Execution, decisions: int |
     )
     is_another = decisions is not None and connection.scalar(before) != decisions
     if execution.is_final or is_another or connection.scalar(_decisions(execution.id)) is not None:
-        raise Conflict(f"approval {execution.id} is decided already, or over; read it again")
+        raise Conflict(
+            Said(
+                f"approval {execution.id} is decided already, or over; read it again",
+                f"审批 {execution.id} 已有决定或已结束；请重新读取",
+            )
+        )
     if execution.state is not ExecutionState.SUSPENDED:
         raise Conflict(
-            f"approval {execution.id} is {execution.state.value} and not waiting yet; try again in a moment"
+            Said(
+                f"approval {execution.id} is {execution.state.value} and not waiting yet; try again in a moment",
+                f"审批 {execution.id} 的状态是{IN_CHINESE[execution.state]}，还没有开始等待；请稍后再试",
+            )
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
+from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters, sentence_of
+from app.core.language import Said
 from app.workflows.definition import (
     MOST_EXPRESSIONS,
     Call,
@@ -45,7 +46,12 @@ def _size(definition: WorkflowDefinition) -> Iterator[FieldError]:
                 count += sum(text.count("{{") for _, text in templates_in(templated_part(call)))
     if count > MOST_EXPRESSIONS:
         yield FieldError(
-            "steps", f"they have {count} expressions; a workflow has at most {MOST_EXPRESSIONS}", "too_long"
+            "steps",
+            Said(
+                f"they have {count} expressions; a workflow has at most {MOST_EXPRESSIONS}",
+                f"共有 {count} 个表达式；一个工作流最多 {MOST_EXPRESSIONS} 个",
+            ),
+            "too_long",
         )
 
 
@@ -55,10 +61,20 @@ def _names(definition: WorkflowDefinition) -> Iterator[FieldError]:
         if step.id in seen:
             yield FieldError(
                 f"steps.{number}.id",
-                f"{step.id!r} is the id of steps.{seen[step.id]} already; give each step its own",
+                Said(
+                    f"{step.id!r} is the id of steps.{seen[step.id]} already; give each step its own",
+                    f"{step.id!r} 已是 steps.{seen[step.id]} 的 id；请给每个步骤各自的 id",
+                ),
                 "duplicate_id",
             )
         seen.setdefault(step.id, number)
+
+
+def _unknown_step(name: str | None, known: Collection[str]) -> Said:
+    there = sorted(known)
+    return Said(
+        f"there is no step {name!r}; there are {', '.join(there)}", f"没有步骤 {name!r}；现有 {'、'.join(there)}"
+    )
 
 
 def _dependencies(definition: WorkflowDefinition) -> Iterator[FieldError]:
@@ -68,19 +84,27 @@ def _dependencies(definition: WorkflowDefinition) -> Iterator[FieldError]:
             field = f"steps.{number}.depends_on.{place}"
             if parent not in known:
                 yield FieldError(
-                    field, f"there is no step {parent!r}; there are {', '.join(sorted(known))}", "unknown_step"
+                    field,
+                    _unknown_step(parent, known),
+                    "unknown_step",
                 )
             elif parent in step.depends_on[:place]:
-                yield FieldError(field, f"{parent!r} is named twice", "duplicate")
+                yield FieldError(field, Said(f"{parent!r} is named twice", f"{parent!r} 写了两次"), "duplicate")
     ring = cycle_of(definition.steps)
     if ring is not None:
         first = next(number for number, step in enumerate(definition.steps) if step.id in ring)
         yield FieldError(
-            f"steps.{first}.depends_on", f"the steps wait for each other: {' → '.join(ring)}", "cycle"
+            f"steps.{first}.depends_on",
+            Said(f"the steps wait for each other: {' → '.join(ring)}", f"步骤互相等待：{' → '.join(ring)}"),
+            "cycle",
         )
     for number, step in enumerate(definition.steps):
         if step.limit is not None and step.for_each is None:
-            yield FieldError(f"steps.{number}.limit", "limit is for a step with for_each; leave it out", "unused")
+            yield FieldError(
+                f"steps.{number}.limit",
+                Said("limit is for a step with for_each; leave it out", "limit 只用于带 for_each 的步骤；请去掉"),
+                "unused",
+            )
 
 
 def _expressions(definition: WorkflowDefinition) -> Iterator[FieldError]:
@@ -114,7 +138,7 @@ class _Scope:
         try:
             expression = parse_expression(source)
         except InvalidExpression as error:
-            yield FieldError(field, str(error), "bad_expression")
+            yield FieldError(field, sentence_of(error), "bad_expression")
         else:
             yield from self._of_references(field, expression)
 
@@ -124,7 +148,7 @@ class _Scope:
             try:
                 template = parse_template(text)
             except InvalidExpression as error:
-                yield FieldError(place, str(error), "bad_expression")
+                yield FieldError(place, sentence_of(error), "bad_expression")
             else:
                 for expression in template.expressions:
                     yield from self._of_references(place, expression)
@@ -137,15 +161,24 @@ class _Scope:
 
     def _problem(self, root: str, name: str | None, *, optional: bool) -> str | None:
         if root == "steps" and name not in self._known:
-            return f"there is no step {name!r}; there are {', '.join(sorted(self._known))}"
+            return _unknown_step(name, self._known)
         if root == "steps" and name not in self._steps:
             if name == self._here:
-                return f"step {name!r} cannot read its own result"
-            return f"it reads step {name!r} and does not wait for it; add {name!r} to depends_on"
+                return Said(f"step {name!r} cannot read its own result", f"步骤 {name!r} 不能读取自己的结果")
+            return Said(
+                f"it reads step {name!r} and does not wait for it; add {name!r} to depends_on",
+                f"它读取步骤 {name!r} 却不等待它；请把 {name!r} 加入 depends_on",
+            )
         if root == "input" and name is not None and not optional and name not in self._input:
-            return f"input has no {name!r}; add it to input, or write input.{name}|default(…)"
+            return Said(
+                f"input has no {name!r}; add it to input, or write input.{name}|default(…)",
+                f"input 中没有 {name!r}；请加入 input，或写成 input.{name}|default(…)",
+            )
         if root in ("item", "index") and not self._has_item:
-            return f"{root} is known only in the params of a step with for_each"
+            return Said(
+                f"{root} is known only in the params of a step with for_each",
+                f"{root} 只能用在带 for_each 的步骤的参数中",
+            )
         return None
 
 
@@ -162,7 +195,7 @@ def _of_call(field: str, call: Call, check: CheckParams) -> Iterator[FieldError]
     try:
         check(call.type, dict(call.params))
     except ExecutorNotFound as error:
-        yield FieldError(f"{field}.type", str(error), error.code)
+        yield FieldError(f"{field}.type", sentence_of(error), error.code)
     except InvalidParameters as error:
         for item in error.errors:
             if not _depends(item.field, to_come):

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.environment import TemplateExpression
 
+from app.core.language import Said
 from app.workflows.sandbox import LARGEST, SANDBOX, ExpressionFailed, bounded, metered, text_of
 
 LONGEST = 2000
@@ -95,7 +96,9 @@ class Template:
             return self.parts[0].evaluate(context)
         texts = [part if isinstance(part, str) else text_of(part.evaluate(context)) for part in self.parts]
         if sum(map(len, texts)) > LARGEST:
-            raise ExpressionFailed(f"the text is longer than {LARGEST:,} characters")
+            raise ExpressionFailed(
+                Said(f"the text is longer than {LARGEST:,} characters", f"文本超过 {LARGEST:,} 个字符")
+            )
         return "".join(texts)
 
 
@@ -110,7 +113,9 @@ def parse_expression(source: str) -> Expression:
     if template is not None:
         if len(template.parts) == 1 and isinstance(template.parts[0], Expression):
             return template.parts[0]
-        raise InvalidExpression("must be one expression, without text around it")
+        raise InvalidExpression(
+            Said("must be one expression, without text around it", "须为一个表达式，前后没有其他文字")
+        )
     return _parse(source)
 
 
@@ -137,9 +142,11 @@ def parse_template(text: str) -> Template:
             else:
                 parts.append(value)
     except TemplateSyntaxError as error:
-        raise InvalidExpression(f"{error.message}") from None
+        raise InvalidExpression(Said(f"{error.message}", f"模板有误：{error.message}")) from None
     if inside is not None:
-        raise InvalidExpression("an expression is not closed; end it with }}")
+        raise InvalidExpression(
+            Said("an expression is not closed; end it with }}", "表达式没有结束；请以 }} 结尾")
+        )
     return Template(tuple(parts))
 
 
@@ -177,30 +184,42 @@ def templates_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 def _parse(source: str) -> Expression:
     if len(source) > LONGEST:
-        raise InvalidExpression(f"an expression has at most {LONGEST} characters; this one has {len(source)}")
+        raise InvalidExpression(
+            Said(
+                f"an expression has at most {LONGEST} characters; this one has {len(source)}",
+                f"表达式最多 {LONGEST} 个字符；这里有 {len(source)} 个",
+            )
+        )
     if not source.strip():
-        raise InvalidExpression("the expression is empty")
+        raise InvalidExpression(Said("the expression is empty", "表达式为空"))
     try:
         # In parentheses, so that neither `-` at its ends is read as a mark of the template nor a `}}` ends it.
         body = SANDBOX.parse("{{ (\n" + source + "\n) }}").body
         if len(body) != 1 or not isinstance(body[0], nodes.Output) or len(body[0].nodes) != 1:
-            raise InvalidExpression("must be one expression")
+            raise InvalidExpression(Said("must be one expression", "须为一个表达式"))
         tree = body[0].nodes[0]
         if sum(1 for _ in tree.find_all(nodes.Node)) > MOST_NODES:
             raise InvalidExpression(
-                f"the expression has more than {MOST_NODES} parts; split it over several steps"
+                Said(
+                    f"the expression has more than {MOST_NODES} parts; split it over several steps",
+                    f"表达式超过 {MOST_NODES} 个部分；请拆成几个步骤",
+                )
             )
         references: set[Reference] = set()
         _walk(tree, references, optional=False)
         compiled = _compile(tree)
     except TemplateSyntaxError as error:
-        raise InvalidExpression(f"{_shown(source)}: {error.message}") from None
+        raise InvalidExpression(
+            Said(f"{_shown(source)}: {error.message}", f"{_shown(source)} 有误：{error.message}")
+        ) from None
     except (RecursionError, MemoryError, SyntaxError):
-        raise InvalidExpression("the expression is nested too deeply") from None
+        raise InvalidExpression(Said("the expression is nested too deeply", "表达式嵌套过深")) from None
     except ValueError as error:
         if isinstance(error, InvalidExpression):
             raise
-        raise InvalidExpression(f"{_shown(source)}: {error}") from None  # a number with thousands of digits
+        raise InvalidExpression(
+            Said(f"{_shown(source)}: {error}", f"{_shown(source)} 有误：{error}")
+        ) from None  # a number with thousands of digits
     return Expression(source.strip(), frozenset(references), compiled)
 
 
@@ -224,11 +243,13 @@ def _walk(node: nodes.Node, found: set[Reference], *, optional: bool) -> None:
         raise InvalidExpression(_refused(node))
     if isinstance(node, nodes.Const) and isinstance(node.value, float) and not isfinite(node.value):
         # Compiled it would be the name `inf`, which nothing has.
-        raise InvalidExpression("a number is too large; write one below 1e308")
+        raise InvalidExpression(
+            Said("a number is too large; write one below 1e308", "数字过大；请填写小于 1e308 的数")
+        )
     if isinstance(node, nodes.Filter | nodes.Test):
         _check_named(node)
         if node.node is None:
-            raise InvalidExpression("a filter needs something to its left")
+            raise InvalidExpression(Said("a filter needs something to its left", "过滤器的左边需要有内容"))
         _walk(node.node, found, optional=optional or node.name in ("default", "defined", "undefined"))
         for argument in (*node.args, *node.kwargs):
             _walk(argument, found, optional=optional)
@@ -238,7 +259,12 @@ def _walk(node: nodes.Node, found: set[Reference], *, optional: bool) -> None:
             found.add(reference)
             return
         if _is_name(node.node, "steps"):
-            raise InvalidExpression(f"a step has {', '.join(STEP_FIELDS)}; read one of them, as in steps.ID.data")
+            raise InvalidExpression(
+                Said(
+                    f"a step has {', '.join(STEP_FIELDS)}; read one of them, as in steps.ID.data",
+                    f"步骤有 {'、'.join(STEP_FIELDS)}；请读取其中一个，例如 steps.ID.data",
+                )
+            )
     if isinstance(node, nodes.Name):
         found.add(_root(node.name, optional=optional))
         return
@@ -253,10 +279,18 @@ def _reference(node: nodes.Getattr | nodes.Getitem, *, optional: bool) -> Refere
         step, field = _key(inner), _key(node)
         if not isinstance(step, str):
             raise InvalidExpression(
-                "name the step, as in steps.draft or steps['draft']; its id cannot be computed"
+                Said(
+                    "name the step, as in steps.draft or steps['draft']; its id cannot be computed",
+                    "请写明步骤，例如 steps.draft 或 steps['draft']；步骤的 id 不能是计算出来的",
+                )
             )
         if field not in STEP_FIELDS:
-            raise InvalidExpression(f"a step has no {field!r}; it has {', '.join(STEP_FIELDS)}")
+            raise InvalidExpression(
+                Said(
+                    f"a step has no {field!r}; it has {', '.join(STEP_FIELDS)}",
+                    f"步骤没有 {field!r}；它有 {'、'.join(STEP_FIELDS)}",
+                )
+            )
         return Reference("steps", step)
     if _is_name(inner, "input"):
         key = _key(node)
@@ -266,9 +300,19 @@ def _reference(node: nodes.Getattr | nodes.Getitem, *, optional: bool) -> Refere
 
 def _root(name: str, *, optional: bool) -> Reference:
     if name == "steps":
-        raise InvalidExpression("name a step and what of it, as in steps.draft.data")
+        raise InvalidExpression(
+            Said(
+                "name a step and what of it, as in steps.draft.data",
+                "请写明步骤以及要读取的内容，例如 steps.draft.data",
+            )
+        )
     if name not in ROOTS:
-        raise InvalidExpression(f"{name!r} is unknown; an expression can read {', '.join(ROOTS)}")
+        raise InvalidExpression(
+            Said(
+                f"{name!r} is unknown; an expression can read {', '.join(ROOTS)}",
+                f"{name!r} 未知；表达式可以读取 {'、'.join(ROOTS)}",
+            )
+        )
     return Reference(name, None, optional)
 
 
@@ -286,19 +330,33 @@ def _check_named(node: nodes.Filter | nodes.Test) -> None:
     known = SANDBOX.filters if isinstance(node, nodes.Filter) else SANDBOX.tests
     kind = "filter" if isinstance(node, nodes.Filter) else "test"
     if node.name not in known:
-        raise InvalidExpression(f"there is no {kind} {node.name!r}; there are {', '.join(sorted(known))}")
+        raise InvalidExpression(
+            Said(
+                f"there is no {kind} {node.name!r}; there are {', '.join(sorted(known))}",
+                f"没有{'过滤器' if kind == 'filter' else '测试'} {node.name!r}；现有 {'、'.join(sorted(known))}",
+            )
+        )
     if node.dyn_args is not None or node.dyn_kwargs is not None:
-        raise InvalidExpression("* and ** are not allowed")
+        raise InvalidExpression(Said("* and ** are not allowed", "不允许使用 * 和 **"))
 
 
-_REFUSED: dict[type[nodes.Node], str] = {
-    nodes.Pow: "** is not allowed",
-    nodes.Call: "nothing can be called; use a filter, as in steps.draft.data.title|upper",
-    nodes.Concat: "~ is not allowed; write text around {{ }}, or + between texts",
-    nodes.Slice: "slices are not allowed; use |first, |last or an index",
-    nodes.Tuple: "write a list in brackets",
+_REFUSED: dict[type[nodes.Node], Said] = {
+    nodes.Pow: Said("** is not allowed", "不允许使用 **"),
+    nodes.Call: Said(
+        "nothing can be called; use a filter, as in steps.draft.data.title|upper",
+        "不能调用函数；请使用过滤器，例如 steps.draft.data.title|upper",
+    ),
+    nodes.Concat: Said(
+        "~ is not allowed; write text around {{ }}, or + between texts",
+        "不允许使用 ~；请把文字写在 {{ }} 外面，或在文本之间用 +",
+    ),
+    nodes.Slice: Said(
+        "slices are not allowed; use |first, |last or an index", "不允许使用切片；请使用 |first、|last 或下标"
+    ),
+    nodes.Tuple: Said("write a list in brackets", "请用方括号写列表"),
 }
 
 
-def _refused(node: nodes.Node) -> str:
-    return _REFUSED.get(type(node), f"{type(node).__name__.lower()} is not allowed in an expression")
+def _refused(node: nodes.Node) -> Said:
+    kind = type(node).__name__.lower()
+    return _REFUSED.get(type(node), Said(f"{kind} is not allowed in an expression", f"表达式中不允许使用 {kind}"))

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.core.config import Settings
 from app.core.errors import Conflict, NotPermitted, SchedulerError
+from app.core.language import Said
 from app.models.execution_step import ExecutionSignal
 from app.models.signing_key import signing_key
 from app.models.task_execution import Execution
@@ -91,11 +92,26 @@ class ApprovalLinks:
         """
         execution, question = self._approvals.question(execution_id)
         if execution.is_final:
-            raise Conflict(f"approval {execution_id} is over; there is nothing left to decide")
+            raise Conflict(
+                Said(
+                    f"approval {execution_id} is over; there is nothing left to decide",
+                    f"审批 {execution_id} 已结束；没有需要决定的内容",
+                )
+            )
         if question.approvers and by not in question.approvers:
-            raise NotPermitted(f"{by!r} may not decide this; {', '.join(question.approvers)} may")
+            raise NotPermitted(
+                Said(
+                    f"{by!r} may not decide this; {', '.join(question.approvers)} may",
+                    f"{by!r} 不能决定此审批；可以决定的是 {'、'.join(question.approvers)}",
+                )
+            )
         if question.approvers and by != made_by and not is_admin:
-            raise NotPermitted("a link for somebody else's decision can be made with the role admin only")
+            raise NotPermitted(
+                Said(
+                    "a link for somebody else's decision can be made with the role admin only",
+                    "只有 admin 角色可以为他人的决定生成链接",
+                )
+            )
         with self._runtime.sessions() as session:
             until = (self._runtime.clock.now() + lifetime).replace(microsecond=0)
             link = Link(execution_id, by, made_by, until, _decisions(session, execution_id))

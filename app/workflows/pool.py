@@ -11,6 +11,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import Conflict, NotFound
+from app.core.language import Said
 from app.db.database import begin_write
 from app.models.content import Content
 from app.models.content_pool import PoolEntry, PoolState
@@ -158,7 +159,12 @@ def _waiting(session: Session, entry_id: int, *others: PoolState) -> PoolEntry:
     if entry is None:
         raise NotFound("pool entry", entry_id)
     if entry.state not in (PoolState.WAITING, *others):
-        raise Conflict(f"pool entry {entry_id} is {entry.state}; only one that waits can be changed")
+        raise Conflict(
+            Said(
+                f"pool entry {entry_id} is {entry.state}; only one that waits can be changed",
+                f"内容池条目 {entry_id} 的状态是 {entry.state}；只有等待中的条目可以修改",
+            )
+        )
     return entry
 
 

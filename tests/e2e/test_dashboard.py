@@ -113,6 +113,23 @@ def test_what_is_wrong_is_said_once_in_the_language_of_the_page_until_it_is_mend
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+def test_what_only_the_server_finds_wrong_is_in_the_language_of_the_page(site: Site, visitor: Visit) -> None:
+    site.api("POST", "tasks", {"name": "已有", "task_type": "content_generation", "params": site.write("taken")})
+    person = visitor("operator")
+    page = person.page
+    page.get_by_role("button", name="Language").click()
+    page.get_by_role("menuitem", name="中文").click()
+    person.go("tasks/new?type=content_generation")
+    page.get_by_label("名称").first.fill("已有")
+    page.get_by_label("Account Id").fill("1")
+    page.get_by_label("Topic").fill("人工智能")
+    page.get_by_label("Cron 表达式").fill("61 * * * *")
+    expect(page.get_by_text("“分”字段 '61' 有误")).to_be_visible()
+    page.get_by_label("Cron 表达式").fill("0 9 * * 1-5")
+    page.get_by_role("button", name="创建").click()
+    expect(page.get_by_text("名为 '已有' 的任务已存在；请换一个名称")).to_be_visible()
+
+
 def test_a_viewer_sees_everything_and_can_change_nothing(site: Site, visitor: Visit) -> None:
     definition = {"name": "hands off", "task_type": "content_generation", "params": site.write("hands off")}
     task = site.api("POST", "tasks", definition)["id"]

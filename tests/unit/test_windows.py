@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.scheduler.description import Language
+from app.core.language import Language
 from app.scheduler.preview import preview
 from app.scheduler.schedules import CronSchedule, DstPolicy
 from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow, Weekday

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import unquote
 
 from app.core.errors import InvalidRequest, SchedulerError
+from app.core.language import Said
 from app.core.redaction import MASK
 
 if TYPE_CHECKING:
@@ -100,13 +101,23 @@ def _instantiate(url: str) -> NotifyBase:
     try:
         import apprise
     except ModuleNotFoundError:
-        raise InvalidRequest.of("url", "apprise is missing; install contenthub-scheduler[alerts]") from None
+        raise InvalidRequest.of(
+            "url",
+            Said(
+                "apprise is missing; install contenthub-scheduler[alerts]",
+                "缺少 apprise；请安装 contenthub-scheduler[alerts]",
+            ),
+        ) from None
     with _Listener():  # it logs the URL that it cannot read
         found: NotifyBase | None = apprise.Apprise.instantiate(url, suppress_exceptions=True)
     if found is None:
         raise InvalidRequest.of(
             "url",
-            "apprise does not know such a receiver; write one such as json://example.org/hook or"
-            " mailto://user:password@example.org (see appriseit.com/services)",
+            Said(
+                "apprise does not know such a receiver; write one such as json://example.org/hook or"
+                " mailto://user:password@example.org (see appriseit.com/services)",
+                "apprise 不认识这样的接收地址；请填写例如 json://example.org/hook 或"
+                " mailto://user:password@example.org（见 appriseit.com/services）",
+            ),
         )
     return found

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.core.errors import InvalidRequest
+from app.core.validation import message_of
 from app.models.task_execution import ExecutionState
 
 _YEAR = 366 * 86_400
@@ -77,7 +78,7 @@ def stored_condition(kind: str, numbers: dict[str, Any]) -> Failed | Late | Slow
     try:
         return _STORED.validate_python({**numbers, "type": kind})
     except ValidationError as error:
-        raise InvalidRequest.of("condition", error.errors(include_input=False)[0]["msg"]) from None
+        raise InvalidRequest.of("condition", message_of(error.errors(include_input=False)[0])) from None
 
 
 @dataclass(frozen=True, slots=True)

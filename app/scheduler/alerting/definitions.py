@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
+from app.core.language import Language, Said
 from app.models.alerting import AlertRule
 from app.scheduler.alerting.conditions import Condition
 from app.scheduler.definitions import ShortText, ZoneName
-from app.scheduler.description import Language
 
 Id = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 WallTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -28,7 +28,12 @@ class QuietSpan(BaseModel):
     @model_validator(mode="after")
     def _not_empty(self) -> QuietSpan:
         if time.fromisoformat(self.start) == time.fromisoformat(self.end):
-            raise ValueError("end must differ from start; to be quiet all day, pause the rule")
+            raise ValueError(
+                Said(
+                    "end must differ from start; to be quiet all day, pause the rule",
+                    "end 须与 start 不同；若要全天静默，请暂停该规则",
+                )
+            )
         return self
 
 

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from app.core.errors import InvalidRequest
+from app.core.language import Language, Said
 from app.scheduler.alerting.verdicts import Notice
-from app.scheduler.description import Language, Said, say_duration
+from app.scheduler.description import say_duration
 
 _SEVERITIES = {"warning": Said("warning", "警告"), "critical": Said("CRITICAL", "严重")}
 
@@ -55,7 +56,7 @@ def sentence(kind: str, name: str | None, details: dict[str, Any]) -> Said:
                 f"{who} 有 {number} 个执行被搁置（{reason}）",
             )
         case _:
-            raise InvalidRequest.of("kind", f"{kind!r} is no kind of rule")
+            raise InvalidRequest.of("kind", Said(f"{kind!r} is no kind of rule", f"{kind!r} 不是一种规则"))
 
 
 class _Seconds:

@@ -13,14 +13,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import Conflict, InvalidRequest, NotFound
+from app.core.errors import KINDS, Conflict, InvalidRequest, NotFound
+from app.core.language import Said
 from app.core.redaction import MASK
+from app.core.validation import field_errors
 from app.db.database import begin_write
 from app.models.alerting import Alert, AlertChannel, AlertRule, alert_rule_channels
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.alerting.apprise_channel import check_url
 from app.scheduler.alerting.definitions import ChannelDefinition, RuleDefinition, stored_values
-from app.scheduler.definitions import field_errors
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -239,7 +240,12 @@ class AlertStore:
             begin_write(session.connection())
             alert = _require(session, Alert, "alert", alert_id)
             if alert.resolved_at is not None:
-                raise Conflict(f"alert {alert_id} is over; there is nothing to acknowledge")
+                raise Conflict(
+                    Said(
+                        f"alert {alert_id} is over; there is nothing to acknowledge",
+                        f"告警 {alert_id} 已结束；没有需要确认的内容",
+                    )
+                )
             if alert.acknowledged_at is None:
                 alert.acknowledged_at, alert.acknowledged_by = self._clock.now(), by
             session.commit()
@@ -289,18 +295,28 @@ def _flush(session: Session, kind: str, name: str) -> None:
     try:
         session.flush()
     except IntegrityError as error:
-        raise Conflict.of("name", f"a {kind} named {name!r} exists; choose another name") from error
+        raise Conflict.of(
+            "name",
+            Said(
+                f"a {kind} named {name!r} exists; choose another name",
+                f"名为 {name!r} 的{KINDS[kind]}已存在；请换一个名称",
+            ),
+        ) from error
 
 
 def _refuse_unknown(session: Session, wanted: RuleDefinition, only: Mapping[str, Any] | None = None) -> None:
     """Raises InvalidRequest for a task or channel that does not exist; `only`: what the change is about."""
     asked = wanted.model_fields_set if only is None else only
     if "task_id" in asked and wanted.task_id is not None and session.get(ScheduledTask, wanted.task_id) is None:
-        raise InvalidRequest.of("task_id", f"task {wanted.task_id} does not exist", "not_found")
+        raise InvalidRequest.of(
+            "task_id", Said(f"task {wanted.task_id} does not exist", f"任务 {wanted.task_id} 不存在"), "not_found"
+        )
     known = set(session.scalars(select(AlertChannel.id).where(AlertChannel.id.in_(wanted.channel_ids))))
     unknown = sorted(set(wanted.channel_ids) - known)
     if "channel_ids" in asked and unknown:
-        raise InvalidRequest.of("channel_ids", f"channel {unknown[0]} does not exist", "not_found")
+        raise InvalidRequest.of(
+            "channel_ids", Said(f"channel {unknown[0]} does not exist", f"渠道 {unknown[0]} 不存在"), "not_found"
+        )
 
 
 def _connect(session: Session, rule_id: int, channel_ids: Iterable[int]) -> None:

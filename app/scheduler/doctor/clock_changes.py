@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
+from app.core.language import Said
 from app.scheduler.attention import Severity
-from app.scheduler.description import Said
 from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.timetable import Timetable, Watched
 from app.scheduler.preview import clock_change_hits

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from app.core.language import Said
 from app.scheduler.attention import Severity
-from app.scheduler.description import Said
 
 
 class ScheduleFindingKind(StrEnum):

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from app.core.language import Said
 from app.scheduler.attention import Severity
-from app.scheduler.description import Said, say_duration
+from app.scheduler.description import say_duration
 from app.scheduler.doctor.findings import Finding, JitterProposal, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.timetable import Rhythm, Timetable, Watched
 from app.scheduler.triggers import jitter_of

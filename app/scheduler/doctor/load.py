@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
+from app.core.language import Said
 from app.scheduler.attention import Severity
-from app.scheduler.description import Said, say_duration
+from app.scheduler.description import say_duration
 from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.timetable import Rhythm, Timetable, Watched
 from app.scheduler.rates import RateRule

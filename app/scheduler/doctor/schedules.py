@@ -13,10 +13,10 @@ from sqlalchemy import Row, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import InvalidRequest
+from app.core.language import Said
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.arming import trigger_of
 from app.scheduler.attention import Severity
-from app.scheduler.description import Said
 from app.scheduler.doctor.clock_changes import clock_change_findings
 from app.scheduler.doctor.findings import Finding, ScheduleFindingKind, TaskRef, counted
 from app.scheduler.doctor.herds import herd_findings
@@ -94,7 +94,7 @@ class ScheduleDoctor:
             InvalidRequest: `days` is out of range.
         """
         if not 1 <= days <= MAX_DAYS:
-            raise InvalidRequest.of("days", f"days is from 1 to {MAX_DAYS}")
+            raise InvalidRequest.of("days", Said(f"days is from 1 to {MAX_DAYS}", f"天数须为 1 到 {MAX_DAYS}"))
         rates = rates or {}
         question = (days, frozenset(known_types), lanes, tuple(sorted(rates)))
         with self._lock:  # of several who ask at once, one works

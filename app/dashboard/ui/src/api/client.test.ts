@@ -22,3 +22,19 @@ test("any request that is refused for want of a session asks who is there, but f
   await expect(api.POST("/api/v1/scheduler/tasks/{task_id}/pause", { ...refusing, params: { path: { task_id: 1 } } })).rejects.toThrow("HTTP 401");
   expect(asked).toHaveBeenCalledOnce();
 });
+
+test("the server is asked to speak the language of the page", async () => {
+  const spoken: (string | null)[] = [];
+  const listening = {
+    baseUrl: "http://server",
+    fetch: (request: Request) => {
+      spoken.push(request.headers.get("Accept-Language"));
+      return Promise.resolve(new Response("{}"));
+    },
+  };
+  for (const language of ["zh", "en"] as const) {
+    await i18next.changeLanguage(language);
+    await api.GET("/api/v1/scheduler/status", listening);
+  }
+  expect(spoken).toEqual(["zh", "en"]);
+});

@@ -1,6 +1,6 @@
 import createClient, { type Middleware } from "openapi-fetch";
 
-import { i18next } from "../i18n";
+import { i18next, languageOf } from "../i18n";
 import { jsonOf, parseJson } from "../json";
 import type { components, paths } from "./schema";
 
@@ -76,6 +76,7 @@ function exactly(text: string, { status, headers }: Response): Response {
 
 const guard: Middleware = {
   onRequest({ request }) {
+    request.headers.set("Accept-Language", languageOf(i18next.language));
     if (csrfToken !== null && !safe.has(request.method)) request.headers.set("X-CSRF-Token", csrfToken);
     return request;
   },
