@@ -270,6 +270,9 @@ def test_the_api_is_documented_without_another_host(visitor: Visit) -> None:
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".live-responses-table").get_by_text("200", exact=True)).to_be_visible()
+    for scheme, ground in (("dark", "rgb(28, 32, 34)"), ("light", "rgba(0, 0, 0, 0)")):
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator("html")).to_have_css("background-color", ground)
 
 
 PROBE = """<img src=x onerror="window.stolen='{0}'"><script>window.stolen='{0}'</script>{{{{7*7}}}}javascript:1"""
