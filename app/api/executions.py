@@ -20,6 +20,7 @@ from app.api.schemas import (
     ExecutionAnswer,
     ExecutionDetail,
     ExecutionPage,
+    ExecutionSummary,
     LogAnswer,
     LogPage,
     RelativeAnswer,
@@ -57,8 +58,8 @@ def list_executions(
     cursor: cursors.Cursor = None,
     limit: cursors.Limit = 50,
 ) -> ExecutionPage:
-    """Executions, newest first. A page of a search may hold fewer than `limit` and yet not be the last: go on
-    while there is a `next_cursor`."""
+    """Executions in short, newest first: ask for one to read its params and its result. A page of a search may
+    hold fewer than `limit` and yet not be the last: go on while there is a `next_cursor`."""
     before_id = cursors.decode(cursor)
     is_indexed = task_id is not None or parent_id is not None
     searches = not is_indexed and any(item is not None for item in (task_type, trigger, since, until, search))
@@ -78,7 +79,7 @@ def list_executions(
     )
     following = found[limit - 1].id if len(found) > limit else horizon
     return ExecutionPage(
-        items=[ExecutionAnswer.model_validate(execution) for execution in found[:limit]],
+        items=[ExecutionSummary.model_validate(execution) for execution in found[:limit]],
         next_cursor=cursors.encode(following) if following else None,
     )
 
@@ -136,7 +137,7 @@ def get_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Viewer
         steps=[StepAnswer.model_validate(step) for step in history.steps(execution_id)],
         signals=[SignalAnswer.model_validate(signal) for signal in history.signals(execution_id)],
         parent=RelativeAnswer.model_validate(parent) if parent is not None else None,
-        children=[RelativeAnswer.model_validate(child) for child in history.children(execution_id)],
+        children=[RelativeAnswer.model_validate(child) for child in history.last_children(execution_id)],
     )
 
 

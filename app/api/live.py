@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.api.auth import Viewer
 from app.api.problems import documented
-from app.api.schemas import ChangesAnswer, ExecutionAnswer
+from app.api.schemas import ChangesAnswer, ExecutionSummary
 from app.models.api_token import tokens_stamp
 from app.scheduler.changes import Changes, ChangeWatch
 
@@ -154,7 +154,7 @@ async def follow_events(
 
 def _answer(changes: Changes) -> ChangesAnswer:
     return ChangesAnswer(
-        executions=[ExecutionAnswer.model_validate(execution) for execution in changes.executions],
+        executions=[ExecutionSummary.model_validate(execution) for execution in changes.executions],
         is_partial=changes.is_partial,
         tasks=changes.tasks,
         nodes=changes.nodes,

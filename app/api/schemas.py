@@ -136,14 +136,13 @@ class TaskPage(BaseModel):
     )
 
 
-class ExecutionAnswer(_Answer):
-    """An execution: one request to run something once, and what became of it."""
+class ExecutionSummary(_Answer):
+    """An execution as lists and events tell it: without its params and its result, which may be large."""
 
     id: int
     task_id: int | None
     task_name: str | None
     task_type: str
-    params: Masked
     state: ExecutionState
     reason: str | None
     trigger: str
@@ -169,7 +168,6 @@ class ExecutionAnswer(_Answer):
     cancel_requested_at: datetime | None
     message: str | None
     error: str | None
-    result: MaskedOrNone
     duration_seconds: float | None
     progress: float | None
     progress_message: str | None
@@ -190,6 +188,13 @@ class ExecutionAnswer(_Answer):
     @classmethod
     def _a_moment_that_comes(cls, run_at: datetime | None) -> datetime | None:
         return None if run_at is None or run_at >= NEVER else run_at
+
+
+class ExecutionAnswer(ExecutionSummary):
+    """An execution: one request to run something once, and what became of it."""
+
+    params: Masked
+    result: MaskedOrNone
 
     @model_validator(mode="after")
     def _quotes_no_secret(self) -> ExecutionAnswer:
@@ -287,7 +292,7 @@ class ExecutionDetail(ExecutionAnswer):
 
 
 class ExecutionPage(BaseModel):
-    items: list[ExecutionAnswer]
+    items: list[ExecutionSummary]
     next_cursor: str | None = Field(
         description="Send it as `cursor` to get the next page; null: this was the last."
     )
@@ -543,7 +548,7 @@ class Health(BaseModel):
 class ChangesAnswer(BaseModel):
     """What has changed since the event before."""
 
-    executions: list[ExecutionAnswer] = Field(description="As they are now, oldest first.")
+    executions: list[ExecutionSummary] = Field(description="As they are now, oldest first.")
     is_partial: bool = Field(description="More have changed than are told of: read the lists again.")
     tasks: bool = Field(description="Tasks were changed or fired.")
     nodes: bool = Field(description="Nodes came or went.")

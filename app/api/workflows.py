@@ -67,5 +67,5 @@ def get_workflow(
 ) -> WorkflowGraph:
     """How far each step is; 404 where the execution is no workflow."""
     execution = runtime.history.get(execution_id)
-    children: Any = runtime.history.children(execution_id, limit=None)
+    children: Any = runtime.history.children(execution_id)
     return WorkflowGraph.model_validate(graph_of(execution, children))

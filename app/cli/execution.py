@@ -11,6 +11,7 @@ from app.cli import arguments, output
 from app.cli.records import (
     attempt_record,
     execution_record,
+    execution_summary,
     log_record,
     relative_record,
     signal_record,
@@ -69,7 +70,7 @@ def list_executions(
         )
         zone = runtime.settings.scheduler_timezone
     if as_json:
-        output.show_json([execution_record(execution) for execution in found])
+        output.show_json([execution_summary(execution) for execution in found])
     elif found:
         output.show_table(
             ("id", "task", "state", "reason", "trigger", "created", "took", "message"),
@@ -105,7 +106,7 @@ def show(execution_id: ExecutionId, as_json: output.JsonFlag = False) -> None:
         attempts = history.attempts(execution_id)
         steps = [step_record(step) for step in history.steps(execution_id)]
         signals = [signal_record(signal) for signal in history.signals(execution_id)]
-        children = [relative_record(child) for child in history.children(execution_id)]
+        children = [relative_record(child) for child in history.last_children(execution_id)]
         zone = runtime.settings.scheduler_timezone
     if as_json:
         output.show_json(

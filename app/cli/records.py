@@ -29,6 +29,13 @@ def execution_record(execution: Execution) -> dict[str, Any]:
     return ExecutionAnswer.model_validate(execution).model_dump()
 
 
+def execution_summary(execution: Execution) -> dict[str, Any]:
+    """An execution in a list: without params and result."""
+    from app.api.schemas import ExecutionSummary
+
+    return ExecutionSummary.model_validate(execution).model_dump()
+
+
 def attempt_record(attempt: TaskAttempt) -> dict[str, Any]:
     """One attempt."""
     from app.api.schemas import AttemptAnswer

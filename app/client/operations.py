@@ -385,8 +385,8 @@ class Operations(ABC):
         cursor: str | None = None,
         limit: int = 50,
     ) -> ExecutionPage:
-        """Executions, newest first. A page of a search may hold fewer than `limit` and yet not be the last: go
-        on while there is a `next_cursor`.
+        """Executions in short, newest first: ask for one to read its params and its result. A page of a search
+        may hold fewer than `limit` and yet not be the last: go on while there is a `next_cursor`.
         """
         return self._call(
             "GET",
@@ -1143,8 +1143,8 @@ class AsyncOperations(ABC):
         cursor: str | None = None,
         limit: int = 50,
     ) -> ExecutionPage:
-        """Executions, newest first. A page of a search may hold fewer than `limit` and yet not be the last: go
-        on while there is a `next_cursor`.
+        """Executions in short, newest first: ask for one to read its params and its result. A page of a search
+        may hold fewer than `limit` and yet not be the last: go on while there is a `next_cursor`.
         """
         return await self._call(
             "GET",

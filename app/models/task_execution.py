@@ -14,6 +14,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Row,
+    RowMapping,
     String,
     Table,
     false,
@@ -327,6 +328,12 @@ class Execution(NamedTuple):
         """From a row of `select(TaskExecution.__table__)`."""
         return cls._make(row)._replace(state=EXECUTION_STATES[row.state])
 
+    @classmethod
+    def in_short(cls, row: RowMapping) -> Self:
+        """From a row of `select(*IN_SHORT)`, as a mapping: without params and result, which may be large."""
+        values: dict[str, Any] = {**row, "state": EXECUTION_STATES[row["state"]]}
+        return cls(params={}, **values)
+
     @property
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
@@ -341,6 +348,10 @@ class Execution(NamedTuple):
     def is_repeat(self) -> bool:
         """Whether `enqueue()` found it instead of recording it: an earlier request stands for this one."""
         return False
+
+
+IN_SHORT = tuple(column for column in TaskExecution.__table__.c if column.name not in ("params", "result"))
+"""What lists and watchers read of an execution."""
 
 
 class RepeatedExecution(Execution):

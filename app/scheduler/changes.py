@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.models.node import Node
 from app.models.task_change import TaskChange
 from app.models.task_execution import (
+    IN_SHORT,
     Execution,
     ExecutionState,
     TaskExecution,
@@ -46,7 +47,7 @@ class Changes:
     """What is new since the look before."""
 
     executions: list[Execution]
-    """As they are now, oldest first."""
+    """As they are now, in short, oldest first."""
     is_partial: bool
     """More executions have changed than are told of: read the lists again."""
     tasks: bool
@@ -87,7 +88,7 @@ class ChangeWatch:
         return changes
 
     def _executions(self, connection: Connection) -> tuple[list[Execution], bool]:
-        newest = select(executions).order_by(executions.c.id.desc()).limit(1)
+        newest = select(*IN_SHORT).order_by(executions.c.id.desc()).limit(1)
         if self._last_id is None:
             self._last_id = max((row.id for row in _read(connection, newest)), default=0)
             last = select(func.max(executions.c.finished_at)).where(executions.c.finished_at.is_not(None))
@@ -95,24 +96,24 @@ class ChangeWatch:
             self._suspended = connection.scalar(select(func.max(executions.c.started_at)).where(_IS_SUSPENDED))
         new = _read(
             connection,
-            select(executions).where(executions.c.id > self._last_id).order_by(executions.c.id).limit(LIMIT + 1),
+            select(*IN_SHORT).where(executions.c.id > self._last_id).order_by(executions.c.id).limit(LIMIT + 1),
         )
         active = _read(
             connection,
-            select(executions)
+            select(*IN_SHORT)
             .where(state_in(executions.c.state, _MOVING), is_not_success(executions.c.state))
             .order_by(executions.c.id.desc())
             .limit(LIMIT + 1),
         )
-        over = select(executions).where(executions.c.finished_at.is_not(None))
+        over = select(*IN_SHORT).where(executions.c.finished_at.is_not(None))
         finished = _read(connection, _since(over, executions.c.finished_at, self._finished))
-        left_off = select(executions).where(_IS_SUSPENDED)
+        left_off = select(*IN_SHORT).where(_IS_SUSPENDED)
         suspended = _read(connection, _since(left_off, executions.c.started_at, self._suspended))
         is_partial = any(len(rows) > LIMIT for rows in (new, finished, suspended))
         if len(new) > LIMIT:
             self._last_id = max(row.id for row in _read(connection, newest))
         left = self._moving - {execution.id for execution in (*finished, *suspended, *active, *new)}
-        still = _read(connection, select(executions).where(executions.c.id.in_(left))) if left else []
+        still = _read(connection, select(*IN_SHORT).where(executions.c.id.in_(left))) if left else []
         seen = {execution.id: execution for execution in (*still, *finished, *suspended, *active, *new)}
         self._moving = {execution.id for execution in active}
         changed = [seen[key] for key in sorted(seen) if self._told.get(key) != _shape(seen[key])]
@@ -137,7 +138,7 @@ def _latest(known: datetime | None, moments: Iterable[datetime | None]) -> datet
 
 
 def _read(connection: Connection, query: Select[tuple[object, ...]]) -> list[Execution]:
-    return [Execution.from_row(row) for row in connection.execute(query)]
+    return [Execution.in_short(row) for row in connection.execute(query).mappings()]
 
 
 def _shape(execution: Execution) -> _Shape:

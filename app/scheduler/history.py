@@ -13,6 +13,7 @@ from app.models.node import Node
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
     ACTIVE_STATES,
+    IN_SHORT,
     Execution,
     ExecutionState,
     TaskExecution,
@@ -46,10 +47,15 @@ class History:
         found = self._read(select(executions).where(executions.c.id == execution_id))
         return found[0] if found else None
 
-    def children(self, execution_id: int, *, limit: int | None = 200) -> list[Execution]:
-        """The last `limit` (None: all) children of an execution, in the order they were spawned."""
+    def children(self, execution_id: int) -> list[Execution]:
+        """All children of an execution, in the order they were spawned."""
         query = select(executions).where(executions.c.parent_id == execution_id)
-        return self._read(query.order_by(executions.c.id.desc()).limit(limit))[::-1]
+        return self._read(query.order_by(executions.c.id))
+
+    def last_children(self, execution_id: int, limit: int = 200) -> list[Execution]:
+        """The last `limit` children of an execution, in short, in the order they were spawned."""
+        query = select(*IN_SHORT).where(executions.c.parent_id == execution_id)
+        return self._read_short(query.order_by(executions.c.id.desc()).limit(limit))[::-1]
 
     def steps(self, execution_id: int, *, limit: int = 1000) -> list[StepRow]:
         """The first `limit` steps and waits of an execution."""
@@ -76,12 +82,12 @@ class History:
         search: str | None = None,
         down_to: int = 0,
     ) -> list[Execution]:
-        """Up to `limit` executions with ids below `before_id`, newest first.
+        """Up to `limit` executions in short, with ids below `before_id`, newest first.
 
         `since` and `until` bound the moment of recording; `search` matches part of task name, message or error.
         `down_to`: do not look below this id (`horizon()`).
         """
-        query = select(executions).order_by(executions.c.id.desc()).limit(limit)
+        query = select(*IN_SHORT).order_by(executions.c.id.desc()).limit(limit)
         if before_id is not None:
             query = query.where(executions.c.id < before_id)
         if down_to:
@@ -110,7 +116,7 @@ class History:
                     executions.c.error.icontains(search, autoescape=True),
                 )
             )
-        return self._read(query)
+        return self._read_short(query)
 
     def horizon(self, before_id: int | None) -> int:
         """The id down to which one page should look for what no index finds; 0: to the end."""
@@ -121,17 +127,17 @@ class History:
         return floor if floor > oldest else 0
 
     def recent(self, task_ids: Sequence[int], count: int) -> dict[int, list[Execution]]:
-        """The last `count` executions of each of these tasks, newest first."""
+        """The last `count` executions of each of these tasks, in short, newest first."""
         found: dict[int, list[Execution]] = {task_id: [] for task_id in task_ids}
         if not found:
             return found
         latest = [
-            select(executions).where(executions.c.task_id == task_id).order_by(executions.c.id.desc()).limit(count)
+            select(*IN_SHORT).where(executions.c.task_id == task_id).order_by(executions.c.id.desc()).limit(count)
             for task_id in found
         ]
         query = union_all(*(select(one.subquery()) for one in latest))
         with self._sessions() as session:
-            rows = [Execution.from_row(row) for row in session.execute(query)]
+            rows = [Execution.in_short(row) for row in session.execute(query).mappings()]
         for execution in sorted(rows, key=lambda row: -row.id):
             if execution.task_id is not None:
                 found[execution.task_id].append(execution)
@@ -203,3 +209,7 @@ class History:
     def _read(self, query: Select[tuple[object, ...]]) -> list[Execution]:
         with self._sessions() as session:
             return [Execution.from_row(row) for row in session.execute(query)]
+
+    def _read_short(self, query: Select[tuple[object, ...]]) -> list[Execution]:
+        with self._sessions() as session:
+            return [Execution.in_short(row) for row in session.execute(query).mappings()]

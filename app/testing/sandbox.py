@@ -216,7 +216,8 @@ class Sandbox:
         """All executions, of one task or of all, oldest first: waiting, running, over, and skipped fires with
         their reason."""
         task_id = self._id_of(task) if task is not None else None
-        return self._runtime.history.page(task_id=task_id, limit=_ALL)[::-1]
+        found = self._runtime.history.page(task_id=task_id, limit=_ALL)
+        return [self._runtime.history.get(execution.id) for execution in reversed(found)]
 
     def runs(self, task: ScheduledTask | str | None = None) -> list[Execution]:
         """The executions of which at least one attempt has started, oldest first."""
@@ -236,7 +237,7 @@ class Sandbox:
 
     def children(self, execution: Execution) -> Sequence[Execution]:
         """Its children, in the order they were spawned."""
-        return self._runtime.history.children(execution.id, limit=_ALL)
+        return self._runtime.history.children(execution.id)
 
     def logs(self, execution: Execution) -> Sequence[ExecutionLog]:
         """What its attempts have logged so far."""

@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.scheduler.changes import ChangeWatch
 from tests.api.conftest import API
 from tests.api.test_tasks import fields, wait_for
 
@@ -215,3 +216,19 @@ def test_a_query_parameter_nobody_takes_is_refused_by_name(client: TestClient) -
     assert error["field"] == "stat"
     assert "state" in error["message"]
     assert client.get(f"{API}/status", params={"verbose": "1"}).json()["errors"][0]["field"] == "verbose"
+
+
+def test_lists_and_events_leave_out_what_may_be_large(client: TestClient, application: FastAPI) -> None:
+    body = {"task_type": "work", "params": {"topic": "x" * 100_000}}
+    run = client.post(f"{API}/executions", json=body).json()["id"]
+    wait_for(client, run, "success")
+    for item in client.get(f"{API}/executions").json()["items"]:
+        assert not {"params", "result"} & set(item)
+    whole = client.get(f"{API}/executions/{run}").json()
+    assert whole["params"] == body["params"]
+    assert whole["result"] is not None
+    watch = ChangeWatch(application.state.runtime.sessions)
+    watch.look()
+    later = client.post(f"{API}/executions", json=body).json()["id"]
+    (told,) = [one for one in watch.look().executions if one.id == later]
+    assert "x" * 100 not in repr(told)

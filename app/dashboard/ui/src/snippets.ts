@@ -1,8 +1,11 @@
 /** An execution as something to paste into a terminal or a program. */
-import type { Execution } from "./api/client";
+import type { Schemas } from "./api/client";
 import { jsonOf } from "./json";
 
-function request(execution: Execution): { path: string; text: string } {
+/** What was asked for. */
+type Asked = Pick<Schemas["ExecutionAnswer"], "task_id" | "task_type" | "params">;
+
+function request(execution: Asked): { path: string; text: string } {
   const root = "/api/v1/scheduler";
   const { path, body } = execution.task_id === null
     ? { path: `${root}/executions`, body: { task_type: execution.task_type, params: execution.params } }
@@ -13,7 +16,7 @@ function request(execution: Execution): { path: string; text: string } {
 /** In single quotes nothing is special to a POSIX shell but the quote itself. */
 const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-export function asCurl(execution: Execution, origin = window.location.origin): string {
+export function asCurl(execution: Asked, origin = window.location.origin): string {
   const { path, text } = request(execution);
   return [
     `curl -X POST ${quoted(origin + path)}`,
@@ -23,7 +26,7 @@ export function asCurl(execution: Execution, origin = window.location.origin): s
   ].join(" \\\n  ");
 }
 
-export function asPython(execution: Execution, origin = window.location.origin): string {
+export function asPython(execution: Asked, origin = window.location.origin): string {
   const { path, text } = request(execution);
   // A JSON text is no Python literal (true, null), and a Python string literal takes JSON's escapes.
   return [

@@ -5,7 +5,7 @@ import { jsonOf, parseJson } from "../json";
 import type { components, paths } from "./schema";
 
 export type Schemas = components["schemas"];
-export type Execution = Schemas["ExecutionAnswer"];
+export type Execution = Schemas["ExecutionSummary"];
 export type ExecutionDetail = Schemas["ExecutionDetail"];
 export type ExecutionState = Schemas["ExecutionState"];
 export type Task = Schemas["TaskAnswer"];

@@ -267,8 +267,8 @@ export interface paths {
         };
         /**
          * List executions
-         * @description Executions, newest first. A page of a search may hold fewer than `limit` and yet not be the last: go on
-         *     while there is a `next_cursor`.
+         * @description Executions in short, newest first: ask for one to read its params and its result. A page of a search may
+         *     hold fewer than `limit` and yet not be the last: go on while there is a `next_cursor`.
          */
         get: operations["list_executions"];
         put?: never;
@@ -1872,10 +1872,6 @@ export interface components {
             task_name: string | null;
             /** Task Type */
             task_type: string;
-            /** Params */
-            params: {
-                [key: string]: unknown;
-            };
             state: components["schemas"]["ExecutionState"];
             /** Reason */
             reason: string | null;
@@ -1927,10 +1923,6 @@ export interface components {
             message: string | null;
             /** Error */
             error: string | null;
-            /** Result */
-            result: {
-                [key: string]: unknown;
-            } | null;
             /** Duration Seconds */
             duration_seconds: number | null;
             /** Progress */
@@ -1971,6 +1963,14 @@ export interface components {
              * @description When it was due before it was put off.
              */
             due_at: string | null;
+            /** Params */
+            params: {
+                [key: string]: unknown;
+            };
+            /** Result */
+            result: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Is Repeat
              * @description An earlier request stands for this one: nothing new was recorded.
@@ -2005,10 +2005,6 @@ export interface components {
             task_name: string | null;
             /** Task Type */
             task_type: string;
-            /** Params */
-            params: {
-                [key: string]: unknown;
-            };
             state: components["schemas"]["ExecutionState"];
             /** Reason */
             reason: string | null;
@@ -2060,10 +2056,6 @@ export interface components {
             message: string | null;
             /** Error */
             error: string | null;
-            /** Result */
-            result: {
-                [key: string]: unknown;
-            } | null;
             /** Duration Seconds */
             duration_seconds: number | null;
             /** Progress */
@@ -2104,6 +2096,14 @@ export interface components {
              * @description When it was due before it was put off.
              */
             due_at: string | null;
+            /** Params */
+            params: {
+                [key: string]: unknown;
+            };
+            /** Result */
+            result: {
+                [key: string]: unknown;
+            } | null;
         };
         /** ExecutionDetail */
         ExecutionDetail: {
@@ -2115,10 +2115,6 @@ export interface components {
             task_name: string | null;
             /** Task Type */
             task_type: string;
-            /** Params */
-            params: {
-                [key: string]: unknown;
-            };
             state: components["schemas"]["ExecutionState"];
             /** Reason */
             reason: string | null;
@@ -2170,10 +2166,6 @@ export interface components {
             message: string | null;
             /** Error */
             error: string | null;
-            /** Result */
-            result: {
-                [key: string]: unknown;
-            } | null;
             /** Duration Seconds */
             duration_seconds: number | null;
             /** Progress */
@@ -2214,6 +2206,14 @@ export interface components {
              * @description When it was due before it was put off.
              */
             due_at: string | null;
+            /** Params */
+            params: {
+                [key: string]: unknown;
+            };
+            /** Result */
+            result: {
+                [key: string]: unknown;
+            } | null;
             /** Attempts */
             attempts: components["schemas"]["AttemptAnswer"][];
             /**
@@ -2236,7 +2236,7 @@ export interface components {
         /** ExecutionPage */
         ExecutionPage: {
             /** Items */
-            items: components["schemas"]["ExecutionAnswer"][];
+            items: components["schemas"]["ExecutionSummary"][];
             /**
              * Next Cursor
              * @description Send it as `cursor` to get the next page; null: this was the last.
@@ -2249,6 +2249,111 @@ export interface components {
          * @enum {string}
          */
         ExecutionState: "pending" | "running" | "retrying" | "suspended" | "parked" | "success" | "failed" | "cancelled" | "skipped";
+        /**
+         * ExecutionSummary
+         * @description An execution as lists and events tell it: without its params and its result, which may be large.
+         */
+        ExecutionSummary: {
+            /** Id */
+            id: number;
+            /** Task Id */
+            task_id: number | null;
+            /** Task Name */
+            task_name: string | null;
+            /** Task Type */
+            task_type: string;
+            state: components["schemas"]["ExecutionState"];
+            /** Reason */
+            reason: string | null;
+            /** Trigger */
+            trigger: string;
+            /** Triggered By */
+            triggered_by: string | null;
+            /** Scheduled For */
+            scheduled_for: string | null;
+            /** First Fire At */
+            first_fire_at: string | null;
+            /** Fire Count */
+            fire_count: number;
+            /**
+             * Run At
+             * @description It starts no earlier; null: it waits for a signal or for others, not for a moment.
+             */
+            run_at: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Started At */
+            started_at: string | null;
+            /** Finished At */
+            finished_at: string | null;
+            /** Attempt */
+            attempt: number;
+            /** Failures */
+            failures: number;
+            /** Rescues */
+            rescues: number;
+            /** Owner */
+            owner: string | null;
+            /** Timeout Seconds */
+            timeout_seconds: number | null;
+            /** Priority */
+            priority: number;
+            /** Concurrency Key */
+            concurrency_key: string | null;
+            /** Concurrency Limit */
+            concurrency_limit: number | null;
+            /** Idempotency Key */
+            idempotency_key: string | null;
+            /** Cancel Requested At */
+            cancel_requested_at: string | null;
+            /** Message */
+            message: string | null;
+            /** Error */
+            error: string | null;
+            /** Duration Seconds */
+            duration_seconds: number | null;
+            /** Progress */
+            progress: number | null;
+            /** Progress Message */
+            progress_message: string | null;
+            /**
+             * Parent Id
+             * @description The execution that spawned it.
+             */
+            parent_id: number | null;
+            /**
+             * Child Key
+             * @description What its parent calls it.
+             */
+            child_key: string | null;
+            /**
+             * Trace Id
+             * @description Under this id a tracing backend shows what asked for the execution, and its attempts.
+             */
+            trace_id: string | null;
+            /**
+             * Rate Limit
+             * @description A rate limit of its own, with the bucket it draws on.
+             * @example null
+             */
+            rate_limit: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Waits For
+             * @description The bucket or circuit that has put it off until `run_at`.
+             * @example executor:publishing
+             */
+            waits_for: string | null;
+            /**
+             * Due At
+             * @description When it was due before it was put off.
+             */
+            due_at: string | null;
+        };
         /**
          * ExecutorAnswer
          * @description A registered executor; its own `get_executor_info()` is in `info`.
@@ -4093,7 +4198,7 @@ export interface components {
              * Executions
              * @description As they are now, oldest first.
              */
-            executions: components["schemas"]["ExecutionAnswer"][];
+            executions: components["schemas"]["ExecutionSummary"][];
             /**
              * Is Partial
              * @description More have changed than are told of: read the lists again.
