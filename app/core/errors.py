@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 from app.core.language import Language, Said, in_language, joined
@@ -37,7 +37,8 @@ class FieldError:
     kind: str = "invalid"
 
     def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+        """As plain JSON, in English."""
+        return {"field": self.field, "message": str(self.message), "kind": self.kind}
 
 
 class SchedulerError(Exception):

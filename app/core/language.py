@@ -20,6 +20,9 @@ class Said(str):
         said.zh = zh
         return said
 
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # of more than a str
+        return self.en, self.zh
+
     @property
     def en(self) -> str:
         return str(self)

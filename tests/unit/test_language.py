@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import pickle
 from collections.abc import Iterator
+from copy import deepcopy
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -106,6 +108,8 @@ def test_a_sentence_is_its_english_where_nobody_asks() -> None:
     assert in_language("plain", "zh") == "plain"
     assert in_each(said, str.upper).in_("zh") == "请命名"
     assert in_each(said, str.upper) == "NAME IT"
+    for copied in (deepcopy(said), pickle.loads(pickle.dumps(said))):
+        assert (copied.en, copied.zh) == ("name it", "请命名")
     assert joined([said, "x"], Said("; ", "；")).in_("zh") == "请命名；x"
 
 
