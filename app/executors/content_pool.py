@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -11,10 +14,11 @@ from app.core.clock import Clock, SystemClock
 from app.core.errors import NotFound
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.content_pool import PoolState
-from app.models.task_execution import Execution, ExecutionState
+from app.models.task_execution import ExecutionState
 from app.scheduler.context import current_execution, find_current_execution
+from app.scheduler.family import PARENT_CANCELLED
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
-from app.workflows.pool import Published, add, claim_due, settle
+from app.workflows.pool import Published, add, claim_again, claim_due, settle
 
 LARGEST_ID = 2**31 - 1
 Target = Literal["directory", "webhook"]
@@ -83,7 +87,8 @@ class PublishDueExecutor(TaskExecutor):
     """Takes what is due from the pool and publishes each entry by a `publishing` execution of its own.
 
     Taking is a step, committed with what it took: after a crash the same entries go on, and no other scanner has
-    them. A schedule and `limit` make the rate.
+    them. A schedule and `limit` make the rate. A retry asks the pool anew which of its entries are still its own,
+    and publishes those.
     """
 
     params_model = PublishDueParams
@@ -97,45 +102,73 @@ class PublishDueExecutor(TaskExecutor):
     def executor_type(self) -> str:
         return "publish_due"
 
+    def got_over(self, task_params: dict[str, Any], children: Mapping[str, ExecutionState]) -> Collection[str]:
+        """All: since they ended, somebody may have withdrawn what they were to publish."""
+        return children.keys()
+
     async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
         params = PublishDueParams.model_validate(task_params)
+        published: list[int] = []
+        for number in count():
+            a_round = await self._round(number, params, db)
+            published += a_round.published
+            if not a_round.is_past:
+                return _result(published, a_round.failed)
+        raise AssertionError  # count() has no end
+
+    async def _round(self, number: int, params: PublishDueParams, db: Session) -> _Round:
+        """Take entries, publish them, record what became of them; each retry is one round more."""
         execution = current_execution()
+        suffix = f"~{number}" if number else ""
         now = self._clock.now()
-        taken: list[dict[str, int]] = await execution.step(
-            "claim", claim_due, db, execution.id, target=params.target, limit=params.limit, now=now
-        )
-        for entry in taken:
-            await execution.spawn(
-                f"entry {entry['id']}",
-                "publishing",
-                {"content_id": entry["content_id"], "target": params.target},
+        if number == 0:
+            taken: list[dict[str, int]] = await execution.step(
+                "claim", claim_due, db, execution.id, target=params.target, limit=params.limit, now=now
             )
+        else:
+            taken = await execution.step(f"claim{suffix}", claim_again, db, execution.id)
+        for entry in taken:
+            body = {"content_id": entry["content_id"], "target": params.target}
+            await execution.spawn(f"entry {entry['id']}{suffix}", "publishing", body)
         await execution.wait_for_children()
-        children = execution.children()
-        outcomes = [Published(entry["id"], _error_of(children[f"entry {entry['id']}"])) for entry in taken]
-        await execution.step("settle", settle, db, execution.id, outcomes, self._clock.now())
-        return _result(taken, outcomes)
+        runs = [(entry, execution.children()[f"entry {entry['id']}{suffix}"]) for entry in taken]
+        ended = [(entry, run) for entry, run in runs if run.reason != PARENT_CANCELLED]
+        found = _Round(is_past=len(ended) < len(runs))
+        for entry, run in ended:
+            if run.state is ExecutionState.SUCCESS:
+                found.published.append(entry["content_id"])
+            else:
+                found.failed[entry["content_id"]] = run.error or run.reason or run.state.value.capitalize()
+
+        def record() -> int:
+            outcomes = [Published(entry["id"], found.failed.get(entry["content_id"])) for entry, _ in ended]
+            settle(db, execution.id, outcomes, self._clock.now())
+            return execution.attempt
+
+        settled_by = await execution.step(f"settle{suffix}", record)
+        if found.failed and settled_by != execution.attempt:
+            found.is_past = True
+        return found
 
 
-def _error_of(child: Execution) -> str | None:
-    if child.state is ExecutionState.SUCCESS:
-        return None
-    return child.error or child.reason or child.state.value.capitalize()
+@dataclass(slots=True)
+class _Round:
+    """What became of what was taken, by content."""
+
+    is_past: bool
+    """It belongs to an earlier try: its failures are recorded, or it was cancelled on the way. This is a retry."""
+    published: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
 
 
-def _result(taken: list[dict[str, int]], outcomes: list[Published]) -> TaskExecutionResult:
-    failed = {outcome.entry_id: outcome.error for outcome in outcomes if outcome.error is not None}
-    data = {
-        "published": [entry["content_id"] for entry in taken if entry["id"] not in failed],
-        "failed": [entry["content_id"] for entry in taken if entry["id"] in failed],
-    }
+def _result(published: list[int], failed: Mapping[int, str]) -> TaskExecutionResult:
+    data = {"published": published, "failed": list(failed)}
     if failed:
         return TaskExecutionResult.failure_result(
-            f"内容池发布: {len(data['published'])} 篇成功，{len(failed)} 篇失败",
+            f"内容池发布: {len(published)} 篇成功，{len(failed)} 篇失败",
             error=next(iter(failed.values())),
             data=data,
         )
-    count = len(data["published"])
     return TaskExecutionResult.success_result(
-        f"已从内容池发布 {count} 篇" if count else "内容池没有到期内容", data=data
+        f"已从内容池发布 {len(published)} 篇" if published else "内容池没有到期内容", data=data
     )

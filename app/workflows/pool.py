@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import ColumnElement, and_, exists, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import Conflict, NotFound
@@ -63,13 +63,9 @@ def claim_due(db: Session, execution_id: int, *, target: str, limit: int, now: d
     What another scanner had taken and then ended without publishing (it was cancelled) is due again.
     """
     begin_write(db.connection())
-    holder = exists().where(
-        TaskExecution.id == PoolEntry.claimed_by,
-        TaskExecution.state.not_in([state.value for state in FINAL_STATES]),
-    )
     db.execute(
         update(PoolEntry)
-        .where(PoolEntry.state == PoolState.PUBLISHING.value, PoolEntry.target == target, ~holder)
+        .where(PoolEntry.target == target, _is_left())
         .values(state=PoolState.WAITING.value, claimed_by=None)
     )
     due = (
@@ -83,23 +79,53 @@ def claim_due(db: Session, execution_id: int, *, target: str, limit: int, now: d
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    entries = list(db.scalars(due))
+    return _taken(db, list(db.scalars(due)), execution_id)
+
+
+def claim_again(db: Session, execution_id: int) -> list[dict[str, int]]:
+    """Take what this execution had taken and not published, save what somebody has withdrawn, added again or taken
+    since."""
+    begin_write(db.connection())
+    mine = (
+        select(PoolEntry)
+        .where(
+            PoolEntry.claimed_by == execution_id,
+            PoolEntry.state.in_([PoolState.PUBLISHING.value, PoolState.FAILED.value]),
+        )
+        .order_by(PoolEntry.priority.desc(), PoolEntry.id)
+        .with_for_update()
+    )
+    return _taken(db, list(db.scalars(mine)), execution_id)
+
+
+def _taken(db: Session, entries: Sequence[PoolEntry], execution_id: int) -> list[dict[str, int]]:
     for entry in entries:
-        entry.state, entry.claimed_by = PoolState.PUBLISHING.value, execution_id
+        entry.state, entry.claimed_by, entry.error = PoolState.PUBLISHING.value, execution_id, None
     db.flush()
     return [{"id": entry.id, "content_id": entry.content_id} for entry in entries]
 
 
+def _is_left() -> ColumnElement[bool]:
+    """Whether an entry was taken by a scanner that ended without publishing it: it was cancelled."""
+    holder = exists().where(
+        TaskExecution.id == PoolEntry.claimed_by,
+        TaskExecution.state.not_in([state.value for state in FINAL_STATES]),
+    )
+    return and_(PoolEntry.state == PoolState.PUBLISHING.value, ~holder)
+
+
 def settle(db: Session, execution_id: int, outcomes: Sequence[Published], now: datetime) -> None:
-    """Record what became of the entries this execution had taken."""
+    """Record what became of the entries this execution had taken. What is out is out, also if somebody has
+    withdrawn it meanwhile."""
     for outcome in outcomes:
         is_out = outcome.error is None
+        states = (PoolState.PUBLISHING, PoolState.WITHDRAWN) if is_out else (PoolState.PUBLISHING,)
         state = PoolState.PUBLISHED if is_out else PoolState.FAILED
         db.execute(
             update(PoolEntry)
             .where(
                 PoolEntry.id == outcome.entry_id,
-                PoolEntry.state == PoolState.PUBLISHING.value,
+                PoolEntry.state.in_([state.value for state in states]),
                 PoolEntry.claimed_by == execution_id,
             )
             .values(state=state.value, error=outcome.error, published_at=now if is_out else None)
@@ -158,6 +184,9 @@ def _waiting(session: Session, entry_id: int, *others: PoolState) -> PoolEntry:
     entry = session.get(PoolEntry, entry_id, with_for_update=True)
     if entry is None:
         raise NotFound("pool entry", entry_id)
+    is_left = session.scalar(select(PoolEntry.id).where(PoolEntry.id == entry_id, _is_left())) is not None
+    if is_left:
+        entry.state = PoolState.WAITING.value
     if entry.state not in (PoolState.WAITING, *others):
         raise Conflict(
             Said(

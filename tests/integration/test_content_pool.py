@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from app.core.config import Settings
+from app.core.errors import Conflict
 from app.executors.content_pool import AddToPoolExecutor, PublishDueExecutor
 from app.executors.publishing import PublishingExecutor
 from app.executors.quality_check import QualityCheckExecutor, QualityCheckParams, likeness, of_body, of_title
@@ -19,6 +20,7 @@ from app.models.content_pool import PoolEntry
 from app.models.task_execution import ExecutionState
 from app.scheduler.runtime import Runtime
 from app.services.scheduler_service import TaskExecutionResult
+from app.workflows.pool import Pool
 from tests.support import Recorder, ended, running
 
 BODY = "A sentence with quite a few words in it, so that the check has something to count and to compare. " * 3
@@ -134,6 +136,70 @@ async def test_what_a_cancelled_scanner_had_taken_is_due_again(database_url: str
         service.register_executor(Recorder("publishing"))
         stored = await ended(runtime, (await service.enqueue("publish_due", {})).id)
     assert stored.result["data"]["published"] == [content_id]
+
+
+async def test_a_retry_publishes_what_is_still_its_own(database_url: str) -> None:
+    """It tries again what failed, says so in the pool, and leaves alone what somebody has withdrawn since."""
+    calls: list[int] = []
+    is_broken = True
+
+    def publish(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        if is_broken:
+            return TaskExecutionResult.failure_result("坏", "Http: 500")
+        calls.append(params["content_id"])
+        return TaskExecutionResult.success_result("好")
+
+    async with running(database_url, PublishDueExecutor(), Recorder("publishing", publish)) as (service, runtime):
+        wanted, unwanted = contents(runtime, "a", "b")
+        with runtime.sessions() as session:
+            session.add_all([PoolEntry(content_id=wanted), PoolEntry(content_id=unwanted)])
+            session.commit()
+        run = await ended(runtime, (await service.enqueue("publish_due", {"limit": 5})).id)
+        assert run.state is ExecutionState.FAILED
+        Pool(runtime.sessions).withdraw(entries(runtime)[unwanted].id)
+        await service.retry(run.id)
+        still_broken = await ended(runtime, run.id)
+        assert (still_broken.error, entries(runtime)[wanted].state) == ("Http: 500", "failed")
+        is_broken = False
+        await service.retry(run.id)
+        mended = await ended(runtime, run.id)
+        states = {key: entry.state for key, entry in entries(runtime).items()}
+    assert mended.result["data"] == {"published": [wanted], "failed": []}
+    assert calls == [wanted]
+    assert states == {wanted: "published", unwanted: "withdrawn"}
+
+
+async def test_what_a_cancelled_scanner_had_taken_can_be_withdrawn(database_url: str) -> None:
+    calls: list[int] = []
+    are_open = asyncio.Event()
+
+    async def publish(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        await are_open.wait()
+        calls.append(params["content_id"])
+        return TaskExecutionResult.success_result("好")
+
+    hanging = Recorder("publishing", publish, lane="loop")
+    async with running(database_url, PublishDueExecutor(), hanging) as (service, runtime):
+        (content_id,) = contents(runtime, "b")
+        with runtime.sessions() as session:
+            session.add(PoolEntry(content_id=content_id))
+            session.commit()
+        run = await service.enqueue("publish_due", {})
+        while not hanging.calls:
+            await asyncio.sleep(0.02)
+        entry = entries(runtime)[content_id]
+        with pytest.raises(Conflict):
+            Pool(runtime.sessions).withdraw(entry.id)
+        await service.cancel(run.id)
+        await ended(runtime, run.id)
+        for child in runtime.history.children(run.id):
+            await ended(runtime, child.id)
+        Pool(runtime.sessions).withdraw(entry.id)
+        are_open.set()
+        await service.retry(run.id)
+        await ended(runtime, run.id)
+        assert entries(runtime)[content_id].state == "withdrawn"
+    assert calls == []
 
 
 async def test_what_is_held_goes_out_by_name_only(database_url: str, tmp_path: Path) -> None:
