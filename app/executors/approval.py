@@ -18,6 +18,7 @@ from app.workflows.definition import Call
 
 REJECTED = "Rejected"
 EXPIRED = "ApprovalTimeout"
+UNREADABLE = "UnreadableDecision"
 
 
 class ApprovalExecutor(TaskExecutor):
@@ -75,17 +76,20 @@ async def _asked(execution: CurrentExecution, params: ApprovalParams, number: in
 
 
 def _decision(payload: Any) -> dict[str, Any]:
-    """A decision as `Approvals.decide()` sends it, or as code of the application did: `{"approved": true}`.
-
-    Raises:
-        TypeError: it decides nothing.
-    """
+    """A decision as `Approvals.decide()` sends it, or as code of the application did: `{"approved": true}`. What
+    decides nothing is `{}`."""
     if not isinstance(payload, dict) or not isinstance(payload.get("approved"), bool):
-        raise TypeError(f'the signal {DECISION!r} must have the payload {{"approved": true|false, …}}')
+        return {}
     return payload
 
 
 def _result(params: ApprovalParams, decision: dict[str, Any] | None) -> TaskExecutionResult:
+    if decision == {}:
+        return TaskExecutionResult.failure_result(
+            f"审批的决定无法读取: {params.title}",
+            error=f'{UNREADABLE}: the signal {DECISION!r} must have the payload {{"approved": true|false}}; '
+            "retry, and decide again",
+        )
     if decision is None and params.on_timeout == "fail":
         return TaskExecutionResult.failure_result(
             f"审批超时: {params.title}",
@@ -114,14 +118,14 @@ def _result(params: ApprovalParams, decision: dict[str, Any] | None) -> TaskExec
 
 
 def _decisions_before(db: Session, execution_id: int) -> int:
-    """How often it has been decided against already: a retry replays those decisions and asks once more."""
+    """How often it has been asked and not approved already: a retry replays those decisions and asks once more."""
     decided = db.scalar(
         select(func.count())
         .select_from(TaskAttempt)
         .where(
             TaskAttempt.execution_id == execution_id,
             TaskAttempt.status == TaskStatus.FAILED.value,
-            or_(TaskAttempt.error.startswith(f"{REJECTED}:"), TaskAttempt.error.startswith(f"{EXPIRED}:")),
+            or_(*(TaskAttempt.error.startswith(f"{word}:") for word in (REJECTED, EXPIRED, UNREADABLE))),
         )
     )
     db.rollback()  # nothing may be open in it when the execution is suspended

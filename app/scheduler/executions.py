@@ -13,6 +13,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from app.core.errors import NotFound
 from app.db.bulk import BulkInsert
+from app.models.execution_step import ExecutionStep, StepKind
 from app.models.node import Node
 from app.models.task_execution import (
     ACTIVE_STATES,
@@ -38,6 +39,7 @@ from app.scheduler.states import Move, moved
 
 executions = cast("Table", TaskExecution.__table__)
 nodes = cast("Table", Node.__table__)
+steps = cast("Table", ExecutionStep.__table__)
 
 _SERVER_SIDE = {
     "parent_id",
@@ -255,6 +257,7 @@ def reopen(
     execution = read_execution(execution_id, connection, lock=True)
     target = moved(execution.state, Move.REOPEN)
     ids = [execution_id, *unsuccessful_descendants(connection, execution, got_over)]
+    _put_off_deadlines(connection, ids, now)
     connection.execute(
         update(executions)
         .where(executions.c.id.in_(ids))
@@ -274,6 +277,31 @@ def reopen(
         )
     )
     return [read_execution(reopened, connection) for reopened in ids]
+
+
+def _put_off_deadlines(connection: Connection, execution_ids: Sequence[int], now: datetime) -> None:
+    """Let open waits for signals wait as much longer as their executions were over: nobody could signal them."""
+    query = (
+        select(steps.c.execution_id, steps.c.name, steps.c.due_at, executions.c.finished_at)
+        .join_from(steps, executions, executions.c.id == steps.c.execution_id)
+        .where(
+            steps.c.execution_id.in_(execution_ids),
+            steps.c.kind == StepKind.SIGNAL.value,
+            steps.c.finished_at.is_(None),
+            steps.c.due_at.is_not(None),
+            executions.c.finished_at.is_not(None),
+        )
+    )
+    for wait in connection.execute(query).all():
+        connection.execute(
+            update(steps)
+            .where(
+                steps.c.execution_id == wait.execution_id,
+                steps.c.kind == StepKind.SIGNAL.value,
+                steps.c.name == wait.name,
+            )
+            .values(due_at=wait.due_at + (now - wait.finished_at))
+        )
 
 
 def cancel_requests(connection: Connection, node: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -10,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from sqlalchemy import Connection, func, select
+from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, NotFound, NotPermitted
 from app.core.language import Said
-from app.models.execution_step import ExecutionSignal
+from app.models.execution_step import ExecutionSignal, ExecutionStep, StepKind
 from app.models.task_execution import Execution, ExecutionState, TaskExecution, is_not_success
 from app.scheduler.executions import read_execution
 from app.scheduler.runtime import Runtime
@@ -35,7 +37,7 @@ class ApprovalParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    title: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+    title: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
         description="What is to be decided, in a line."
     )
     details: str = Field(default="", max_length=20_000, description="What there is to know about it.")
@@ -101,26 +103,71 @@ class Question:
     step: str | None
 
     @classmethod
-    def of(cls, execution: Execution) -> Question | None:
-        """None: its params (plain SQL may have changed them) ask nothing."""
+    def of(cls, execution: Execution, waits: Sequence[Wait] = ()) -> Question | None:
+        """`waits`: its stored waits for a decision, in their order. None: its params (plain SQL may have changed
+        them) ask nothing."""
         try:
             params = ApprovalParams.model_validate(execution.params)
         except ValidationError:
             return None
-        asked_at = execution.started_at or execution.created_at
-        limit = params.timeout_seconds
+        asked_at, expires_at = _span(params, waits, execution.started_at or execution.created_at)
         return cls(
             execution_id=execution.id,
             title=params.title,
             details=params.details,
             approvers=tuple(params.approvers),
             asked_at=asked_at,
-            expires_at=asked_at + timedelta(seconds=limit) if limit is not None else None,
-            timeout_seconds=limit,
+            expires_at=expires_at,
+            timeout_seconds=params.timeout_seconds,
             on_timeout=params.on_timeout,
             workflow_id=execution.parent_id,
             step=execution.child_key,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A stored wait for a decision; the first of each time of asking may end with the escalation."""
+
+    began_at: datetime
+    is_over: bool
+    timed_out: bool
+    due_at: datetime | None
+
+
+def _span(params: ApprovalParams, waits: Sequence[Wait], begun: datetime) -> tuple[datetime, datetime | None]:
+    """When it was asked the last time, and until when it can be decided. The stored wait knows better than a clock
+    that starts with the attempt: attempts come and go while it waits."""
+    before_escalation = params.escalate_after_seconds or 0
+    is_new, is_escalated = True, False
+    for wait in waits:
+        begun = wait.began_at if is_new else begun
+        if not wait.is_over:
+            if params.timeout_seconds is None or wait.due_at is None:
+                return begun, None
+            rest = 0 if is_escalated else params.timeout_seconds - before_escalation
+            return begun, wait.due_at + timedelta(seconds=rest if params.escalation is not None else 0)
+        is_escalated = wait.timed_out and not is_escalated and params.escalation is not None
+        is_new = not is_escalated
+    limit = params.timeout_seconds
+    return begun, begun + timedelta(seconds=limit) if limit is not None else None
+
+
+def _waits_of(session: Session, execution_ids: Sequence[int]) -> dict[int, list[Wait]]:
+    """The waits of each of these executions for a decision, in their order."""
+    query = (
+        select(ExecutionStep)
+        .where(
+            ExecutionStep.execution_id.in_(execution_ids),
+            ExecutionStep.kind == StepKind.SIGNAL.value,
+        )
+        .order_by(ExecutionStep.execution_id, ExecutionStep.position)
+    )
+    found: dict[int, list[Wait]] = {execution_id: [] for execution_id in execution_ids}
+    for row in session.scalars(query):
+        timed_out = row.finished_at is not None and "timed_out" in (row.result or {})
+        found[row.execution_id].append(Wait(row.started_at, row.finished_at is not None, timed_out, row.due_at))
+    return found
 
 
 class Approvals:
@@ -145,7 +192,8 @@ class Approvals:
         with self._runtime.sessions() as session:
             while len(found) < limit:
                 rows = session.execute(query.where(_executions.c.id > after_id).limit(limit)).all()
-                questions = [Question.of(Execution.from_row(row)) for row in rows]
+                waits = _waits_of(session, [row.id for row in rows])
+                questions = [Question.of(Execution.from_row(row), waits[row.id]) for row in rows]
                 found += [question for question in questions if question is not None]
                 if len(rows) < limit:
                     break
@@ -159,7 +207,10 @@ class Approvals:
             NotFound: there is no such approval.
         """
         execution = self._runtime.history.get(execution_id)
-        question = Question.of(execution) if execution.task_type == APPROVAL_TYPE else None
+        question = None
+        if execution.task_type == APPROVAL_TYPE:
+            with self._runtime.sessions() as session:
+                question = Question.of(execution, _waits_of(session, [execution_id])[execution_id])
         if question is None:
             raise NotFound("approval", execution_id)
         return execution, question

@@ -128,7 +128,12 @@ class ApprovalLinks:
             link = self._verified(session, token)
             execution, question = self._approvals.question(link.execution_id)
             if execution.is_final or _decisions(session, link.execution_id) != link.decisions:
-                raise LinkUsed("this has been decided; the link cannot be used again")
+                raise LinkUsed(
+                    Said(
+                        "this has been decided or called off; the link cannot be used again",
+                        "此审批已有决定或已取消；链接不能再次使用",
+                    )
+                )
         return link, execution, question
 
     async def decide(self, token: str, *, approved: bool, comment: str) -> Execution:
@@ -152,9 +157,11 @@ class ApprovalLinks:
         try:
             link = Link.of(self._serializer(session).loads(token[:_LONGEST_TOKEN]))
         except BadSignature:
-            raise LinkInvalid("the link is not valid; ask for a new one") from None
+            raise LinkInvalid(
+                Said("the link is not valid; ask for a new one", "链接无效；请索取新的链接")
+            ) from None
         if link.until <= self._runtime.clock.now():
-            raise LinkExpired("the link has expired; ask for a new one")
+            raise LinkExpired(Said("the link has expired; ask for a new one", "链接已过期；请索取新的链接"))
         return link
 
     def _serializer(self, session: Session) -> URLSafeSerializer:

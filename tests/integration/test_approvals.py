@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -175,6 +176,64 @@ def test_an_escalation_runs_once_and_the_question_stays_open(scheduler_sandbox: 
     box.advance(seconds=1)
     assert box.read(execution).result["data"]["decided_by"] == "ann"
     assert len([run for run in box.runs() if run.task_type == "work"]) == 2
+
+
+def test_what_is_told_of_a_deadline_holds_through_escalations_and_retries(scheduler_sandbox: Any) -> None:
+    box = registered(scheduler_sandbox)
+    execution = box.enqueue(
+        "approval",
+        {
+            "title": "Go?",
+            "timeout_seconds": 3 * 86_400,
+            "escalate_after_seconds": 86_400,
+            "escalation": {"type": "work", "params": {}},
+        },
+    )
+    asked = box.now
+    for hours in (1, 24, 24):
+        box.advance(hours=hours)
+        (question,) = Approvals(box._runtime).waiting()
+        assert question.asked_at - asked < timedelta(seconds=1)
+        assert abs(question.expires_at - asked - timedelta(days=3)) < timedelta(seconds=1)
+    box.advance(days=2)
+    assert box.read(execution).state is ExecutionState.FAILED
+    box.retry(execution)
+    again = box.now
+    for hours in (1, 24):
+        box.advance(hours=hours)
+        (question,) = Approvals(box._runtime).waiting()
+        assert question.asked_at - again < timedelta(seconds=1)
+        assert abs(question.expires_at - again - timedelta(days=3)) < timedelta(seconds=1)
+
+
+def test_a_deadline_rests_while_the_question_is_cancelled(scheduler_sandbox: Any) -> None:
+    box = registered(scheduler_sandbox)
+    execution = box.enqueue("approval", {"title": "Go?", "timeout_seconds": 3600, "on_timeout": "approve"})
+    box.advance(minutes=20)
+    box.cancel(execution)
+    box.advance(days=2)
+    box.retry(execution)
+    box.advance(minutes=39)
+    (question,) = Approvals(box._runtime).waiting()
+    assert question.execution_id == execution.id
+    assert question.expires_at - box.now < timedelta(minutes=2)
+    box.advance(minutes=2)
+    assert box.read(execution).result["data"]["via"] == "timeout"
+
+
+def test_a_signal_that_decides_nothing_can_be_made_good(scheduler_sandbox: Any) -> None:
+    box = registered(scheduler_sandbox)
+    execution = box.enqueue("approval", {"title": "Go?"})
+    box.advance(minutes=1)
+    box.signal(execution, "decision", {"yes": 1})
+    box.advance(minutes=1)
+    assert "must have the payload" in str(box.read(execution).error)
+    box.retry(execution)
+    box.advance(minutes=1)
+    assert box.read(execution).state is ExecutionState.SUSPENDED
+    box.signal(execution, "decision", {"approved": True})
+    box.advance(minutes=1)
+    assert box.read(execution).state is ExecutionState.SUCCESS
 
 
 def test_contenthubs_own_flow_with_an_approval_four_days_later(scheduler_sandbox: Any, tmp_path: Any) -> None:
