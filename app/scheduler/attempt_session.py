@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from loguru import logger
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -67,15 +67,24 @@ def is_touched(session: Session) -> bool:
 
 
 def has_writes(session: Session) -> bool:
-    """Whether committing `session` would change the database; what is pending is flushed to find out.
+    """Whether committing `session` would change the database; what is pending is flushed to find out."""
+    if not is_touched(session) or not session.in_transaction():
+        return False
+    session.flush()
+    return is_writing(session.connection())
+
+
+def is_pending(session: Session) -> bool:
+    """Whether objects of a Session that has been used were added, changed or deleted, and not flushed yet."""
+    return bool(session.new or session.deleted) or any(session.is_modified(one) for one in session.dirty)
+
+
+def is_writing(connection: Connection) -> bool:
+    """Whether committing its open transaction would change the database.
 
     On SQLite the driver knows: its transaction opens with the first write. PostgreSQL gives a transaction its
     number then; a lock of a row counts as a write.
     """
-    if not is_touched(session) or not session.in_transaction():
-        return False
-    session.flush()
-    connection = session.connection()
     if connection.dialect.name != "sqlite":
         return connection.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")) is True
     driver = connection.connection.driver_connection

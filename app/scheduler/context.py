@@ -15,6 +15,8 @@ The rules that make this work:
 - What is written through `db` belongs to the step that wrote it and is committed with it, in one transaction,
   once. Writes from before a step, outside of all, are refused; those behind the last one belong to the success, as
   ever.
+- A step that writes through `db` does so while no other step runs, and leaves the commit to its end: what breaks
+  this is refused, and no step is stored whose writes are gone.
 - A step that raises is not stored. If its failure decides what comes next, catch it inside and return that.
 """
 

@@ -15,9 +15,9 @@ import inspect
 import itertools
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from loguru import logger
@@ -35,6 +35,7 @@ from app.scheduler.context import ExecutionSuspended, current_execution
 from app.scheduler.journal import Journal
 from app.scheduler.outcome import outcome_of
 from app.scheduler.policies import RetryPolicy, backoff_seconds
+from app.scheduler.step_writes import StepWrites, running_step
 from app.scheduler.steps import (
     Fence,
     RecordStep,
@@ -52,7 +53,6 @@ T = TypeVar("T")
 _QUIET_ROUNDS = 10
 """Turns of the event loop without a call here, after which nothing is on its way that could be stored first."""
 _BACKOFF = RetryPolicy()
-_inside_step: ContextVar[str | None] = ContextVar("inside_step", default=None)
 
 
 class Spawn(Protocol):
@@ -131,7 +131,7 @@ class DurableAttempt:
         self._waits_for: dict[str, int] = {}
         self._calls = 0
         self._working = 0
-        self._steps_running = 0
+        self._writes = StepWrites(session)
         self._idle = asyncio.Event()
         self._parked: dict[object, StepRow | int] = {}
         """What is waited for now: rows, or how many children must be over."""
@@ -152,64 +152,50 @@ class DurableAttempt:
         with self._at_work():
             row = await self._reach(StepKind.STEP, _checked_name("name", name))
             if row.finished_at is None:
-                self._steps_running += 1
-                try:
-                    with current_execution().tracer.step(name):
-                        row = await self._perform(row, fn, args, kwargs, retries)
-                finally:
-                    self._steps_running -= 1
+                with current_execution().tracer.step(name):
+                    row = await self._perform(row, fn, args, kwargs, retries)
         return row.result
 
     async def _perform(
         self, row: StepRow, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], retries: int
     ) -> StepRow:
-        value = await self._tried(row.name, fn, args, kwargs, retries)
+        """Call `fn`, at most `retries` times again where it raises, and store what it returned."""
+        failures = 0
+        while True:
+            has_returned = False
+            try:
+                async with self._writes.of(row.name) as step:
+                    value = fn(*args, **kwargs)
+                    if inspect.isawaitable(value):
+                        value = await value
+                    has_writes = self._writes.are_there(step)
+                    has_returned = True
+                    row = self._finished(row, value)
+                    if has_writes:
+                        with self._writes.storing():
+                            await self._off_loop(partial(self._commit, row))
+                        return row
+            except Exception as error:
+                failures += 1
+                if has_returned or failures > retries or self.mismatch is not None:
+                    raise
+                delay = backoff_seconds(_BACKOFF, failures, self._parts.uniform())
+                logger.warning("步骤 {} 失败，{:.1f} 秒后重试: {}", row.name, delay, describe_error(error))
+                await asyncio.sleep(delay)
+            else:
+                await self._record(row)
+                return row
+
+    def _finished(self, row: StepRow, value: Any) -> StepRow:
         try:
             result = to_plain_json(value)
         except ValueError as error:
-            roll_back(self._session)
             raise InvalidRequest.of(
                 "result",
                 f"step {row.name!r} must return JSON (texts, numbers, lists, objects with text keys), because its "
                 f"result is stored: {error}",
             ) from None
-        row = replace(row, attempt=self._fence.attempt, finished_at=self._parts.clock.now(), result=result)
-        if not has_writes(self._session):
-            await self._record(row)
-        elif self._steps_running > 1:
-            roll_back(self._session)
-            raise InvalidRequest.of(
-                "db", f"step {row.name!r} wrote through db while another step ran; such steps go one by one"
-            )
-        else:
-            await self._off_loop(lambda: self._commit(row))
-        return row
-
-    async def _tried(
-        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], retries: int
-    ) -> Any:
-        """What `fn` returned, at the latest at its last retry."""
-        failures = 0
-        while True:
-            token = _inside_step.set(name)
-            try:
-                value = fn(*args, **kwargs)
-                if inspect.isawaitable(value):
-                    value = await value
-                if self._session.in_transaction():
-                    self._session.flush()
-            except Exception as error:
-                roll_back(self._session)
-                failures += 1
-                if failures > retries or self.mismatch is not None:
-                    raise
-                delay = backoff_seconds(_BACKOFF, failures, self._parts.uniform())
-                logger.warning("步骤 {} 失败，{:.1f} 秒后重试: {}", name, delay, describe_error(error))
-            else:
-                return value
-            finally:
-                _inside_step.reset(token)
-            await asyncio.sleep(delay)
+        return replace(row, attempt=self._fence.attempt, finished_at=self._parts.clock.now(), result=result)
 
     def _commit(self, row: StepRow) -> None:
         """Commit what the step wrote together with the step, under the fence. Blocks."""
@@ -409,10 +395,10 @@ class DurableAttempt:
             raise ExecutionSuspended("this attempt has been suspended")
         if self.mismatch is not None:
             raise self.mismatch
-        outer = _inside_step.get()
+        outer = running_step.get()
         if outer is not None:
-            raise InvalidRequest.of("name", f"{called} is inside step {outer!r}; steps do not nest")
-        if not self._steps_running and has_writes(self._session):
+            raise InvalidRequest.of("name", f"{called} is inside step {outer.name!r}; steps do not nest")
+        if self._writes.is_idle and has_writes(self._session):
             roll_back(self._session)
             raise InvalidRequest.of(
                 "db",

@@ -32,6 +32,7 @@ from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.states import Move, moved
+from app.scheduler.step_writes import watch
 from app.scheduler.telemetry import UNTRACED, AttemptSpan, Tracer
 from app.scheduler.verdict import (
     HANDED_BACK,
@@ -115,6 +116,9 @@ class Runner:
     carry: Carry
     running: dict[int, Running] = field(default_factory=dict)
     tracer: Tracer = UNTRACED
+
+    def __post_init__(self) -> None:
+        watch(self.sessions)
 
     async def run(self, attempt: Attempt) -> None:
         """Run one attempt to its recorded end. Its fate is in the database, never in an exception."""
