@@ -11,7 +11,8 @@ The rules that make this work:
   calls something else than what is stored, the execution fails with reason `replay_mismatch`.
 - The calls of the executor's own coroutine are stored with their order. Tasks of its own (`gather`, `TaskGroup`)
   may call steps too, in any order; there a step is known by its name alone, and a sleep should be given one.
-- Names are unique in an execution: in a loop, put the index into the name.
+- Names are unique in an execution, and so are the keys of children: in a loop, put the index in. A child is known
+  by its key and must stay of its executor; its params are those it was spawned with first, and are not compared.
 - What is written through `db` belongs to the step that wrote it and is committed with it, in one transaction,
   once. Writes from before a step, outside of all, are refused; those behind the last one belong to the success, as
   ever.
@@ -161,6 +162,7 @@ class CurrentExecution:
 
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
+            ReplayMismatch: the child under that key is of another executor.
         """
         return await self._for_good().spawn(key, task_type, {} if params is None else params, options)
 

@@ -24,7 +24,7 @@ from loguru import logger
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import InvalidRequest, ReplayMismatch, SignalTimeout
+from app.core.errors import ExecutorNotFound, InvalidRequest, ReplayMismatch, SignalTimeout
 from app.core.jsonable import to_plain_json
 from app.models.execution_step import StepKind
 from app.models.task_execution import Execution
@@ -53,6 +53,7 @@ T = TypeVar("T")
 _QUIET_ROUNDS = 10
 """Turns of the event loop without a call here, after which nothing is on its way that could be stored first."""
 _BACKOFF = RetryPolicy()
+_REMEDY = "put the code back as it was and retry, or begin a new execution"
 
 
 class Spawn(Protocol):
@@ -126,6 +127,7 @@ class DurableAttempt:
         self._knows_children = False
         self._unstored: list[StepRow] = []
         self._reached: set[tuple[StepKind, str]] = set()
+        self._reached_children: set[str] = set()
         self._positions = itertools.count()
         self._sleeps = itertools.count(1)
         self._waits_for: dict[str, int] = {}
@@ -258,15 +260,31 @@ class DurableAttempt:
         with self._at_work():
             _checked_name("key", key)
             self._admit("spawn", key)
+            if key in self._reached_children:
+                raise InvalidRequest.of(
+                    "key",
+                    f"child {key!r} is there already in this execution; in a loop put the index into the key",
+                )
+            self._reached_children.add(key)
             if not self._knows_children and self._fence.attempt > 1:
                 await self._looked_up()
             self._knows_children = True
             child = self._known_children.get(key)
             if child is None:
-                child = await self._parts.spawn(self._fence, key, task_type, params, options)
+                try:
+                    child = await self._parts.spawn(self._fence, key, task_type, params, options)
+                except (InvalidRequest, ExecutorNotFound):
+                    self._reached_children.remove(key)  # nothing is stored: it may be asked for in another way
+                    raise
                 if child is None:
                     self._lose()
                 self._known_children[key] = child
+            if child.task_type != task_type:
+                self.mismatch = ReplayMismatch(
+                    f"child {key!r} of this execution is stored as {child.task_type!r}, and now its code asked "
+                    f"for {task_type!r}; {_REMEDY}"
+                )
+                raise self.mismatch
         return child.id
 
     def children(self) -> dict[str, Execution]:
@@ -441,7 +459,7 @@ def _mismatch(called: StepRow, stored: StepRow | None, expected: StepRow | None)
             f"{called.kind.value} {called.name!r} is stored as {_place(stored)} of this execution, "
             f"and now its code made it as {_place(called)}"
         )
-    return ReplayMismatch(f"{sentence}; put the code back as it was and retry, or begin a new execution")
+    return ReplayMismatch(f"{sentence}; {_REMEDY}")
 
 
 def _place(row: StepRow | None) -> str:

@@ -136,6 +136,8 @@ def test_a_step_is_tried_again_in_place_and_its_writes_are_rolled_back(scheduler
         (lambda me, _: me.wait_for_children(3), "can never have ended"),
         (lambda me, _: me.spawn("key", "work", idempotency_key="mine"), "idempotency_key"),
         (lambda me, _: me.spawn("key", "nobody"), "no executor is registered"),
+        (lambda me, _: me.spawn("child", "child"), "in a loop put the index into the key"),
+        (lambda me, _: me.call("child", "child"), "in a loop put the index into the key"),
     ],
 )
 def test_misuse_is_refused_with_the_field_and_the_remedy(
@@ -146,10 +148,11 @@ def test_misuse_is_refused_with_the_field_and_the_remedy(
     async def work(*_: Any) -> TaskExecutionResult:
         me = current_execution()
         await me.step("same", lambda: 1)
+        await me.spawn("child", "child")
         await misuse(me, box)
         return success()
 
-    box.register(Recorder("work", work))
+    box.register(Recorder("work", work), Recorder("child"))
     execution = box.enqueue("work")
     box.advance(seconds=1)
     failed = box.read(execution)
@@ -232,6 +235,38 @@ def test_the_end_of_a_child_wakes_its_parent_however_it_comes(scheduler_sandbox:
         "is cancelled": "Cancelled",
         "ends": None,
     }
+
+
+@pytest.mark.parametrize("way", ["spawn", "call"])
+def test_a_child_of_another_executor_than_the_stored_one_is_a_mismatch(
+    scheduler_sandbox: Sandbox, way: str
+) -> None:
+    box = scheduler_sandbox
+    wanted = "old"
+
+    async def parent(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        await getattr(me, way)("it", wanted, {"for": wanted})
+        await me.wait_for_signal("go on")
+        return success()
+
+    old, new = Recorder("old"), Recorder("new")
+    box.register(Recorder("parent", parent), old, new)
+    execution = box.enqueue("parent")
+    box.advance(seconds=1)
+    wanted = "new"
+    box.signal(execution, "go on")
+    box.advance(seconds=1)
+    failed = box.read(execution)
+    assert (failed.state, failed.reason) == (ExecutionState.FAILED, "replay_mismatch")
+    assert "child 'it' of this execution is stored as 'old', and now its code asked for 'new'" in (
+        failed.error or ""
+    )
+    wanted = "old"
+    box.retry(execution)
+    box.advance(seconds=1)
+    assert box.read(execution).state is ExecutionState.SUCCESS
+    assert (len(old.calls), new.calls) == (1, [])
 
 
 def test_a_retried_parent_goes_on_and_its_failed_children_with_it(scheduler_sandbox: Sandbox) -> None:
