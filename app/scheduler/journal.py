@@ -69,6 +69,7 @@ class _Entry:
     outcome: Any = None
     error: BaseException | None = None
     is_stored: bool = False
+    """Its fate is known already, before that of the whole group."""
 
 
 class Journal:
@@ -192,6 +193,8 @@ class Journal:
                 threading.Event().wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 continue
+            except BaseException as error:  # noqa: BLE001 - whatever it is, this thread is the only writer
+                _refuse([entry for entry in group if not entry.is_stored], error)
             kept, pause = [], _FIRST_PAUSE_SECONDS
             self.groups_committed += 1
             self.writes_committed += len(group)
@@ -231,9 +234,24 @@ class Journal:
                 self._let_go()
                 self._apply(self._connected(), group)
             self._connected().commit()
-        except BaseException:
+        except (SQLAlchemyError, OSError):
             self._let_go()
             raise
+        except BaseException as error:  # noqa: BLE001 - told to the caller of the write that it comes from
+            self._let_go()
+            self._store_after_breakage(group, error)
+
+    def _store_after_breakage(self, group: list[_Entry], error: BaseException) -> None:
+        """Something that is no answer of the database (a panic of a compiled library, no memory left) has broken a
+        group, of which nothing is stored: each write again, by itself, until the culprit is alone."""
+        left = [entry for entries in _in_order(group) for entry in entries if not entry.is_stored]
+        if len(group) > 1:
+            logger.debug("{} writes are stored one by one, because together: {!r}", len(left), error)
+            for entry in left:
+                self._store([entry])
+                entry.is_stored = True
+            return
+        _refuse(left, error)
 
     def _apply(self, connection: Connection, group: list[_Entry]) -> None:
         """Apply a group; what is left is the commit."""
@@ -358,6 +376,15 @@ def _is_deadlock(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and type(error.orig).__name__ == "DeadlockDetected"
 
 
+def _refuse(entries: list[_Entry], error: BaseException) -> None:
+    """Tell these that they broke the writer; as an `Exception`, for `SystemExit` and its like would end the event
+    loop of whoever awaits it."""
+    logger.error("写线程出错，{} 条写入被拒绝\n{}", len(entries), stack_of(error))
+    told = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+    for entry in entries:
+        entry.error = told
+
+
 def _answer(entries: list[_Entry]) -> None:
     """Tell every caller; those on one event loop are woken by a single call."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Entry]] = {}
@@ -365,7 +392,7 @@ def _answer(entries: list[_Entry]) -> None:
         if entry.answer is not None:
             try:
                 entry.answer(entry.outcome, entry.error)
-            except Exception as error:  # noqa: BLE001 - one caller's fault must not stop the writer
+            except BaseException as error:  # noqa: BLE001 - one caller's fault must not stop the writer
                 logger.error("answering a write failed\n{}", stack_of(error))
         if entry.loop is not None:
             by_loop.setdefault(entry.loop, []).append(entry)

@@ -18,7 +18,7 @@ from app.core.errors import SchedulerUnavailable
 from app.db import database
 from app.db.database import make_engine
 from app.scheduler.executions import RecordExecution
-from app.scheduler.journal import Journal
+from app.scheduler.journal import Journal, Step
 from app.scheduler.requests import execution_values
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -91,6 +91,36 @@ async def test_a_step_that_raises_leaves_nothing_and_tells_its_caller(journal: J
     with pytest.raises(ValueError, match="changed my mind"):
         await journal.step(half)
     assert stored(engine) == 0
+
+
+class _Panic(BaseException):
+    """As pyo3's: no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [_Panic("no memory"), MemoryError(), SystemExit(3)], ids=repr)
+async def test_whatever_a_write_raises_fails_that_write_alone_and_the_writer_goes_on(
+    journal: Journal, engine: Engine, error: BaseException
+) -> None:
+    def broken(connection: Connection) -> None:
+        connection.execute(text("UPDATE task_executions SET message = 'half'"))
+        raise error
+
+    def answer_badly(*_: object) -> None:
+        raise error
+
+    held = threading.Event()
+    journal.submit(_Hold(held), answer_badly)
+    writes = [record(), record(), Step(broken), record(), Step(lambda _: 5)]
+    waiting = [asyncio.ensure_future(journal.commit(write)) for write in writes]
+    await asyncio.sleep(0.05)
+    held.set()
+    found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+    assert [isinstance(outcome, BaseException) for outcome in found] == [False, False, True, False, False]
+    assert type(error).__name__ in repr(found[2])
+    await asyncio.wait_for(journal.commit(record()), 10)
+    assert stored(engine) == 4
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM task_executions WHERE message = 'half'")) == 0
 
 
 async def test_on_stored_is_called_also_when_the_caller_has_gone(journal: Journal) -> None:
