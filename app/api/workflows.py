@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -10,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.auth import RuntimeOf, Viewer
 from app.api.problems import documented
 from app.api.schemas import MaskedOrNone
-from app.workflows.graph import graph_of
-from app.workflows.progress import StepState
+from app.core.redaction import redact_quotes
+from app.workflows.graph import Graph, graph_of
+from app.workflows.progress import Run, StepState
 
 router = APIRouter(prefix="/executions", tags=["executions"])
 
@@ -65,7 +67,30 @@ def get_workflow(
     runtime: RuntimeOf,
     _caller: Viewer,
 ) -> WorkflowGraph:
-    """How far each step is; 404 where the execution is no workflow."""
+    """How far each step is; 404 where the execution is no workflow. `data` is null throughout where the params and
+    results of the steps are too large to be shown together."""
     execution = runtime.history.get(execution_id)
-    children: Any = runtime.history.children(execution_id)
-    return WorkflowGraph.model_validate(graph_of(execution, children))
+    children = runtime.history.bearable_children(execution_id)
+    secrets = [execution.params, *(child.params for child in children)]
+    return WorkflowGraph.model_validate(_without_quotes(graph_of(execution, children), secrets))
+
+
+def _without_quotes(graph: Graph, secrets: list[dict[str, Any]]) -> Graph:
+    """What executors returned and said may hold what they, or the workflow, were given."""
+
+    def said_by(runs: tuple[Run, ...]) -> list[Any]:
+        return [(run.data, run.message, run.error) for run in runs]
+
+    def hidden(runs: tuple[Run, ...], said: list[Any]) -> tuple[Run, ...]:
+        pairs = zip(runs, said, strict=True)
+        return tuple(
+            replace(run, data=data, message=message, error=error) for run, (data, message, error) in pairs
+        )
+
+    said = [(step.error, said_by(step.runs)) for step in graph.steps], said_by(graph.undone)
+    of_steps, undone = redact_quotes(said, secrets)
+    steps = (
+        replace(step, error=error, runs=hidden(step.runs, runs))
+        for step, (error, runs) in zip(graph.steps, of_steps, strict=True)
+    )
+    return replace(graph, steps=tuple(steps), undone=hidden(graph.undone, undone))

@@ -487,7 +487,9 @@ class Operations(ABC):
         )
 
     def get_workflow(self, execution_id: int) -> WorkflowGraph:
-        """How far each step is; 404 where the execution is no workflow."""
+        """How far each step is; 404 where the execution is no workflow. `data` is null throughout where the
+        params and results of the steps are too large to be shown together.
+        """
         return self._call("GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}/workflow", WorkflowGraph)
 
     def list_approvals(self, *, cursor: str | None = None, limit: int = 50) -> QuestionPage:
@@ -1249,7 +1251,9 @@ class AsyncOperations(ABC):
         )
 
     async def get_workflow(self, execution_id: int) -> WorkflowGraph:
-        """How far each step is; 404 where the execution is no workflow."""
+        """How far each step is; 404 where the execution is no workflow. `data` is null throughout where the
+        params and results of the steps are too large to be shown together.
+        """
         return await self._call(
             "GET", f"/api/v1/scheduler/executions/{path_part(execution_id)}/workflow", WorkflowGraph
         )

@@ -9,23 +9,34 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from app.core.language import Said
 
+LARGEST_RESULT = 16 * 1024 * 1024
+"""Bytes of JSON that the result of an execution or of a step may have: who reads it has it in memory, whole and
+more than once."""
 _WRAPS = 8
 """Levels by which what was accepted may be wrapped before it is stored: it must be readable all the same."""
 _OPEN, _CLOSE = b"[" * _WRAPS, b"]" * _WRAPS
 
 
-def to_plain_json(value: Any, *, finite: bool = False) -> Any:
+def size_of(value: Any) -> int:
+    """Bytes that plain JSON has."""
+    return len(to_json(value))
+
+
+def to_plain_json(value: Any, *, finite: bool = False, at_most: int | None = None) -> Any:
     """`value` as JSON reads it back: datetime, Decimal, UUID, Enum, Path, dataclass, pydantic model and bytes
     become strings or objects; NaN and infinities become the strings "NaN", "Infinity", "-Infinity", or are refused
     (`finite`: what is read again as it was written, such as params, must keep its types).
 
     Raises:
-        ValueError: some part of `value` has no JSON form; the message names its type.
+        ValueError: some part of `value` has no JSON form, and the message names its type; or it has more than
+            `at_most` bytes.
     """
     try:
         written = _OPEN + to_json(value, inf_nan_mode="constants" if finite else "strings") + _CLOSE
     except (PydanticSerializationError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    if at_most is not None and len(written) - 2 * _WRAPS > at_most:
+        raise ValueError(f"it has {len(written) - 2 * _WRAPS:,} bytes, and at most {at_most:,} are stored")
     try:
         found = from_json(written, allow_inf_nan=False)
     except ValueError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from loguru import logger
@@ -15,9 +16,11 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
+from app.core.jsonable import LARGEST_RESULT
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.task_execution import ExecutionState
 from app.scheduler.context import CurrentExecution, current_execution
+from app.scheduler.family import size_of_children
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
 from app.workflows.checks import faults
 from app.workflows.definition import WORKFLOW_TYPE, OnFailure, WorkflowDefinition
@@ -71,8 +74,17 @@ class WorkflowExecutor(TaskExecutor):
         definition = WorkflowDefinition.model_validate(task_params)
         execution = current_execution()
         while True:
+            size = _size_of_children(db, execution.id)
+            if size > LARGEST_RESULT:
+                return _too_large(size)
             children = {key: Child.of(child) for key, child in execution.children().items()}
-            decided = plan(definition, children, workflow_id=execution.id, accept=self._refusal)
+            decided = plan(
+                definition,
+                children,
+                workflow_id=execution.id,
+                accept=self._refusal,
+                pause=partial(_stop_if_cancelled, execution),
+            )
             _tell(execution, decided)
             if decided.outcome is not None:
                 return _result(decided, succeeded=decided.outcome)
@@ -86,6 +98,28 @@ class WorkflowExecutor(TaskExecutor):
         except (ExecutorNotFound, InvalidParameters) as error:
             return str(error)
         return None
+
+
+def _size_of_children(db: Session, execution_id: int) -> int:
+    size = size_of_children(db.connection(), execution_id)
+    db.rollback()  # nothing may be open in it when the execution is suspended
+    return size
+
+
+def _too_large(size: int) -> TaskExecutionResult:
+    """Said before the children are read: to read them is what the process would not survive."""
+    return TaskExecutionResult.failure_result(
+        "工作流失败: 各步骤的参数与结果太大",
+        error=f"ResultsTooLarge: the params and results of its steps have {size:,} characters together, and a "
+        f"workflow at most {LARGEST_RESULT:,}; let steps keep large data elsewhere and return where it is. What "
+        "runs goes on to its end, and nothing was undone",
+    )
+
+
+def _stop_if_cancelled(execution: CurrentExecution) -> None:
+    """A plan may take seconds, in which nothing else of this attempt would notice."""
+    if execution.cancelled:
+        raise asyncio.CancelledError("somebody wants this attempt ended")
 
 
 async def _spawn(execution: CurrentExecution, start: Start) -> None:
@@ -107,7 +141,7 @@ def _tell(execution: CurrentExecution, decided: Plan) -> None:
 
 def _result(decided: Plan, *, succeeded: bool) -> TaskExecutionResult:
     data: dict[str, Any] = {
-        "steps": {step_id: progress.as_value() for step_id, progress in decided.steps.items()},
+        "steps": {step_id: progress.as_result() for step_id, progress in decided.steps.items()},
         "undone": [{"step": run.key.partition(":")[2], **run.as_value()} for run in decided.undone],
     }
     if succeeded:

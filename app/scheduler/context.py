@@ -124,7 +124,7 @@ class CurrentExecution:
         and then the error is raised.
 
         Raises:
-            InvalidRequest: the name was used already, or the result is no JSON.
+            InvalidRequest: the name was used already, or the result is no JSON or has more than 16 MiB of it.
             ReplayMismatch: see the rules in this module.
         """
         return await self._for_good().step(name, fn, args, kwargs, retries=retries)

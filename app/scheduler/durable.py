@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
 from app.core.errors import ExecutorNotFound, InvalidRequest, ReplayMismatch, SignalTimeout
-from app.core.jsonable import to_plain_json
+from app.core.jsonable import LARGEST_RESULT, to_plain_json
 from app.models.execution_step import StepKind
 from app.models.task_execution import Execution
 from app.scheduler.attempt_session import has_writes, roll_back
@@ -190,7 +190,7 @@ class DurableAttempt:
 
     def _finished(self, row: StepRow, value: Any) -> StepRow:
         try:
-            result = to_plain_json(value)
+            result = to_plain_json(value, at_most=LARGEST_RESULT)
         except ValueError as error:
             raise InvalidRequest.of(
                 "result",

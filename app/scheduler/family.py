@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Connection, Table, bindparam, func, select, update
+from sqlalchemy import Connection, Table, Text, bindparam, func, select, update
+from sqlalchemy import cast as as_type
 
 from app.models.task_execution import (
     FINAL_STATES,
@@ -88,6 +89,16 @@ def ended_children(connection: Connection, parent_ids: Sequence[int]) -> dict[in
         .group_by(executions.c.parent_id)
     )
     return {parent_id: count for parent_id, count in connection.execute(query)}  # noqa: C416 - typed
+
+
+def size_of_children(connection: Connection, parent_id: int) -> int:
+    """Characters that the params and results of its children have together."""
+    texts = (
+        func.coalesce(func.length(as_type(column, Text)), 0)
+        for column in (executions.c.params, executions.c.result)
+    )
+    query = select(func.sum(sum(texts, start=0))).where(executions.c.parent_id == parent_id)
+    return int(connection.scalar(query) or 0)
 
 
 @dataclass(slots=True)

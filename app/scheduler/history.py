@@ -9,6 +9,7 @@ from sqlalchemy import Select, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import NotFound
+from app.core.jsonable import LARGEST_RESULT
 from app.models.node import Node
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import (
@@ -20,6 +21,7 @@ from app.models.task_execution import (
     is_not_success,
     state_in,
 )
+from app.scheduler.family import size_of_children
 from app.scheduler.steps import Signal, StepRow, stored_signals, stored_steps
 
 executions = TaskExecution.__table__
@@ -51,6 +53,15 @@ class History:
         """All children of an execution, in the order they were spawned."""
         query = select(executions).where(executions.c.parent_id == execution_id)
         return self._read(query.order_by(executions.c.id))
+
+    def bearable_children(self, execution_id: int) -> list[Execution]:
+        """The same, but in short where their params and results are too large to be read together."""
+        with self._sessions() as session:
+            size = size_of_children(session.connection(), execution_id)
+        if size <= LARGEST_RESULT:
+            return self.children(execution_id)
+        query = select(*IN_SHORT).where(executions.c.parent_id == execution_id)
+        return self._read_short(query.order_by(executions.c.id))
 
     def last_children(self, execution_id: int, limit: int = 200) -> list[Execution]:
         """The last `limit` children of an execution, in short, in the order they were spawned."""

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
 from app.core.errors import ReplayMismatch, SchedulerUnavailable, stack_of
-from app.core.jsonable import shortened
+from app.core.jsonable import LARGEST_RESULT, shortened, size_of
 from app.core.redaction import redact_quotes
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState
 from app.scheduler.attempt_session import discard, has_writes, is_touched, open_session, roll_back
@@ -446,8 +446,7 @@ class Runner:
                 message=shortened(result.message, _LONGEST_TEXT),
                 error=result.error and shortened(result.error, _LONGEST_TEXT),
             )
-        stored = result.to_dict()
-        stored["metadata"].pop("traceback", None)
+        stored = _bearable(result.to_dict(), execution.id)
         running.span.decided(verdict.state, verdict.reason, result.error, stack)
         return FinishAttempt(
             execution_id=execution.id,
@@ -587,6 +586,17 @@ def _ended(finish: FinishAttempt, execution: Execution) -> AttemptEnded:
     if finish.attempt == 1 and execution.scheduled_for is not None:
         late = (finish.started_at - execution.scheduled_for).total_seconds()
     return AttemptEnded(execution.task_type, finish.duration_seconds, late)
+
+
+def _bearable(stored: dict[str, Any], execution_id: int) -> dict[str, Any]:
+    """A result as it is stored: of one that is too large only its size. The execution keeps its outcome, for work
+    that was done must not be done again because its answer is large."""
+    stored["metadata"].pop("traceback", None)
+    size = size_of(stored)
+    if size <= LARGEST_RESULT:
+        return stored
+    logger.error("执行 {} 的结果有 {} 字节，超过上限 {}：只保存其大小", execution_id, size, LARGEST_RESULT)
+    return stored | {"data": {"too_large": True, "bytes": size, "at_most": LARGEST_RESULT}, "metadata": {}}
 
 
 def _unstorable(finish: FinishAttempt, error: BaseException) -> FinishAttempt:

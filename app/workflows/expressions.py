@@ -19,7 +19,16 @@ from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.environment import TemplateExpression
 
 from app.core.language import Said
-from app.workflows.sandbox import LARGEST, SANDBOX, ExpressionFailed, bounded, metered, text_of
+from app.workflows.sandbox import (
+    COMPARED,
+    LARGEST,
+    SANDBOX,
+    BudgetSpent,
+    ExpressionFailed,
+    bounded,
+    metered,
+    text_of,
+)
 
 LONGEST = 2000
 """Characters of one expression."""
@@ -72,6 +81,8 @@ class Expression:
                 if isinstance(value, Undefined):
                     value._fail_with_undefined_error()  # noqa: SLF001 - Jinja's own way to say what is missing
                 return bounded(value)
+        except BudgetSpent:
+            raise
         except ExpressionFailed as error:
             raise ExpressionFailed(f"{_shown(self.source)}: {error}") from None
         except UndefinedError as error:
@@ -207,6 +218,7 @@ def _parse(source: str) -> Expression:
             )
         references: set[Reference] = set()
         _walk(tree, references, optional=False)
+        _meter_comparisons(tree)
         compiled = _compile(tree)
     except TemplateSyntaxError as error:
         raise InvalidExpression(
@@ -235,6 +247,15 @@ def _compile(tree: nodes.Node) -> TemplateExpression:
     program = nodes.Template([assignment], lineno=1)
     program.set_environment(SANDBOX)
     return TemplateExpression(SANDBOX.from_string(program), undefined_to_none=False)
+
+
+def _meter_comparisons(tree: nodes.Node) -> None:
+    """`==` and `in` read all of a value, and Jinja compiles them to Python's own, which count nothing."""
+    for comparison in list(nodes.Output([tree]).find_all(nodes.Compare)):
+        parts: tuple[Any, ...] = (comparison, *comparison.ops)
+        for part in parts:
+            if not isinstance(part.expr, nodes.Const):
+                part.expr = nodes.Filter(part.expr, COMPARED, [], [], None, None, lineno=1)
 
 
 def _walk(node: nodes.Node, found: set[Reference], *, optional: bool) -> None:
@@ -327,7 +348,7 @@ def _key(node: nodes.Getattr | nodes.Getitem) -> object:
 
 
 def _check_named(node: nodes.Filter | nodes.Test) -> None:
-    known = SANDBOX.filters if isinstance(node, nodes.Filter) else SANDBOX.tests
+    known = SANDBOX.filters.keys() - {COMPARED} if isinstance(node, nodes.Filter) else SANDBOX.tests.keys()
     kind = "filter" if isinstance(node, nodes.Filter) else "test"
     if node.name not in known:
         raise InvalidExpression(

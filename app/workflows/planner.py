@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from app.core.jsonable import size_of
 from app.workflows.definition import (
     MOST_ITEMS,
     Call,
@@ -22,12 +23,14 @@ from app.workflows.definition import (
     templated_part,
     with_filled,
 )
-from app.workflows.expressions import parse_expression, render
-from app.workflows.progress import UNDO, Child, Progress, Run, StepProgress, StepState
-from app.workflows.sandbox import ExpressionFailed
+from app.workflows.expressions import parse_expression, render, templates_in
+from app.workflows.progress import UNDO, Child, Progress, Run, StepProgress, StepState, state_of_runs
+from app.workflows.sandbox import LARGEST, BudgetSpent, ExpressionFailed, charge, one_plan
 
 Accept = Callable[[str, dict[str, Any]], str | None]
 """Why an executor refuses these params; None: it accepts them."""
+Pause = Callable[[], object]
+"""Called before each evaluation, of which there may be thousands: raises where nobody wants the plan any more."""
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -63,10 +66,15 @@ class Plan:
 
 
 def plan(
-    definition: WorkflowDefinition, children: Mapping[str, Child], *, workflow_id: int, accept: Accept
+    definition: WorkflowDefinition,
+    children: Mapping[str, Child],
+    *,
+    workflow_id: int,
+    accept: Accept,
+    pause: Pause = lambda: None,
 ) -> Plan:
     """What to do next, given all children that were spawned so far, by key."""
-    return _Planner(definition, children, workflow_id, accept).plan()
+    return _Planner(definition, children, workflow_id, accept, pause).plan()
 
 
 @dataclass(slots=True)
@@ -75,11 +83,14 @@ class _Planner:
     children: Mapping[str, Child]
     workflow_id: int
     accept: Accept
+    pause: Pause
     steps: dict[str, StepProgress] = field(default_factory=dict)
     starts: list[Start] = field(default_factory=list)
     context: dict[str, Any] = field(default_factory=dict)
     held_back: bool = False
     """A fan-out has items that wait for others of it to end."""
+    is_spent: bool = False
+    """No expression is evaluated any more: the steps have spent what they may."""
 
     def plan(self) -> Plan:
         self.context = {
@@ -89,10 +100,11 @@ class _Planner:
         }
         begun = {key.partition("[")[0] for key in self.children}
         ordered = in_order(self.definition.steps)
-        for step in ordered:
-            progress = self._progress(step, has_begun=step.id in begun)
-            self.steps[step.id] = progress
-            self.context["steps"][step.id] = progress.as_value()
+        with one_plan():
+            for step in ordered:
+                progress = self._looked_at(step, has_begun=step.id in begun)
+                self.steps[step.id] = progress
+                self.context["steps"][step.id] = progress.as_value()
         is_active = any(not child.is_over for child in self.children.values())
         if not any(map(_is_fatal, self.steps.values())):
             is_over = all(progress.is_over for progress in self.steps.values()) and not is_active
@@ -100,7 +112,8 @@ class _Planner:
         self._start_nothing()
         if is_active or not any(map(_undoes, self.steps.values())):
             return self._decided(outcome=None if is_active else False, undone=self._undone_so_far())
-        return self._undo(ordered)
+        with one_plan():
+            return self._undo(ordered)
 
     def _decided(self, *, outcome: bool | None, undone: tuple[Run, ...] = ()) -> Plan:
         in_written_order = {step.id: self.steps[step.id] for step in self.definition.steps}
@@ -118,11 +131,26 @@ class _Planner:
                 for run in progress.runs
             )
             if runs:
-                self.steps[step_id] = replace(
-                    progress, runs=runs, state=_final_state_of({run.state for run in runs})
-                )
+                state = StepState.FAILED if progress.ends_all else state_of_runs({run.state for run in runs})
+                self.steps[step_id] = replace(progress, runs=runs, state=state)
 
     # ------------------------------------------------------------ one step
+
+    def _looked_at(self, step: StepDefinition, *, has_begun: bool) -> StepProgress:
+        if not self.is_spent:
+            try:
+                return self._progress(step, has_begun=has_begun)
+            except BudgetSpent as error:
+                self.is_spent = True
+                runs = self._known_runs(step)
+                return StepProgress(step, StepState.FAILED, runs, error=str(error), ends_all=True)
+        runs = self._known_runs(step)
+        return StepProgress(step, state_of_runs({run.state for run in runs}) if runs else StepState.WAITING, runs)
+
+    def _known_runs(self, step: StepDefinition) -> tuple[Run, ...]:
+        return tuple(
+            Run.of(key, child) for key, child in self.children.items() if key.partition("[")[0] == step.id
+        )
 
     def _progress(self, step: StepDefinition, *, has_begun: bool) -> StepProgress:
         parents = [self.steps[parent] for parent in step.depends_on]
@@ -142,6 +170,7 @@ class _Planner:
     def _is_wanted(self, step: StepDefinition, parents: list[StepProgress]) -> bool:
         if step.when is None:
             return not any(parent.state is StepState.SKIPPED for parent in parents)
+        self.pause()
         wanted = parse_expression(step.when).evaluate(self.context)
         if not isinstance(wanted, bool):
             raise ExpressionFailed(f"{step.when} is neither true nor false but {type(wanted).__name__}")
@@ -161,7 +190,15 @@ class _Planner:
         return Run(key, StepState.RUNNING)
 
     def _filled(self, call: Call, context: Mapping[str, Any]) -> dict[str, Any]:
-        params = with_filled(call, render(templated_part(call), context))
+        self.pause()
+        filled = render(templated_part(call), context)
+        params = with_filled(call, filled)
+        size = size_of(filled)
+        if size > LARGEST and any(templates_in(templated_part(call))):
+            raise ExpressionFailed(
+                f"filled in they have {size:,} bytes of JSON, and at most {LARGEST:,} are allowed"
+            )
+        charge(size)
         refusal = self.accept(call.type, params)
         if refusal is not None:
             raise ExpressionFailed(refusal)
@@ -190,6 +227,7 @@ class _Planner:
 
     def _items(self, step: StepDefinition) -> list[Any]:
         assert step.for_each is not None  # noqa: S101 - for the type checker; only fan-outs come here
+        self.pause()
         items = parse_expression(step.for_each).evaluate(self.context)
         if not isinstance(items, list):
             raise ExpressionFailed(f"{step.for_each} is no list but {type(items).__name__}")
@@ -211,7 +249,7 @@ class _Planner:
                 continue
             try:
                 params = self._filled(step.compensate, self.context)
-            except ExpressionFailed as error:
+            except (ExpressionFailed, BudgetSpent) as error:
                 undone.append(Run(key, StepState.FAILED, error=f"params: {error}"))
                 continue
             self.starts.append(Start(key, step.compensate.type, params))
@@ -266,18 +304,10 @@ def _state_of(states: set[StepState]) -> StepState:
     return StepState.FAILED if StepState.FAILED in states else StepState.SUCCESS
 
 
-def _final_state_of(states: set[StepState]) -> StepState:
-    """The state of a step of which nothing more is begun: what still waits will not run."""
-    for state in (StepState.RUNNING, StepState.FAILED, StepState.WAITING):
-        if state in states:
-            return state
-    return StepState.SUCCESS
-
-
 def _is_fatal(progress: StepProgress) -> bool:
     """Whether the workflow can no longer succeed: also while other items of the step are still running."""
     has_failed = progress.state is StepState.FAILED or any(run.state is StepState.FAILED for run in progress.runs)
-    return has_failed and progress.step.on_failure is not OnFailure.CONTINUE
+    return has_failed and (progress.ends_all or progress.step.on_failure is not OnFailure.CONTINUE)
 
 
 def _undoes(progress: StepProgress) -> bool:

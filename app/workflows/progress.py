@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -90,12 +90,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step, its state, and its runs. `error` is of the step itself: its expressions, not its executions."""
+    """A step, its state, and its runs. `error` is of the step itself: its expressions, not its executions.
+
+    `ends_all`: it has failed in a way that its `on_failure` does not cover, and the workflow fails with it.
+    """
 
     step: StepDefinition
     state: StepState
     runs: tuple[Run, ...] = ()
     error: str | None = None
+    ends_all: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -111,6 +115,15 @@ class StepProgress:
     def has_effect(self) -> bool:
         """Whether a run of it has succeeded, so that there is something to undo."""
         return any(run.state is StepState.SUCCESS for run in self.runs)
+
+    def as_result(self) -> dict[str, Any]:
+        """What the workflow's result has of it: each thing once, for that result may be part of another one's. So
+        the items of a fan-out have no `data`, which is in that of the step."""
+        value = self.as_value()
+        if value["items"] is None:
+            return value
+        items = [{name: of for name, of in item.items() if name != "data"} for item in value["items"]]
+        return value | {"data": [item["data"] for item in value["items"]], "items": items}
 
     def first_error(self) -> str | None:
         return self.error or next((run.error for run in self.runs if run.error is not None), None)
@@ -129,6 +142,14 @@ class StepProgress:
             "error": self.first_error(),
             "items": items,
         }
+
+
+def state_of_runs(states: Collection[StepState]) -> StepState:
+    """The state of a step of which nothing more is begun, by those of its runs: what still waits will not run."""
+    for state in (StepState.RUNNING, StepState.FAILED, StepState.WAITING):
+        if state in states:
+            return state
+    return StepState.SUCCESS
 
 
 Progress = Mapping[str, StepProgress]

@@ -17,13 +17,42 @@ LARGEST = 1_000_000
 """Characters and items of a value at most."""
 BUDGET = 4 * LARGEST
 """Characters and items that one evaluation touches at most."""
+PLAN_BUDGET = 4 * BUDGET
+"""Characters and items that all evaluations of one look at a workflow touch at most."""
 _LARGEST_NUMBER = 2**63
 
 _left: ContextVar[int] = ContextVar("expression_budget", default=BUDGET)
 
 
+_left_of_plan: ContextVar[list[int] | None] = ContextVar("plan_budget", default=None)
+
+
 class ExpressionFailed(ValueError):
     """An expression has no value here; the sentence says why."""
+
+
+class BudgetSpent(Exception):
+    """The expressions that a workflow evaluates at a time do too much together."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the expressions of this workflow read and make too much at a time; hand on less, or give a fan-out a "
+            "limit"
+        )
+
+
+@contextmanager
+def one_plan() -> Iterator[None]:
+    """One look at a workflow: its evaluations have a budget together.
+
+    Raises:
+        BudgetSpent: out of whatever is evaluated inside, once it is spent.
+    """
+    token = _left_of_plan.set([PLAN_BUDGET])
+    try:
+        yield
+    finally:
+        _left_of_plan.reset(token)
 
 
 @contextmanager
@@ -61,8 +90,9 @@ def bounded(value: Any) -> Any:
         else:
             raise ExpressionFailed(f"{type(item).__name__} is no JSON")
         if size > LARGEST:
+            charge(size)
             raise ExpressionFailed(f"the value is larger than {LARGEST:,} characters")
-    _charge(size)
+    charge(size)
     return value
 
 
@@ -71,7 +101,17 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else to_json(value).decode()
 
 
-def _charge(size: int) -> None:
+def charge(size: int) -> None:
+    """Count what has been read or made.
+
+    Raises:
+        ExpressionFailed, BudgetSpent
+    """
+    plan = _left_of_plan.get()
+    if plan is not None:
+        plan[0] -= size
+        if plan[0] < 0:
+            raise BudgetSpent
     left = _left.get() - size
     if left < 0:
         raise ExpressionFailed("it reads and makes too much; split it over several steps")
@@ -118,7 +158,7 @@ class _Environment(SandboxedEnvironment):
         if operator == "+" and type(left) is type(right) and isinstance(left, str | list):
             if len(left) + len(right) > LARGEST:
                 raise ExpressionFailed(f"the value is larger than {LARGEST:,} characters")
-            _charge(len(left) + len(right))
+            charge(len(left) + len(right))
             return left + right
         raise ExpressionFailed(f"{_described(left)} {operator} {_described(right)} is not defined")
 
@@ -225,7 +265,19 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "select": _select,
     "reject": _reject,
 }
+COMPARED = "(compared)"
+"""What a comparison is put around: it costs what it reads. Nobody can write this name."""
 _TESTS = ("defined", "undefined", "none", "string", "number", "boolean", "mapping", "integer", "float")
+
+
+def _compared(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()  # noqa: SLF001 - Jinja's own way to say what is missing
+    if isinstance(value, str):
+        charge(len(value))
+    elif isinstance(value, list | Mapping):
+        charge(len(to_json(value)))
+    return value
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -262,6 +314,7 @@ def _make() -> _Environment:
     )
     environment.globals.clear()
     environment.filters = {name: _guarded(name, function) for name, function in _FILTERS.items()}
+    environment.filters[COMPARED] = _compared
     environment.tests = {name: environment.tests[name] for name in _TESTS}
     return environment
 

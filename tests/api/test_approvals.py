@@ -19,8 +19,10 @@ from app.core.config import Settings
 from app.models.content import Content
 from app.models.content_pool import PoolEntry
 from app.models.signing_key import signing_key
+from app.services.scheduler_service import TaskExecutionResult
 from app.workflows import approval, chain, step
 from tests.api.conftest import API
+from tests.support import Recorder
 
 Ask = Callable[..., int]
 
@@ -276,6 +278,57 @@ def test_the_graph_of_a_workflow_with_many_items_shows_all_of_them(client: TestC
     graph = client.get(f"{API}/executions/{execution_id}/workflow").json()
     assert [node["state"] for node in graph["steps"]] == ["success"] * 3
     assert [len(node["runs"]) for node in graph["steps"]] == [1, 250, 1]
+
+
+def test_a_graph_hides_what_executors_quote_of_the_secrets_they_were_given(
+    client: TestClient, application: FastAPI
+) -> None:
+    def quote(_: int, params: dict[str, Any], __: Any) -> TaskExecutionResult:
+        said = f"used {params['password']} for login"
+        return TaskExecutionResult.failure_result(said, error=said, data={"echo": said})
+
+    application.state.service.register_executor(Recorder("quote", quote))
+    flow = step(
+        "quote", {"password": "{{ input.words[0] }}"}, id="a", compensate=("quote", {"password": "x1y2z3"})
+    )
+    body = {"task_type": "workflow", "params": flow.definition({"words": ["hunter2"], "token": "s3cr3t"})}
+    execution_id = client.post(f"{API}/executions", json=body).json()["id"]
+    outcome(client, execution_id)
+    answer = client.get(f"{API}/executions/{execution_id}/workflow")
+    assert "hunter2" not in answer.text
+    (run,) = answer.json()["steps"][0]["runs"]
+    assert run["data"] == {"echo": "used ****** for login"}
+
+
+def test_a_graph_shows_why_a_step_failed_before_it_began(client: TestClient) -> None:
+    each = {"id": "each", "type": "work", "for_each": "[0, 1]", "params": {"n": "{{ 1 / item }}"}}
+    steps = [
+        {"id": "a", "type": "work", "on_failure": "continue", "params": {"n": "{{ input.n.missing }}"}},
+        {"id": "b", "type": "work", "on_failure": "continue", "when": "input.n"},
+        each | {"on_failure": "continue"},
+        {"id": "c", "type": "work", "when": "false"},
+        {"id": "last", "type": "approval", "params": {"title": "?", "approvers": "{{ input.n }}"}},
+    ]
+    steps[-1] |= {"depends_on": ["c"], "when": "steps.c.state == 'skipped'", "on_failure": "continue"}
+    body = {"task_type": "workflow", "params": {"steps": steps, "input": {"n": 1}}}
+    execution_id = client.post(f"{API}/executions", json=body).json()["id"]
+    outcome(client, execution_id)
+    nodes = client.get(f"{API}/executions/{execution_id}/workflow").json()["steps"]
+    assert [(node["id"], node["state"]) for node in nodes] == [
+        ("a", "failed"),
+        ("b", "failed"),
+        ("each", "failed"),
+        ("c", "skipped"),
+        ("last", "failed"),
+    ]
+    for node, said in zip(
+        nodes, ["params: input.n.missing", "when: input.n", "division", None, "approvers"], strict=True
+    ):
+        assert node["error"] is said is None or said in node["error"], node
+    assert [(run["key"], run["execution_id"] is None) for run in nodes[2]["runs"]] == [
+        ("each[0]", True),
+        ("each[1]", False),
+    ]
 
 
 def test_a_form_that_is_none_of_ours_is_refused_in_words(client: TestClient, ask: Ask) -> None:

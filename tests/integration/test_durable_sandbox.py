@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import Conflict, InvalidRequest
+from app.core.jsonable import LARGEST_RESULT
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.context import current_execution
 from app.services.scheduler_service import TaskExecutionResult
@@ -127,6 +128,7 @@ def test_a_step_is_tried_again_in_place_and_its_writes_are_rolled_back(scheduler
         (lambda me, _: me.step("same", lambda: 1), "in a loop put the index"),
         (lambda me, _: me.step("", lambda: 1), "1 to 200"),
         (lambda me, _: me.step("object", object), "must return JSON"),
+        (lambda me, _: me.step("large", lambda: "x" * LARGEST_RESULT), "and at most 16,777,216 are stored"),
         (lambda me, _: me.step("outer", lambda: me.step("inner", lambda: 1)), "do not nest"),
         (lambda me, _: me.step("many", lambda: 1, retries=-1), "retries"),
         (lambda me, _: me.sleep(-1), "duration"),

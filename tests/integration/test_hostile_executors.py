@@ -10,11 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from loguru import logger
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from app.core.errors import InvalidRequest
+from app.core.jsonable import LARGEST_RESULT
 from app.models.task_execution import ExecutionState
 from app.scheduler.context import current_execution
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
@@ -298,6 +300,23 @@ async def test_what_an_executor_says_is_kept_to_a_bearable_length(sqlite_url: st
     for most, said in longest.items():
         assert all(text is not None and len(text) <= most for text in said)
     assert str(found.error).endswith("characters left out)")
+
+
+async def test_a_result_that_is_too_large_is_left_out_and_the_work_is_not_done_again(
+    database_url: str,
+) -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="ERROR")
+    large = Recorder(
+        "work", lambda *_: TaskExecutionResult.success_result("好", data={"text": "x" * LARGEST_RESULT})
+    )
+    async with running(database_url, large) as (service, runtime):
+        found = await ended(runtime, (await service.enqueue("work", max_attempts=3)).id)
+    assert (found.state, found.message, len(large.calls)) == (ExecutionState.SUCCESS, "好", 1)
+    logger.remove(sink)
+    told = found.result["data"]
+    assert (told["too_large"], told["at_most"], told["bytes"] > LARGEST_RESULT) == (True, LARGEST_RESULT, True)
+    assert any("超过上限" in line and str(told["bytes"]) in line for line in lines)
 
 
 @pytest.mark.parametrize("fraction", ["half", None, float("nan"), -0.1, 2])

@@ -12,13 +12,14 @@ from sqlalchemy import Engine, event, text
 
 from app.core.config import Settings
 from app.core.errors import Conflict, InvalidParameters
+from app.core.jsonable import size_of
 from app.db.database import make_engine
 from app.models.task_execution import ExecutionState
 from app.services.scheduler_service import TaskExecutionResult
 from app.workflows import chain, group, start, step
 from app.workflows.approvals import Approvals, Via
 from tests.integration.workflow_support import child, workflows
-from tests.support import Recorder, ended, fail_with
+from tests.support import Recorder, ended, fail_with, until
 
 
 @contextmanager
@@ -284,3 +285,37 @@ async def test_a_workflow_outlives_a_lost_connection(postgres_url: str) -> None:
         failed = [one.error for one in runtime.history.attempts(execution.id) if one.status == "failed"]
     assert stored.state is ExecutionState.SUCCESS, stored.error
     assert [str(error).partition(":")[0] for error in failed] == ["OperationalError"]
+
+
+async def test_workflows_in_workflows_do_not_multiply_what_they_return(sqlite_url: str) -> None:
+    nested: dict[str, Any] = {"id": "f", "type": "work", "for_each": "[1]", "params": {"text": "x" * 500}}
+    for _ in range(9):
+        nested = {"id": "f", "type": "workflow", "for_each": "[1]", "params": {"steps": [nested]}}
+    async with workflows(sqlite_url) as (service, runtime):
+        stored = await ended(runtime, (await service.enqueue("workflow", {"steps": [nested]})).id, seconds=60)
+    assert stored.state is ExecutionState.SUCCESS, stored.error
+    assert size_of(stored.result) < 6000
+
+
+async def test_a_workflow_whose_steps_return_too_much_together_fails_and_says_so(database_url: str) -> None:
+    large = Recorder("large", lambda *_: TaskExecutionResult.success_result("好", data={"text": "x" * 6_000_000}))
+    flow = chain(step("large", for_each="[1, 2, 3]"), step("work", id="after"))
+    async with workflows(database_url, large) as (service, runtime):
+        stored = await ended(runtime, (await start(flow, service=service)).id, seconds=60)
+        shown = runtime.history.bearable_children(stored.id)
+    assert stored.state is ExecutionState.FAILED
+    assert "ResultsTooLarge: the params and results of its steps have 18,00" in str(stored.error)
+    assert [(one.state, one.result) for one in shown] == [(ExecutionState.SUCCESS, None)] * 3
+
+
+async def test_a_cancelled_workflow_stops_planning(sqlite_url: str) -> None:
+    """Its plan takes seconds, and would go on to its end."""
+    flow = step("work", {"n": "{{ input.l|unique|length + index }}"}, id="each", for_each="input.items", limit=20)
+    given = {"l": list(range(300_000)), "items": list(range(1000))}
+    async with workflows(sqlite_url) as (service, runtime):
+        execution = await start(flow, given, service=service)
+        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
+        await service.cancel(execution.id)
+        stored = await ended(runtime, execution.id)
+        assert stored.state is ExecutionState.CANCELLED
+        assert runtime.history.children(execution.id) == []

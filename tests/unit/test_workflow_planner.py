@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -313,3 +314,88 @@ def test_a_workflow_in_a_workflow_keeps_its_own_expressions() -> None:
     }
     (start,) = planned(definition).starts
     assert start.params == {"steps": [inner], "input": {"n": 5}}
+
+
+COSTLY = "{{ input.l|unique|length + index }}"
+"""Of a hundred thousand numbers about a tenth of what one evaluation may cost."""
+
+
+def costly(items: int, **fields: Any) -> dict[str, Any]:
+    each = {"id": "each", "type": "work", "for_each": "input.items", "params": {"n": COSTLY}, **fields}
+    after = {"id": "after", "type": "work", "depends_on": ["each"]}
+    return {"steps": [each, after], "input": {"l": list(range(100_000)), "items": list(range(items))}}
+
+
+@pytest.mark.parametrize("on_failure", ["fail", "continue", "compensate"])
+def test_all_expressions_of_a_plan_have_one_budget_and_where_it_is_spent_the_workflow_fails(
+    on_failure: str,
+) -> None:
+    began = time.process_time()
+    decided = planned(costly(1000, on_failure=on_failure))
+    assert time.process_time() - began < 30, "a thousand evaluations take minutes"
+    assert (decided.outcome, decided.starts) == (False, ())
+    assert str(decided.steps["each"].first_error()).startswith(
+        "the expressions of this workflow read and make too"
+    )
+    assert decided.steps["after"].state is StepState.WAITING
+    assert len(planned(costly(20)).starts) == 20
+
+
+def test_what_runs_is_seen_to_its_end_where_the_budget_is_spent() -> None:
+    decided = planned(costly(1000), {"each[0]": running(1), "each[1]": succeeded(2)})
+    assert (decided.outcome, decided.starts, decided.wake_after) == (None, (), 1)
+    assert [run.state for run in decided.steps["each"].runs] == [StepState.RUNNING, StepState.SUCCESS]
+
+
+def test_a_plan_that_nobody_wants_any_more_is_given_up() -> None:
+    calls = 0
+
+    def pause() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise InterruptedError
+
+    definition = WorkflowDefinition.model_validate(costly(1000))
+    with pytest.raises(InterruptedError):
+        plan(definition, {}, workflow_id=9, accept=accept_all, pause=pause)
+
+
+@pytest.mark.parametrize("how", [["{{ input.s }}", "{{ input.s }}"], "{{ input.s }}{{ input.s }}"])
+def test_params_that_are_filled_in_have_a_bound(how: Any) -> None:
+    definition = {
+        "steps": [{"id": "a", "type": "work", "params": {"x": how}}],
+        "input": {"s": "x" * 600_000},
+    }
+    error = str(planned(definition).steps["a"].first_error())
+    assert "1,000,000" in error
+
+
+def test_params_that_are_written_out_have_no_bound_of_their_own() -> None:
+    definition = {"steps": [{"id": "a", "type": "work", "params": {"x": "x" * 1_500_000}}]}
+    assert len(planned(definition).starts) == 1
+
+
+def test_a_result_holds_what_a_fan_out_returned_once() -> None:
+    """Twice, nested workflows would double it at each level."""
+    definition = {"steps": [{"id": "each", "type": "work", "for_each": "[1, 2]"}]}
+    children = {"each[0]": succeeded(1, text="marked"), "each[1]": failed(2)}
+    told = planned(definition, children).steps["each"].as_result()
+    assert str(told).count("marked") == 1
+    assert told["data"] == [{"text": "marked"}, None]
+    assert [item["state"] for item in told["items"]] == ["success", "failed"]
+
+
+def test_expressions_read_the_items_of_a_fan_out_with_their_data() -> None:
+    definition = {
+        "steps": [
+            {"id": "each", "type": "work", "for_each": "[1]"},
+            {
+                "id": "b",
+                "type": "work",
+                "depends_on": ["each"],
+                "params": {"n": "{{ steps.each.items[0].data.n }}"},
+            },
+        ]
+    }
+    assert planned(definition, {"each[0]": succeeded(1, n=7)}).starts[0].params == {"n": 7}
