@@ -27,6 +27,7 @@ class ApprovalExecutor(TaskExecutor):
     params_model = ApprovalParams
     max_attempts = OUTLIVED_ATTEMPTS
     retry_on = DATABASE_AWAY
+    waits_for_others = True
 
     def __init__(self, service: SchedulerService) -> None:
         self._service = service

@@ -34,6 +34,7 @@ class WorkflowExecutor(TaskExecutor):
     params_model = WorkflowDefinition
     max_attempts = OUTLIVED_ATTEMPTS
     retry_on = DATABASE_AWAY
+    waits_for_others = True
 
     def __init__(self, service: SchedulerService) -> None:
         self._service = service
@@ -44,12 +45,16 @@ class WorkflowExecutor(TaskExecutor):
 
     def validate_params(self, task_params: dict[str, Any]) -> bool:
         """Raises InvalidParameters: every fault of the definition, by field."""
-        found = faults(WorkflowDefinition.model_validate(task_params), self._service.check)
+        found = faults(WorkflowDefinition.model_validate(task_params), self._service.check, self._waits_for_others)
         if found:
             raise InvalidParameters(
                 FieldError(f"params.{fault.field}", fault.message, fault.kind) for fault in found
             )
         return True
+
+    def _waits_for_others(self, task_type: str) -> bool:
+        executor = self._service.get_executor(task_type)
+        return executor is not None and executor.waits_for_others
 
     def refuse_retry(self, result: dict[str, Any] | None) -> str | None:
         undone = ((result or {}).get("data") or {}).get("undone")

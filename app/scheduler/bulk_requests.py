@@ -95,7 +95,9 @@ def _values(
                 "extra_forbidden",
             )
         request.pop(name, None)
-    values = execution_values(now, trigger=trigger, triggered_by=triggered_by, **request)
+    executor = service.get_executor(str(request.get("task_type")))
+    retry_on = executor.retry_on if executor is not None else None
+    values = execution_values(now, retry_on=retry_on, trigger=trigger, triggered_by=triggered_by, **request)
     refuse_masks(values["params"])
     service.check(values["task_type"], values["params"])
     return values

@@ -159,8 +159,9 @@ class Commands:
                     f"参数须为对象，而不是 {type(params).__name__}",
                 ),
             )
-        self._base.service.check(task_type, params)
-        return execution_values(self._base.clock.now(), task_type=task_type, params=params, **request)
+        executor = self._base.service.check(task_type, params)
+        now = self._base.clock.now()
+        return execution_values(now, retry_on=executor.retry_on, task_type=task_type, params=params, **request)
 
     async def run_now(
         self,

@@ -84,8 +84,11 @@ class ExecutionRequest(BaseModel):
         return rule_of(self.rate_limit, f"request:{self.rate_limit_key or self.task_type}", self.params).as_dict()
 
 
-def execution_values(now: datetime, /, **request: Any) -> dict[str, Any]:
-    """The row of `task_executions` for a request.
+def execution_values(
+    now: datetime, /, *, retry_on: tuple[str, ...] | None = None, **request: Any
+) -> dict[str, Any]:
+    """The row of `task_executions` for a request. `retry_on`: the errors that its executor finds worth a retry; a
+    request says how often, not what for.
 
     Raises:
         InvalidRequest: `errors` names every wrong field.
@@ -95,7 +98,7 @@ def execution_values(now: datetime, /, **request: Any) -> dict[str, Any]:
     except ValidationError as error:
         raise InvalidRequest(field_errors(error)) from None
     params = plain_params(wanted.params)
-    retry = RetryPolicy(max_attempts=wanted.max_attempts) if wanted.max_attempts is not None else None
+    retry = RetryPolicy(max_attempts=wanted.max_attempts, retry_on=retry_on) if wanted.max_attempts else None
     return {
         "task_id": wanted.task_id,
         "task_name": None,

@@ -78,7 +78,10 @@ def stopped_result(stop: str, deadline_seconds: float | None) -> TaskExecutionRe
 def policy_of(execution: Execution, executor: TaskExecutor | None) -> RetryPolicy:
     """The policy recorded with the execution, or else the executor's default."""
     if execution.retry:
-        return RetryPolicy.model_validate(execution.retry)
+        policy = RetryPolicy.model_validate(execution.retry)
+        if executor is not None and executor.waits_for_others:
+            return policy.model_copy(update={"retry_on": executor.retry_on})
+        return policy
     return _default_policy(executor.max_attempts, executor.retry_on) if executor is not None else RetryPolicy()
 
 

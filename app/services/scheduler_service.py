@@ -122,9 +122,11 @@ class TaskExecutor(ABC):
     Optional class attributes: `params_model` (params are validated against it, and its JSON Schema is
     published), `lane` ("thread": each attempt on a worker thread with an event loop of its own, so that
     blocking calls harm nobody; "loop": on the application's loop, for executors that only await), defaults
-    for `timeout_seconds` and `max_attempts` where a task sets none, `retry_on` (names of the errors that are then
-    worth a retry, as `error` begins with them; None: all), `rate_limit` (how many attempts may start, on all nodes
-    together) and `circuit_breaker` (when to stop starting them for a while).
+    for `timeout_seconds` and `max_attempts` where a task sets none, `retry_on` (names of the errors that are worth
+    a retry where a task has no retry policy, as `error` begins with them; None: all), `rate_limit` (how many
+    attempts may start, on all nodes together), `circuit_breaker` (when to stop starting them for a while) and
+    `waits_for_others` (people or executions decide what it comes to, so that a further attempt changes nothing:
+    `retry_on` then holds whatever a task says).
     """
 
     params_model: ClassVar[type[BaseModel] | None] = None
@@ -134,6 +136,7 @@ class TaskExecutor(ABC):
     retry_on: ClassVar[tuple[str, ...] | None] = None
     rate_limit: ClassVar[RateLimit | None] = None
     circuit_breaker: ClassVar[CircuitBreaker | None] = None
+    waits_for_others: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -422,7 +425,8 @@ class SchedulerService:
         `idempotency_key`: a repeated request returns the first execution. A higher `priority` goes first.
         At most `concurrency_limit` (1 if only the key is given) executions of one `concurrency_key` run at once.
         `rate_limit` holds beside that of the executor, for all that name the same `rate_limit_key` (None: of this
-        type). `repeats` says what a repeated request does: `Debounce`, `Throttle`, `Once`; the answer `is_repeat`
+        type). `max_attempts` replaces the executor's number; after which errors it is tried again, its `retry_on`
+        says. `repeats` says what a repeated request does: `Debounce`, `Throttle`, `Once`; the answer `is_repeat`
         where an earlier request stands for this one.
 
         Raises:

@@ -26,12 +26,22 @@ from app.workflows.expressions import (
 CheckParams = Callable[[str, dict[str, Any]], object]
 """`SchedulerService.check`: raises ExecutorNotFound or InvalidParameters."""
 
+WaitsForOthers = Callable[[str], bool]
+"""Whether an executor is one of those whose outcome a further attempt does not change."""
+
 _IN_A_MODEL = "params"
 
 
-def faults(definition: WorkflowDefinition, check: CheckParams) -> list[FieldError]:
+def faults(
+    definition: WorkflowDefinition, check: CheckParams, waits_for_others: WaitsForOthers
+) -> list[FieldError]:
     """All that is wrong with a definition whose fields have the right types; empty: nothing."""
-    found = [*_names(definition), *_dependencies(definition), *_size(definition)]
+    found = [
+        *_names(definition),
+        *_dependencies(definition),
+        *_size(definition),
+        *_of_attempts(definition, waits_for_others),
+    ]
     if found:  # what expressions may read is not known before the order is
         return [*found, *_calls(definition, check)]
     return [*_expressions(definition), *_calls(definition, check)]
@@ -103,6 +113,34 @@ def _dependencies(definition: WorkflowDefinition) -> Iterator[FieldError]:
             yield FieldError(
                 f"steps.{number}.limit",
                 Said("limit is for a step with for_each; leave it out", "limit 只用于带 for_each 的步骤；请去掉"),
+                "unused",
+            )
+
+
+def _of_attempts(definition: WorkflowDefinition, waits_for_others: WaitsForOthers) -> Iterator[FieldError]:
+    """What is about single attempts, at steps whose attempts do nothing but look and wait."""
+    for number, step in enumerate(definition.steps):
+        if not waits_for_others(step.type):
+            continue
+        if step.retries is not None:
+            yield FieldError(
+                f"steps.{number}.retries",
+                Said(
+                    f"{step.type} waits for others, and to try it again changes nothing of what they came to; "
+                    "leave it out here, and give it to the steps that do the work",
+                    f"{step.type} 等待的是别人的结果，重试不会改变它；请在这里去掉，写到真正做事的步骤上",
+                ),
+                "unused",
+            )
+        if step.timeout_seconds is not None:
+            yield FieldError(
+                f"steps.{number}.timeout_seconds",
+                Said(
+                    f"a time limit is for one attempt, and {step.type} waits between its attempts; put it into "
+                    "the params of an approval, or at the steps of a workflow",
+                    f"时限是一次尝试的，而 {step.type} 在两次尝试之间等待；"
+                    "请写到审批的 params 里，或工作流内部的步骤上",
+                ),
                 "unused",
             )
 

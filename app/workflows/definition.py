@@ -63,7 +63,11 @@ class StepDefinition(Call):
         default=None, ge=1, le=MOST_ITEMS, strict=True, description="Items at the same time."
     )
     retries: int | None = Field(
-        default=None, ge=0, le=99, strict=True, description="By default what the executor says."
+        default=None,
+        ge=0,
+        le=99,
+        strict=True,
+        description="Further attempts; which errors are worth one, the executor says.",
     )
     timeout_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400, allow_inf_nan=False, strict=True)
 

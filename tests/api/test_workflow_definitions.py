@@ -153,6 +153,28 @@ def _of_the_whole(size: int) -> Iterator[tuple[str, Definition, str]]:
     yield "a wrong workflow inside", definition, "params.steps.0.params.steps.0.type"
 
 
+@pytest.mark.parametrize("field", ["retries", "timeout_seconds"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "approval", "params": {"title": "?"}},
+        {"type": "workflow", "params": {"steps": [{"id": "x", "type": "work"}]}},
+    ],
+    ids=lambda step: step["type"],
+)
+def test_what_is_about_attempts_is_refused_where_attempts_only_wait(
+    refuses: TestClient, step: Definition, field: str
+) -> None:
+    body = {"task_type": "workflow", "params": {"steps": [{"id": "a", **step, field: 3}]}}
+    for language, said in (
+        ("en", "at" if field == "timeout_seconds" else "give it to the steps"),
+        ("zh", "步骤上"),
+    ):
+        answer = refuses.post(f"{API}/executions", json=body, headers={"Accept-Language": language})
+        (error,) = answer.json()["errors"]
+        assert (error["field"], said in error["message"]) == (f"params.steps.0.{field}", True)
+
+
 def test_more_than_two_hundred_are_tried() -> None:
     assert len(list(broken())) > 200
 

@@ -133,6 +133,20 @@ async def test_an_executor_says_which_errors_are_worth_a_retry(database_url: str
         await until(lambda: runtime.history.get(again.id).state is ExecutionState.RETRYING)
 
 
+async def test_a_request_for_more_attempts_leaves_it_to_the_executor_which_errors_are_worth_one(
+    database_url: str,
+) -> None:
+    executor = Recorder("shaky", fail_with(ConnectionError("down")), retry_on=("OSError",))
+    async with running(database_url, executor) as (service, runtime):
+        one = await service.enqueue("shaky", max_attempts=5)
+        (two,) = await service.enqueue_many([{"task_type": "shaky", "max_attempts": 5}])
+        for execution in (one, two):
+            assert (await ended(runtime, execution.id)).attempt == 1
+        executor.retry_on = ("ConnectionError",)  # type: ignore[misc]
+        again = await service.enqueue("shaky", max_attempts=5)
+        await until(lambda: runtime.history.get(again.id).state is ExecutionState.RETRYING)
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

@@ -319,3 +319,35 @@ async def test_a_cancelled_workflow_stops_planning(sqlite_url: str) -> None:
         stored = await ended(runtime, execution.id)
         assert stored.state is ExecutionState.CANCELLED
         assert runtime.history.children(execution.id) == []
+
+
+@pytest.mark.parametrize("by", ["request", "task"])
+async def test_a_workflow_that_failed_is_not_tried_again_by_itself_in_vain(sqlite_url: str, by: str) -> None:
+    """Another attempt would find its steps as they are; only a retry by hand reopens them."""
+    fails = Recorder("fails", fail_with(ConnectionError("down")))
+    flow = step("fails").definition()
+    async with workflows(sqlite_url, fails) as (service, runtime):
+        if by == "request":
+            execution = await service.enqueue("workflow", flow, max_attempts=3)
+        else:
+            definition = {"name": "flow", "task_type": "workflow", "params": flow, "retry": {"max_attempts": 3}}
+            task = await asyncio.to_thread(lambda: runtime.tasks.create(runtime.definition(definition)))
+            execution = await service.run_now(task.id)
+        stored = await ended(runtime, execution.id)
+    assert (stored.state, stored.attempt, len(fails.calls)) == (ExecutionState.FAILED, 2, 1)
+
+
+async def test_more_attempts_do_not_ask_again_what_somebody_has_decided(sqlite_url: str) -> None:
+    async with workflows(sqlite_url) as (service, runtime):
+        execution = await service.enqueue("approval", {"title": "Go?"}, max_attempts=3)
+        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.SUSPENDED)
+        await Approvals(runtime).decide(execution.id, approved=False, by="ann", via=Via.API)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
+
+
+async def test_retries_of_a_step_leave_it_to_the_executor_which_errors_are_worth_one(sqlite_url: str) -> None:
+    strict = Recorder("strict", fail_with(ValueError("wrong")), retry_on=("ConnectionError",))
+    async with workflows(sqlite_url, strict) as (service, runtime):
+        execution = await start(chain(step("strict", retries=5)), service=service)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
+    assert len(strict.calls) == 1
