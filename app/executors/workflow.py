@@ -23,7 +23,7 @@ from app.scheduler.context import CurrentExecution, current_execution
 from app.scheduler.family import size_of_children
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
 from app.workflows.checks import faults
-from app.workflows.definition import WORKFLOW_TYPE, OnFailure, WorkflowDefinition
+from app.workflows.definition import WORKFLOW_TYPE, OnFailure, WorkflowDefinition, ancestors
 from app.workflows.planner import Plan, Start, plan
 from app.workflows.progress import UNDO, Child, StepState
 
@@ -63,17 +63,33 @@ class WorkflowExecutor(TaskExecutor):
         return None
 
     def got_over(self, task_params: dict[str, Any], children: Mapping[str, ExecutionState]) -> Collection[str]:
-        """What comes after a step with `on_failure: continue` has seen that it failed: the branch is chosen. And
-        one that has begun to undo what it did can only go on undoing."""
-        if any(key.startswith(UNDO) for key in children):
+        """What comes after a step with `on_failure: continue` has seen that it failed: the branch is chosen. One
+        that was cancelled was so perhaps together with the workflow, which then has not gone on: it has where
+        something after the step has begun. And a workflow that has begun to undo can only go on undoing."""
+        if _undoes(children):
             return [key for key in children if not key.startswith(UNDO)]
-        failed = [key for key, state in children.items() if state is ExecutionState.FAILED]
-        try:
-            steps = WorkflowDefinition.model_validate(task_params).steps
-        except ValidationError:  # changed in plain SQL; its next attempt says so
-            return ()
-        passed = {step.id for step in steps if step.on_failure is OnFailure.CONTINUE}
-        return {key for key in failed if key.partition("[")[0] in passed}
+        later = _later_steps(task_params)
+        begun = {_step_of(key) for key in children}
+        return {
+            key
+            for key, state in children.items()
+            if _step_of(key) in later
+            and (
+                state is ExecutionState.FAILED
+                or (state is ExecutionState.CANCELLED and later[_step_of(key)] & begun)
+            )
+        }
+
+    def refuse_child_retry(
+        self, task_params: dict[str, Any], key: str, children: Mapping[str, ExecutionState]
+    ) -> str | None:
+        if key not in self.got_over(task_params, children):
+            return None
+        if _undoes(children):
+            return "its workflow has begun to undo what it had done; run the workflow anew"
+        if not _later_steps(task_params)[_step_of(key)]:
+            return None
+        return "its workflow went on without it, and what comes after it is decided; run the workflow anew"
 
     async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
         definition = WorkflowDefinition.model_validate(task_params)
@@ -103,6 +119,28 @@ class WorkflowExecutor(TaskExecutor):
         except (ExecutorNotFound, InvalidParameters) as error:
             return str(error)
         return None
+
+
+def _step_of(key: str) -> str:
+    return key.partition("[")[0]
+
+
+def _undoes(children: Collection[str]) -> bool:
+    return any(key.startswith(UNDO) for key in children)
+
+
+def _later_steps(task_params: dict[str, Any]) -> dict[str, frozenset[str]]:
+    """The steps whose failure the workflow goes on from, each with those that come after it."""
+    try:
+        steps = WorkflowDefinition.model_validate(task_params).steps
+    except ValidationError:  # changed in plain SQL; its next attempt says so
+        return {}
+    before = ancestors(steps)
+    return {
+        step.id: frozenset(later for later, waited_for in before.items() if step.id in waited_for)
+        for step in steps
+        if step.on_failure is OnFailure.CONTINUE
+    }
 
 
 def _size_of_children(db: Session, execution_id: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from loguru import logger
 from sqlalchemy import Connection
@@ -27,7 +27,7 @@ from app.scheduler.children import RecordChild
 from app.scheduler.circuits import read_circuits, reset_circuit
 from app.scheduler.events import CircuitChanged, ExecutionChanged
 from app.scheduler.executions import Recorded, RecordExecution, read_execution, reopen, request_cancel
-from app.scheduler.family import CalledOff
+from app.scheduler.family import CalledOff, lock_in_order, states_of_children
 from app.scheduler.firing import Fired, fire_now
 from app.scheduler.foundation import Foundation, owner_of
 from app.scheduler.pace import Backfill, Pace
@@ -289,6 +289,10 @@ class Commands:
 
     async def retry(self, execution_id: int) -> Execution:
         def put_back(connection: Connection) -> list[Execution]:
+            execution = read_execution(execution_id, connection)
+            if execution.parent_id is not None:
+                lock_in_order(connection, [execution.parent_id, execution_id])
+                self._refuse_child_retry(connection, execution)
             self._refuse_retry(read_execution(execution_id, connection, lock=True))
             reopened = reopen(connection, execution_id, self._base.clock.now(), self._got_over)
             for child in reopened[1:]:
@@ -304,6 +308,23 @@ class Commands:
     def _got_over(self, parent: Execution, children: Mapping[str, ExecutionState]) -> Collection[str]:
         executor = self._base.service.get_executor(parent.task_type)
         return executor.got_over(parent.params, children) if executor is not None else ()
+
+    def _refuse_child_retry(self, connection: Connection, child: Execution) -> None:
+        try:
+            parent = read_execution(cast("int", child.parent_id), connection)
+        except NotFound:  # swept away: nobody goes on from what the child comes to
+            return
+        executor = self._base.service.get_executor(parent.task_type)
+        if executor is None or child.child_key is None:
+            return
+        states = states_of_children(connection, parent.id)
+        if not parent.is_final:
+            # Nobody has cancelled the whole: it goes on from the child's end, or is about to.
+            failed = ExecutionState.FAILED
+            states = {key: failed if state is ExecutionState.CANCELLED else state for key, state in states.items()}
+        refusal = executor.refuse_child_retry(parent.params, child.child_key, states)
+        if refusal is not None:
+            raise Conflict(f"execution {child.id} cannot be retried: {refusal}")
 
     def _refuse_retry(self, execution: Execution) -> None:
         executor = self._base.service.get_executor(execution.task_type)

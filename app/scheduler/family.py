@@ -91,6 +91,12 @@ def ended_children(connection: Connection, parent_ids: Sequence[int]) -> dict[in
     return {parent_id: count for parent_id, count in connection.execute(query)}  # noqa: C416 - typed
 
 
+def states_of_children(connection: Connection, parent_id: int) -> dict[str, ExecutionState]:
+    """The states of its children, by key."""
+    query = select(executions.c.child_key, executions.c.state).where(executions.c.parent_id == parent_id)
+    return {key: ExecutionState(state) for key, state in connection.execute(query) if key is not None}
+
+
 def size_of_children(connection: Connection, parent_id: int) -> int:
     """Characters that the params and results of its children have together."""
     texts = (

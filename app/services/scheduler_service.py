@@ -172,6 +172,19 @@ class TaskExecutor(ABC):
         """
         return ()
 
+    def refuse_child_retry(
+        self, task_params: dict[str, Any], key: str, children: Mapping[str, ExecutionState]
+    ) -> str | None:
+        """Why that child of an execution must not be retried by itself; None: it may be.
+
+        Args:
+            task_params: the execution's.
+            key: the child's.
+            children: every child's state, by key; while the execution is under way a cancelled one is to it as one
+                that failed.
+        """
+        return None
+
     def get_executor_info(self) -> dict[str, Any]:
         """获取执行器元信息"""
         info: dict[str, Any] = {

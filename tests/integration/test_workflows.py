@@ -351,3 +351,75 @@ async def test_retries_of_a_step_leave_it_to_the_executor_which_errors_are_worth
         execution = await start(chain(step("strict", retries=5)), service=service)
         assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
     assert len(strict.calls) == 1
+
+
+BRANCHES = group(
+    step("b", id="good", when="steps.a.state == 'success'"), step("b", id="bad", when="steps.a.state == 'failed'")
+)
+
+
+async def test_a_step_that_the_workflow_went_on_without_is_not_retried_by_itself(database_url: str) -> None:
+    flow = chain(step("a", on_failure="continue"), BRANCHES, step("c", when="true"))
+    fails = [Recorder(name, fail_with(ConnectionError("down"))) for name in "ac"]
+    taken = Recorder("b")
+    async with workflows(database_url, *fails, taken) as (service, runtime):
+        execution = await start(flow, service=service)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
+        first, *_ = runtime.history.children(execution.id)
+        with pytest.raises(Conflict, match="its workflow went on without it"):
+            await service.retry(first.id)
+        assert runtime.history.get(first.id) == first
+        await service.retry(execution.id)
+        await ended(runtime, execution.id)
+        assert [one.child_key for one in runtime.history.children(execution.id)] == ["a", "bad", "c"]
+    assert [len(one.calls) for one in (*fails, taken)] == [1, 2, 1]
+
+
+async def test_a_step_that_was_cancelled_and_gone_on_from_stays_so(database_url: str) -> None:
+    async def wait(*_: Any) -> None:
+        await asyncio.sleep(60)
+
+    flow = chain(step("a", on_failure="continue"), BRANCHES, step("approval", {"title": "?"}, when="true"))
+    async with workflows(database_url, Recorder("a", wait, lane="loop"), Recorder("b")) as (service, runtime):
+        execution = await start(flow, service=service)
+        first = await child(runtime, execution.id, "a", ExecutionState.RUNNING)
+        await service.cancel(first.id)
+        await child(runtime, execution.id, "approval", ExecutionState.SUSPENDED)
+        with pytest.raises(Conflict, match="its workflow went on without it"):
+            await service.retry(first.id)
+        await service.cancel(execution.id)
+        await ended(runtime, execution.id)
+        await service.retry(execution.id)
+        await child(runtime, execution.id, "approval", ExecutionState.SUSPENDED)
+        states = {one.child_key: one.state.value for one in runtime.history.children(execution.id)}
+    assert states == {"a": "cancelled", "bad": "success", "approval": "suspended"}
+
+
+async def test_a_step_that_was_cancelled_with_its_workflow_goes_on_with_it(database_url: str) -> None:
+    is_slow = True
+
+    async def work(*_: Any) -> None:
+        if is_slow:
+            await asyncio.sleep(60)
+
+    flow = chain(step("a", on_failure="continue"), BRANCHES)
+    async with workflows(database_url, Recorder("a", work, lane="loop"), Recorder("b")) as (service, runtime):
+        execution = await start(flow, service=service)
+        await child(runtime, execution.id, "a", ExecutionState.RUNNING)
+        await service.cancel(execution.id)
+        await child(runtime, execution.id, "a", ExecutionState.CANCELLED)
+        await ended(runtime, execution.id)
+        is_slow = False
+        await service.retry(execution.id)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
+        assert [one.child_key for one in runtime.history.children(execution.id)] == ["a", "good"]
+
+
+async def test_a_step_that_nothing_comes_after_may_be_retried_by_itself(sqlite_url: str) -> None:
+    tells = Recorder("tells", fail_with(ConnectionError("down")))
+    async with workflows(sqlite_url, tells) as (service, runtime):
+        execution = await start(chain(step("tells", on_failure="continue")), service=service)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
+        (leaf,) = runtime.history.children(execution.id)
+        await service.retry(leaf.id)
+        await until(lambda: len(tells.calls) == 2)
