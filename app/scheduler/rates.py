@@ -25,7 +25,7 @@ from app.core.language import Said
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far apart the clocks of two nodes may be. A bucket that would be full later than this and its burst allow
-was written before a clock went back, and is not believed."""
+was written under a slower limit or before a clock went back, and is not believed."""
 LATENCY_SECONDS = 0.1
 """By default a burst makes up for starts that come this late."""
 LONGEST_BUCKET = 300
@@ -145,22 +145,39 @@ class Bucket:
     """The lowest priority in that line."""
 
 
+def believed(bucket: Bucket, limit: RateLimit, now: datetime) -> Bucket:
+    """The bucket, or an empty one where it is further ahead than `limit` could have brought it: the limit was a
+    slower one then, or the clock went back since.
+
+    Whoever looks at a bucket to change it stores what it believes: a bound that moved with the clock would keep
+    everybody waiting as long as the old record says.
+    """
+    empty = now + limit.interval * limit.capacity
+    return replace(bucket, tat=empty) if bucket.tat > empty + CLOCK_SKEW else bucket
+
+
 def take(bucket: Bucket, limit: RateLimit, now: datetime) -> Bucket | None:
     """The bucket after a start at `now`; None: it must wait."""
-    tat = _believable(bucket.tat, limit, now)
-    if tat - now > limit.interval * (limit.capacity - 1):
+    bucket = believed(bucket, limit, now)
+    if bucket.tat - now > limit.interval * (limit.capacity - 1):
         return None
-    return replace(bucket, tat=max(tat, now) + limit.interval)
+    return replace(bucket, tat=max(bucket.tat, now) + limit.interval)
 
 
 def next_start(bucket: Bucket, limit: RateLimit, now: datetime) -> datetime:
     """When the next one may start: `now`, or later."""
-    return max(now, _believable(bucket.tat, limit, now) - limit.interval * (limit.capacity - 1))
+    return max(now, believed(bucket, limit, now).tat - limit.interval * (limit.capacity - 1))
+
+
+def next_starts(bucket: Bucket, limit: RateLimit, now: datetime, count: int) -> list[datetime]:
+    """When each of the next `count` may start."""
+    first = max(believed(bucket, limit, now).tat, now) - limit.interval * (limit.capacity - 1)
+    return [max(now, first + min(limit.interval * ahead, FURTHEST)) for ahead in range(count)]
 
 
 def tokens(bucket: Bucket, limit: RateLimit, now: datetime) -> int:
     """How many may start at `now`."""
-    used = max(_believable(bucket.tat, limit, now) - now, timedelta())
+    used = max(believed(bucket, limit, now).tat - now, timedelta())
     return max(0, limit.capacity - ceil(used / limit.interval))
 
 
@@ -174,6 +191,7 @@ def put_off(
     higher priority than somebody in line comes to its head instead, after the `ahead` that this claim has put
     there.
     """
+    bucket = believed(bucket, limit, now)
     first = next_start(bucket, limit, now)
     end = bucket.line_end if bucket.line_end is not None and bucket.line_end > now else None
     if end is None:
@@ -183,7 +201,3 @@ def put_off(
         return replace(bucket, line_end=max(end, moment)), moment
     moment = max(first, min(end + limit.interval, now + FURTHEST))
     return replace(bucket, line_end=moment, line_priority=min(priority, bucket.line_priority)), moment
-
-
-def _believable(tat: datetime, limit: RateLimit, now: datetime) -> datetime:
-    return min(tat, now + limit.interval * limit.capacity + CLOCK_SKEW)

@@ -14,7 +14,7 @@ from app.db.database import begin_write
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.attempts import FinishAttempt, finish_attempt
 from app.scheduler.breaker import CircuitBreaker, Phase
-from app.scheduler.buckets import close_gaps, next_put_off
+from app.scheduler.buckets import close_gaps, has_line, next_put_off
 from app.scheduler.circuits import ReportOutcome, read_circuits, reset_circuit
 from app.scheduler.claims import ClaimNamed, claim
 from app.scheduler.executions import RecordExecution, executions, reopen, request_cancel
@@ -210,8 +210,74 @@ def test_those_who_leave_the_line_leave_no_gap(nodes: Callable[..., Nodes]) -> N
         world.write(lambda connection, one=execution.id: request_cancel(connection, one, world.now))
     world.clock.advance(60)
     assert world.claim() == []
-    assert world.write(lambda connection: close_gaps(connection, world.now)) == 1
+    assert world.write(lambda connection: close_gaps(connection, {}, world.now)) == 10
     assert [execution.id for execution in world.claim()] == [line[90].id]
+
+
+def a_minute_of_turns(world: Nodes) -> list[timedelta]:
+    """Claims and housekeeping, ten times a second and once a second, for a minute; the starts, from its begin."""
+    begin, before = world.now, len(world.started)
+    for turn in range(600):
+        if turn % 10 == 0:
+            world.write(lambda connection: close_gaps(connection, world.rules.rates, world.now))
+        for execution in world.claim(limit=64):
+            world.finish(execution)
+        world.clock.advance(0.1)
+    return [moment - begin for moment, _ in world.started[before:]]
+
+
+@pytest.mark.parametrize("newcomers", [1, 50])
+def test_a_limit_that_is_raised_holds_for_those_in_line_too(nodes: Callable[..., Nodes], newcomers: int) -> None:
+    world = nodes(work=RateLimit(1, per_seconds=3600))
+    world.enqueue(400)
+    world.claim()
+    world.rules = FlowRules({"work": RateLimit(10, per_seconds=1)}, {})
+    world.enqueue(newcomers)
+    starts = a_minute_of_turns(world)
+    assert len(starts) == 399 + newcomers
+    assert most_within(starts, seconds(1)) <= 10
+
+
+def test_a_line_longer_than_is_mended_at_once_loses_nobody(
+    nodes: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.scheduler.buckets._WHOLE_LINE", 50)
+    world = nodes(work=RateLimit(1, per_seconds=3600))
+    world.enqueue(400)
+    world.claim()
+    world.rules = FlowRules({"work": RateLimit(10, per_seconds=1)}, {})
+    assert len(a_minute_of_turns(world)) == 399
+
+
+def test_a_limit_of_an_execution_that_is_raised_holds_too(nodes: Callable[..., Nodes]) -> None:
+    world = nodes()
+    world.enqueue(20, rate_limit=RateLimit(1, per_seconds=3600), rate_limit_key="k")
+    world.claim()
+    world.enqueue(5, rate_limit=RateLimit(1, per_seconds=1), rate_limit_key="k")
+    assert len(a_minute_of_turns(world)) >= 5
+
+
+def test_a_clock_that_goes_back_holds_no_line_up(nodes: Callable[..., Nodes]) -> None:
+    world = nodes(work=RateLimit(1, per_seconds=1))
+    world.enqueue(30)
+    world.claim()
+    world.clock = VirtualClock(NOON - timedelta(hours=1))
+    starts = a_minute_of_turns(world)
+    assert len(starts) == 29
+    assert most_within(starts, seconds(1)) == 1
+    assert world.write(lambda connection: has_line(connection, world.now)) is False
+
+
+def test_what_the_status_says_of_a_raised_limit_comes_true(nodes: Callable[..., Nodes]) -> None:
+    world = nodes(work=RateLimit(1, per_seconds=86_400))
+    world.enqueue(2)
+    world.claim()
+    world.rules = FlowRules({"work": RateLimit(1, per_seconds=10)}, {})
+    world.write(lambda connection: close_gaps(connection, world.rules.rates, world.now))
+    (status,) = world.write(lambda connection: flow_status(connection, world.rules, world.now)).rate_limits
+    assert (status.per_seconds, status.next_at) == (10, NOON + seconds(10))
+    world.clock.advance(10)
+    assert len(world.claim()) == 1
 
 
 def test_a_higher_priority_does_not_wait_at_the_end_of_the_line(nodes: Callable[..., Nodes]) -> None:
@@ -297,7 +363,7 @@ def test_a_bucket_of_a_limit_that_is_no_longer_allowed_harms_nobody(nodes: Calla
     them.enqueue(2, rate_limit=RateLimit(1, per_seconds=60))
     assert len(them.claim()) == 1
     them.write(lambda connection: connection.execute(text("UPDATE rate_limits SET rate = 1, burst = 2000000000")))
-    assert them.write(lambda connection: close_gaps(connection, them.now)) == 0
+    assert them.write(lambda connection: close_gaps(connection, {}, them.now)) == 0
     assert them.write(lambda connection: flow_status(connection, NO_RULES, them.now)).rate_limits[0].waiting == 1
 
 

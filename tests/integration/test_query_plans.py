@@ -31,8 +31,9 @@ from app.scheduler.explain import explain
 from app.scheduler.history import History
 from app.scheduler.statistics import Period, Statistics
 
-SMALL = {"nodes", "circuits", "sqlite_sequence", "level", "types_in_use"}
-"""Tables of a few rows, whatever happens; the priorities that a claim finds, and the types that tasks have."""
+SMALL = {"nodes", "circuits", "sqlite_sequence", "level", "types_in_use", "CONSTANT", "(subquery-1)"}
+"""Tables of a few rows, whatever happens; the priorities that a claim finds, the types that tasks have, and the
+rows given to a bulk update."""
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
@@ -94,7 +95,7 @@ ASKED: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_task_executions_active_task", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
     ("ix_task_executions_put_off", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
     ("ix_task_executions_put_off", lambda c: buckets.next_put_off(c, NOW)),
-    ("ix_task_executions_waits_for", lambda c: buckets.close_gaps(c, NOW)),
+    ("ix_task_executions_waits_for", lambda c: buckets.close_gaps(c, {}, NOW)),
     ("ix_rate_limits_line_end", lambda c: buckets.has_line(c, NOW)),
     ("ix_rate_limits_tat", lambda c: buckets.forget_idle(c, NOW)),
     ("ix_request_keys_expires_at", lambda c: request_keys.forget_expired(c, NOW)),

@@ -15,6 +15,7 @@ from app.scheduler.rates import (
     RateLimit,
     RateRule,
     next_start,
+    next_starts,
     put_off,
     rule_of,
     take,
@@ -88,6 +89,46 @@ def test_a_clock_that_goes_back_holds_nobody_up_for_longer_than_its_skew_allows(
         bucket = after
     now = NOON - seconds(back)
     assert next_start(bucket, limit, now) - now <= limit.interval * 2 + CLOCK_SKEW
+
+
+def asked_every(limit: RateLimit, bucket: Bucket, begin: datetime, step: timedelta) -> timedelta:
+    """How long it takes until one may start that asks again and again."""
+    now = begin
+    while (after := take(bucket, limit, now)) is None:
+        bucket, _ = put_off(bucket, limit, now, priority=0, has_waited=True, ahead=0)
+        now += step
+        assert now < begin + seconds(100_000)
+    assert after.tat <= now + limit.interval * limit.capacity + CLOCK_SKEW
+    return now - begin
+
+
+@given(limits, st.floats(0, 365 * 86_400))
+def test_who_asks_again_and_again_after_a_clock_went_back_starts_as_soon(limit: RateLimit, back: float) -> None:
+    bucket = Bucket()
+    while (after := take(bucket, limit, NOON)) is not None:
+        bucket = after
+    step = max(limit.interval, seconds(1))
+    assert asked_every(limit, bucket, NOON - seconds(back), step) <= limit.interval * 2 + CLOCK_SKEW + step
+
+
+@given(limits, limits)
+def test_a_limit_that_is_raised_holds_within_a_minute(slow: RateLimit, fast: RateLimit) -> None:
+    bucket = Bucket()
+    while (after := take(bucket, slow, NOON)) is not None:
+        bucket = after
+    step = max(fast.interval, seconds(1))
+    assert asked_every(fast, bucket, NOON, step) <= fast.interval * 2 + CLOCK_SKEW + step
+
+
+@given(limits, waits)
+def test_the_next_starts_are_the_moments_at_which_those_in_line_may(limit: RateLimit, gaps: list[float]) -> None:
+    bucket, now = Bucket(), NOON
+    for gap in gaps[:20]:
+        now += seconds(gap)
+        bucket = take(bucket, limit, now) or bucket
+    for moment in next_starts(bucket, limit, now, limit.capacity + 5):
+        assert moment == next_start(bucket, limit, moment)
+        bucket = take(bucket, limit, moment) or Bucket(NOON + seconds(1e9))
 
 
 @given(limits, waits)

@@ -149,8 +149,9 @@ class InlineEngine:
         now = self._clock.now()
         waiting = parked(connection, "unknown_executor") + parked(connection, "invalid_params")
         unpark(connection, [execution.id for execution in waiting if self._is_runnable(execution)], now)
-        close_gaps(connection, now)
-        gate = Gate(connection, flow_rules(self._service), now)
+        rules = flow_rules(self._service)
+        close_gaps(connection, rules.rates, now)
+        gate = Gate(connection, rules, now)
         free = self._concurrency - len(self._attempts)
         claimed = (
             claim(

@@ -20,10 +20,11 @@ from app.core.clock import Clock
 from app.core.errors import SchedulerError
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.buckets import close_gaps, has_line
-from app.scheduler.claims import Types
+from app.scheduler.claims import Types, lock_claims
 from app.scheduler.engines.forgotten import Forgotten
 from app.scheduler.engines.ticker import TICK_SECONDS
 from app.scheduler.executions import cancel_requests, held_by, parked, release, request_cancel, still_held, unpark
+from app.scheduler.gate import flow_rules
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
 from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
@@ -217,12 +218,16 @@ class AttemptPool:
             self.found_dead += 1
 
     def _close_gaps(self) -> None:
-        """Whoever left the line of a rate limit has left a gap: let the next one try now."""
+        """Whoever left the line of a rate limit has left a gap, and a limit that was raised, a long line."""
         now = self.node.clock.now()
         with self.node.database.connect() as connection:
             is_needed = has_line(connection, now)
         if is_needed:
-            self.node.journal.step_blocking(lambda connection: close_gaps(connection, self.node.clock.now()))
+            self.node.journal.step_blocking(self._bring_forward)
+
+    def _bring_forward(self, connection: Connection) -> int:
+        lock_claims(connection)
+        return close_gaps(connection, flow_rules(self.node.service).rates, self.node.clock.now())
 
     def _take_over(self, node_id: str, connection: Connection) -> list[Execution]:
         return take_over(connection, node_id, now=self.node.clock.now(), max_rescues=self.node.max_rescues)
