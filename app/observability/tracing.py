@@ -24,6 +24,7 @@ from opentelemetry.util.types import AttributeValue
 
 from app.core.redaction import redact_text
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.context import find_current_execution
 from app.services.scheduler_service import describe_error
 
 _W3C = TraceContextTextMapPropagator()
@@ -89,7 +90,9 @@ class OtelTracer:
             try:
                 yield span
             except Exception as error:
-                _note_error(span, describe_error(error))
+                execution = find_current_execution()
+                params = execution.params if execution is not None else {}
+                _note_error(span, redact_text(describe_error(error), params))
                 raise
 
     def ids(self) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import Clock
 from app.core.errors import ExecutorNotFound, InvalidRequest, ReplayMismatch, SignalTimeout
 from app.core.jsonable import LARGEST_RESULT, to_plain_json
+from app.core.redaction import redact_text
 from app.models.execution_step import StepKind
 from app.models.task_execution import Execution
 from app.scheduler.attempt_session import has_writes, roll_back
@@ -182,7 +183,8 @@ class DurableAttempt:
                 if has_returned or failures > retries or self.mismatch is not None:
                     raise
                 delay = backoff_seconds(_BACKOFF, failures, self._parts.uniform())
-                logger.warning("步骤 {} 失败，{:.1f} 秒后重试: {}", row.name, delay, describe_error(error))
+                said = redact_text(describe_error(error), current_execution().params)
+                logger.warning("步骤 {} 失败，{:.1f} 秒后重试: {}", row.name, delay, said)
                 await asyncio.sleep(delay)
             else:
                 await self._record(row)

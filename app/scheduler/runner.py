@@ -130,8 +130,10 @@ class Runner:
         try:
             await self._perform(running)
         except Exception as error:  # noqa: BLE001 - whatever broke, the execution must not stay `running`
-            logger.error("执行 {} 的运行器出错\n{}", attempt.execution_id, stack_of(error))
-            broken = TaskExecutionResult.failure_result("任务执行异常", describe_error(error))
+            told = (describe_error(error), stack_of(error))
+            said, stack = redact_quotes(told, attempt.execution.params)
+            logger.error("执行 {} 的运行器出错\n{}", attempt.execution_id, stack)
+            broken = TaskExecutionResult.failure_result("任务执行异常", said)
             self._record(running, broken, None, RetryPolicy())
         except GeneratorExit:
             # Its event loop is gone: nobody will go on with this coroutine, so the attempt is somebody else's.

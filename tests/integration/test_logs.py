@@ -14,6 +14,7 @@ import pytest
 from loguru import logger
 
 from app.observability.logs import configure_logs
+from app.scheduler.context import current_execution
 from app.services.scheduler_service import TaskExecutionResult
 from tests.integration.command_line import ContentHub, until
 from tests.integration.otlp import receiving
@@ -47,6 +48,24 @@ async def test_a_json_line_names_execution_attempt_and_task(
     assert (spoken["execution_id"], spoken["attempt"], spoken["task_type"]) == (execution_id, 1, "talker")
     assert spoken["task_id"] is None
     assert spoken["level"] == "INFO"
+
+
+async def test_the_line_about_a_step_that_is_tried_again_quotes_no_secret(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def log_in(token: str) -> None:
+        raise PermissionError(f"401 for {token}")
+
+    async def work(_id: int, params: dict[str, Any], _db: Any) -> None:
+        await current_execution().step("login", log_in, params["api_token"], retries=1)
+
+    configure_logs("DEBUG", "console")
+    async with running(sqlite_url, Recorder("work", work)) as (service, _):
+        execution = await service.enqueue("work", {"api_token": "SUPERSECRET99"})
+        assert not (await service.wait(execution.id, 30)).success
+    told = capsys.readouterr().err
+    assert "秒后重试: PermissionError: 401 for ******" in told
+    assert "SUPERSECRET99" not in told
 
 
 def test_a_json_line_carries_the_traceback_and_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,22 @@ async def test_no_secret_leaves_with_an_error(sqlite_url: str, spans: Spans) -> 
     assert "t0p" not in attempt.to_json()
 
 
+async def test_no_secret_leaves_with_the_error_of_a_step(sqlite_url: str, spans: Spans) -> None:
+    def log_in(token: str) -> None:
+        raise PermissionError(f"401 for {token}")
+
+    async def work(_id: int, params: dict[str, Any], _db: Any) -> None:
+        await current_execution().step("log in", log_in, params["api_token"])
+
+    async with traced(sqlite_url, Recorder("work", work)) as (service, _):
+        await service.enqueue("work", {"api_token": "SUPERSECRET99"})
+        await spans.one("execute work")
+        step = await spans.one("step log in")
+    assert step.status.description == "PermissionError: 401 for ******"
+    assert [dict(event.attributes or {})["exception.message"] for event in step.events] == ["401 for ******"]
+    assert "SUPERSECRET99" not in "".join(span.to_json() for span in spans.exporter.get_finished_spans())
+
+
 @pytest.mark.parametrize("lane", ["thread", "loop"])
 async def test_spans_of_an_executor_are_inside_its_attempt(sqlite_url: str, spans: Spans, lane: str) -> None:
     tracer = trace.get_tracer("a.team")
