@@ -51,6 +51,14 @@ def to_plain_json(value: Any, *, finite: bool = False, at_most: int | None = Non
     return found
 
 
+def text_of(value: object) -> str:
+    """`str(value)`; of an object that cannot say what it is, its type."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - code of whoever made the object
+        return f"<{type(value).__name__}>"
+
+
 def shortened(text: str, limit: int) -> str:
     """`text`, if it is longer than `limit` characters cut there, saying how many are left out."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} characters left out)"

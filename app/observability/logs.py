@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger
 
+from app.core.jsonable import safe_text, text_of, to_plain_json
 from app.core.logging import configure_logging
 from app.observability.standard_logging import capture
 from app.scheduler.context import find_current_execution
@@ -64,7 +65,23 @@ def json_line(message: Message) -> str:
     if record["exception"] is not None:
         # What loguru has formatted is the message, then the traceback.
         fields["exception"] = str(message).removeprefix(record["message"]).strip("\n")
-    return json.dumps(fields, ensure_ascii=False, default=str)
+    try:
+        line = _written(fields)
+    except Exception:  # noqa: BLE001 - whatever was bound: keys that are no text, NaN, what contains itself
+        line = _written({name: _plain(value) for name, value in fields.items()})
+    return safe_text(line)
+
+
+def _written(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=text_of)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON, or as text where it has no such form."""
+    try:
+        return to_plain_json(value)
+    except Exception:  # noqa: BLE001 - the same; a line that says less is better than none
+        return text_of(value)
 
 
 def _write_json(message: Message) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from app.core.logging import message_of
 from app.core.redaction import MASK
 
 if TYPE_CHECKING:
@@ -20,15 +21,22 @@ _LINK = re.compile(r"(/approvals/)[^\s/?]{20,}")
 
 
 class _ToLoguru(logging.Handler):
-    """Hands each record on, as if it had been logged by loguru in the same place."""
+    """Hands each record on, as if it had been logged by loguru in the same place. Raises nothing: who logs goes
+    on, as with the handlers of the standard library."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._hand_on(record, message_of(record))
+        except Exception:  # noqa: BLE001 - whatever a library has put into its record
+            self.handleError(record)
+
+    def _hand_on(self, record: logging.LogRecord, message: str) -> None:
         level = record.levelname if record.levelname in _LEVELS else record.levelno
 
         def came_from(patched: Record) -> None:
             patched["name"], patched["function"], patched["line"] = record.name, record.funcName, record.lineno
 
-        logger.patch(came_from).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+        logger.patch(came_from).opt(exception=record.exc_info).log(level, "{}", message)
 
 
 class _WithoutLinks(logging.Filter):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -128,3 +129,61 @@ def test_what_a_library_logs_by_the_standard_library_is_a_json_line_too(
     record = json.loads(line)
     assert (record["logger"], record["level"], record["message"]) == ("a.library", "ERROR", "100 % {}")
     assert "ValueError: invalid literal for int()" in record["exception"]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+async def test_a_record_that_cannot_be_formatted_does_not_fail_the_attempt_that_logs_it(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
+) -> None:
+    def work(*_: Any) -> None:
+        logging.getLogger("a.library").warning("%d items", "many")
+        logging.getLogger("a.library").warning("%s", Unspeakable())
+        logging.getLogger("a.library").warning(Unspeakable())
+
+    logging.getLogger().handlers.clear()  # pytest's own raise on purpose
+    configure_logs("INFO", log_format)
+    async with running(sqlite_url, Recorder("work", work)) as (service, _):
+        result = await service.wait((await service.enqueue("work")).id, 10)
+    assert (result.success, result.error) == (True, None)
+    if log_format == "json":
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        told = [line["message"] for line in lines if line["logger"] == "a.library"]
+        assert told[0].startswith("%d items (not formatted with ('many',): TypeError: ")
+        assert told[1].startswith("%s (not formatted with <tuple>: RuntimeError: ")
+        assert told[2].startswith("<Unspeakable> (not formatted with (): RuntimeError: ")
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+def _own_tail() -> dict[str, Any]:
+    snake: dict[str, Any] = {"n": 1}
+    snake["tail"] = snake
+    return snake
+
+
+@pytest.mark.parametrize(
+    ("bound", "written"),
+    [
+        (math.nan, "NaN"),
+        ({"deep": [math.inf]}, {"deep": ["Infinity"]}),
+        ({(1, 2): "x"}, {"1,2": "x"}),
+        (_own_tail(), "{'n': 1, 'tail': {...}}"),
+        (Unspeakable(), "<Unspeakable>"),
+        ({"inside": [Unspeakable()]}, {"inside": ["<Unspeakable>"]}),
+        ("\ud800", "\ufffd"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_was_bound_a_json_line_is_json_and_no_record_is_lost(
+    capsys: pytest.CaptureFixture[str], bound: Any, written: Any
+) -> None:
+    configure_logs("INFO", "json")
+    logger.bind(what=bound, beside=7).info("x")
+    (line,) = capsys.readouterr().err.splitlines()
+    record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (record["message"], record["what"], record["beside"]) == ("x", written, 7)

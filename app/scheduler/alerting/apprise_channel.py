@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from app.core.errors import InvalidRequest, SchedulerError
 from app.core.language import Said
+from app.core.logging import message_of
 from app.core.redaction import MASK
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._listening.get() is self:
-            self.heard.append(record.getMessage())
+            self.heard.append(message_of(record))
 
     def __enter__(self) -> Self:
         # What apprise logs may hold parts of the URL: it must not reach the handlers of the application.
