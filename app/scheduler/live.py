@@ -42,6 +42,7 @@ class LiveNode:
             spawn=spawn,
             carry=base.carry,
             tracer=base.tracer,
+            is_leaving=lambda: base.stopping is not None,
         )
         self._meter = base.meter
         self.engine: ExecutionEngine = make_engine(

@@ -97,7 +97,8 @@ class Running:
 @dataclass(slots=True)
 class Runner:
     """Runs attempts of one node. `on_waiting(run_at)` hears when there will be work again, and
-    `on_settled(id, retry_at)` that an attempt's end is in the database, or was refused there."""
+    `on_settled(id, retry_at)` that an attempt's end is in the database, or was refused there. Once the node
+    `is_leaving()`, what is cancelled was cut off by the end of its event loop, and goes to others."""
 
     service: SchedulerService
     sessions: sessionmaker[Session]
@@ -116,6 +117,7 @@ class Runner:
     carry: Carry
     running: dict[int, Running] = field(default_factory=dict)
     tracer: Tracer = UNTRACED
+    is_leaving: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         watch(self.sessions)
@@ -364,6 +366,8 @@ class Runner:
                 return stopped_result(running.stop, limit), running.stop
             if _is_suspended(running):
                 return _SUSPENDED, SUSPENDED
+            if self.is_leaving():
+                return stopped_result(HANDED_BACK, limit), HANDED_BACK
             return TaskExecutionResult.failure_result(
                 message=f"任务执行异常: {describe_error(error)}", error=describe_error(error)
             ), None

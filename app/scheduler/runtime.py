@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -35,6 +35,7 @@ from app.scheduler.commands import Commands
 from app.scheduler.declarations import check, reconcile
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.doctor.schedules import Report, ScheduleDoctor
+from app.scheduler.ending import ClockExecutor, LastTask
 from app.scheduler.engines.choice import prepare
 from app.scheduler.explain import explain
 from app.scheduler.firing import Fired, arm_tasks, fire_due, next_fire_at
@@ -108,7 +109,7 @@ class Runtime(Foundation):
     def scheduler(self) -> AsyncIOScheduler:
         """The APScheduler that carries the clock; a new one after each shutdown."""
         if self._scheduler is None:
-            self._scheduler = AsyncIOScheduler(timezone="UTC")
+            self._scheduler = AsyncIOScheduler(timezone="UTC", executors={"default": ClockExecutor()})
         return self._scheduler
 
     # ------------------------------------------------------------ start and stop
@@ -203,7 +204,7 @@ class Runtime(Foundation):
     def _begin_stop(self, grace: float | None) -> asyncio.Task[None] | None:
         if self.live is not None and self.stopping is None:
             seconds = self.settings.scheduler_grace_seconds if grace is None else grace
-            self.stopping = asyncio.get_running_loop().create_task(self._stop(self.live, seconds))
+            self.stopping = LastTask(self._stop(self.live, seconds), loop=asyncio.get_running_loop())
         return self.stopping
 
     async def _stop(self, live: Live, grace_seconds: float) -> None:
@@ -228,7 +229,7 @@ class Runtime(Foundation):
 
     def _start_clock(self) -> None:
         self.scheduler.add_job(
-            self._prune,
+            partial(self._job, self._prune),
             "interval",
             seconds=PRUNE_SECONDS,
             id=_PRUNE_JOB,
@@ -236,7 +237,7 @@ class Runtime(Foundation):
             misfire_grace_time=None,
         )
         self.scheduler.add_job(
-            self.check_alerts,
+            partial(self._job, self.check_alerts),
             "interval",
             seconds=ALERT_SECONDS,
             id=_ALERT_JOB,
@@ -256,7 +257,7 @@ class Runtime(Foundation):
         latest = now + timedelta(seconds=CLOCK_SECONDS)
         moment = min(at, latest) if at is not None else latest
         self._scheduler.add_job(
-            self._tick,
+            partial(self._job, self._tick),
             "date",
             run_date=max(moment, now),
             id=_CLOCK_JOB,
@@ -270,6 +271,14 @@ class Runtime(Foundation):
         loop = self._loop
         if loop is not None and self.is_running and self.role != "cli":
             loop.call_soon_threadsafe(self._schedule_tick, self.clock.now())
+
+    async def _job(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            # Swallowed on purpose where the node is leaving: APScheduler would log it as an error of the job.
+            if self.stopping is None:
+                raise
 
     async def _tick(self) -> None:
         if self._ticking:

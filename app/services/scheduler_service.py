@@ -400,7 +400,8 @@ class SchedulerService:
         """Stop claiming, give running attempts the grace period, hand back the rest. Idempotent.
 
         Called on the scheduler's own loop it returns at once and the drain goes on in the background (blocking
-        the loop would keep attempts from finishing); `await drain()` waits. `wait=False` hands back at once.
+        the loop would keep attempts from finishing). `await drain()` waits for it, and so does the end of
+        `asyncio.run()`. `wait=False` hands back at once.
         """
         if self._runtime is not None:
             self._runtime.shutdown(wait=wait)

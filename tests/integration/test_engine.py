@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import uuid
@@ -24,6 +25,7 @@ from app.models.task_execution import ExecutionState
 from app.scheduler import loop_guard
 from app.scheduler.context import current_execution, find_current_execution
 from app.scheduler.engines import pool
+from app.scheduler.runtime import build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 from tests.support import Recorder, ended, fail_with, running, until
 
@@ -639,6 +641,42 @@ async def test_shutdown_on_the_loop_does_not_block_it_or_cancel_work(database_ur
         assert not service.is_running
         await service.drain()
         assert runtime.history.get(execution.id).state is ExecutionState.SUCCESS
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5, 50])
+def test_a_shutdown_at_the_end_of_asyncio_run_leaves_in_order(
+    database_url: str, turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`asyncio.run()` cancels what is left, the shutdown's own work with it."""
+    service = build_service(Settings(database_url=database_url, scheduler_grace_seconds=5))
+    runtime = runtime_of(service)
+    service.register_executor(Recorder("awaits", lambda *_: asyncio.sleep(60), lane="loop"))
+    service.register_executor(Recorder("blocks", lambda *_: time.sleep(0.3)))
+
+    async def main() -> list[int]:
+        service.start()
+        ids = [(await service.enqueue(name)).id for name in ("awaits", "blocks") if turns]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if turns == 50:
+            await until(lambda: runtime.history.counts()[ExecutionState.RUNNING] == 2)
+        service.shutdown(wait=True)
+        return ids
+
+    ids = asyncio.run(main())
+    assert not service.is_running
+    assert runtime.node_id is None
+    with Session(runtime.engine) as session:
+        found = session.execute(text("SELECT stopped_at IS NOT NULL, found_dead FROM nodes")).all()
+    assert [tuple(map(bool, node)) for node in found] == [(True, False)]
+    states = [(stored.state, stored.reason, stored.owner) for stored in map(runtime.history.get, ids)]
+    over = (ExecutionState.SUCCESS, None, None)
+    handed_back = [(ExecutionState.PENDING, reason, None) for reason in (None, "handed_back")]
+    assert [state for state in states if state not in (over, *handed_back)] == []
+    if turns == 50:
+        assert states == [handed_back[1], over]
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    runtime.close()
 
 
 async def test_a_drain_hands_back_what_does_not_finish_and_the_next_start_runs_it(database_url: str) -> None:
