@@ -45,7 +45,13 @@ from app.scheduler.verdict import (
     policy_of,
     stopped_result,
 )
-from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskStatus, describe_error
+from app.services.scheduler_service import (
+    SchedulerService,
+    TaskExecutionResult,
+    TaskStatus,
+    describe_error,
+    log_outcome,
+)
 
 _LONGEST_TEXT = 64_000
 """Characters of a message, an error and a stack that are kept: a row is read whole wherever it is listed."""
@@ -188,7 +194,7 @@ class Runner:
                 running.attempt.execution.task_type,
                 stop,
             )
-            self._record(running, stopped_result(stop, self._limit(running)), stop, RetryPolicy())
+            self._record(running, self._cut_off(running, stop), stop, RetryPolicy())
             running.span.close()
             given_up.append(running)
         return given_up
@@ -359,18 +365,17 @@ class Runner:
                 async with asyncio.timeout(limit):
                     result = await work
         except TimeoutError:
-            return stopped_result(TIMED_OUT, limit), TIMED_OUT
+            return self._cut_off(running, TIMED_OUT), TIMED_OUT
         except asyncio.CancelledError as error:
             # Swallowed on purpose: this task exists for this one attempt, and its end is being recorded.
             if running.stop is not None:
-                return stopped_result(running.stop, limit), running.stop
+                return self._cut_off(running, running.stop), running.stop
             if _is_suspended(running):
                 return _SUSPENDED, SUSPENDED
             if self.is_leaving():
-                return stopped_result(HANDED_BACK, limit), HANDED_BACK
-            return TaskExecutionResult.failure_result(
-                message=f"任务执行异常: {describe_error(error)}", error=describe_error(error)
-            ), None
+                return self._cut_off(running, HANDED_BACK), HANDED_BACK
+            said = describe_error(error)
+            return self._logged(running, TaskExecutionResult.failure_result(f"任务执行异常: {said}", said)), None
         if running.durable is not None and running.stop is None:
             # Also where the executor has swallowed what unwinds it: what it waits for has not come, and what it
             # says after leaving the stored way means nothing.
@@ -381,6 +386,18 @@ class Runner:
         if result.success or running.stop is None:
             return result, None
         return result, running.stop
+
+    def _cut_off(self, running: Running, stop: str) -> TaskExecutionResult:
+        """The result of an attempt that was stopped from outside, logged: `execute_task()` did not get there."""
+        result = stopped_result(stop, self._limit(running))
+        if stop == HANDED_BACK:  # no failure: a restart is no reason for an alarm
+            logger.info("任务 {} {}", running.attempt.execution.task_id or 0, result.message)
+            return result
+        return self._logged(running, result)
+
+    def _logged(self, running: Running, result: TaskExecutionResult) -> TaskExecutionResult:
+        log_outcome(running.attempt.execution.task_id or 0, result, self.clock.monotonic() - running.started)
+        return result
 
     def _commit_with(
         self, running: Running, session: Session, result: TaskExecutionResult, policy: RetryPolicy

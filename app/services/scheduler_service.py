@@ -360,7 +360,7 @@ class SchedulerService:
         elapsed = perf_counter() - started
         if result.duration is None:
             result = replace(result, duration=elapsed)
-        _log_outcome(task_id, result, elapsed)
+        log_outcome(task_id, result, elapsed)
         return result
 
     # ---------------------------------------------------------------- scheduler control
@@ -727,7 +727,8 @@ def _refusal(message: str, error_text: str, error: InvalidRequest | ExecutorNotF
     )
 
 
-def _log_outcome(task_id: int, result: TaskExecutionResult, elapsed: float) -> None:
+def log_outcome(task_id: int, result: TaskExecutionResult, elapsed: float) -> None:
+    """Log what an attempt came to after `elapsed` seconds, in the seed's words."""
     if result.success:
         logger.info("任务 {} 执行成功，耗时 {:.2f}秒", task_id, elapsed)
         logger.debug("执行结果: {}", result.message)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -189,6 +191,52 @@ async def test_a_time_limit_ends_an_awaiting_executor(database_url: str, lane: s
         result = await service.wait(execution.id, 10)
         assert result.error == "TimeoutError: no result within 0.2 seconds"
         assert runtime.history.get(execution.id).reason == "timeout"
+
+
+@pytest.fixture
+def spoken(sqlite_url: str) -> Iterator[list[tuple[str, str]]]:
+    """Level and text of what is logged."""
+    lines: list[tuple[str, str]] = []
+    sink = logger.add(
+        lambda message: lines.append((message.record["level"].name, message.record["message"])), level="INFO"
+    )
+    yield lines
+    logger.remove(sink)
+
+
+async def test_an_attempt_that_is_stopped_logs_its_outcome_as_the_seed_says(
+    sqlite_url: str, spoken: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_BLOCKING_GRACE_SECONDS", 0.1)
+    gate = threading.Event()
+    slow = Recorder("slow", lambda *_: asyncio.sleep(30))
+    stuck = Recorder("stuck", lambda *_: ok({"opened": gate.wait(20)}))
+    quits = Recorder("quits", fail_with(asyncio.CancelledError()))
+
+    def outcome() -> list[tuple[str, str]]:
+        found = [(level, re.sub(r"\d+\.\d\d秒", "…", text)) for level, text in spoken if "失败" in text]
+        spoken.clear()
+        return found
+
+    failed = ("INFO", "任务 0 执行失败，耗时 …")
+    async with running(sqlite_url, slow, stuck, quits) as (service, runtime):
+        for task_type in ("slow", "stuck"):
+            await service.wait((await service.enqueue(task_type, timeout_seconds=0.2)).id, 10)
+            assert outcome() == [failed, ("ERROR", "任务 0 失败原因: TimeoutError: no result within 0.2 seconds")]
+        gate.set()
+        execution = await service.enqueue("slow")
+        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
+        await service.cancel(execution.id)
+        await ended(runtime, execution.id)
+        assert outcome() == [failed, ("ERROR", "任务 0 失败原因: Cancelled")]
+        await service.wait((await service.enqueue("quits")).id, 10)
+        assert outcome() == [failed, ("ERROR", "任务 0 失败原因: CancelledError")]
+        lost = await service.enqueue("slow")
+        await until(lambda: runtime.history.get(lost.id).state is ExecutionState.RUNNING)
+        assert runtime.live is not None
+        runtime.live.engine.lease_lapsed()
+        await until(lambda: len(spoken) and any("Interrupted: node lost" in text for _, text in spoken))
+        assert outcome() == [failed, ("ERROR", "任务 0 失败原因: Interrupted: node lost")]
 
 
 async def test_a_blocking_executor_past_its_limit_is_given_up_and_what_it_brings_later_is_refused(
