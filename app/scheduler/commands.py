@@ -78,10 +78,13 @@ class Commands:
     ) -> Execution:
         now = values["created_at"]
         node = self._base.running_node
-        if db is not None and repeats is not None:
-            return await insert_under(db, values, repeats, now, self._base.carry, self._base.wake_engine)
         if db is not None:
-            return await insert_into(db, values, self._base.carry, self._base.wake_engine)
+            if repeats is not None:
+                recorded = await insert_under(db, values, repeats, now, self._base.carry, self._base.wake_engine)
+            else:
+                recorded = await insert_into(db, values, self._base.carry, self._base.wake_engine)
+            self._base.journal.open_writes.add(db)
+            return recorded
         values["owner"] = owner_of(node)(values)
 
         def stored(recorded: Recorded) -> None:
@@ -256,6 +259,7 @@ class Commands:
 
         if db is not None:
             sent = await within(db, guarded, now, self._base.wake_engine)
+            self._base.journal.open_writes.add(db)
         elif guard is not None:
             sent = await self._base.journal.step(guarded, lambda _: self._base.wake_engine(now))
         else:

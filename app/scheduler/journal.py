@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -22,8 +23,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.errors import SchedulerUnavailable, stack_of
-from app.core.language import Said
+from app.core.language import Said, in_language
+from app.db import database
 from app.db.database import begin_write, plan_by_key
+from app.scheduler.open_writes import OpenWrites
 from app.scheduler.telemetry import UNMEASURED, Meter
 
 T_co = TypeVar("T_co", covariant=True)
@@ -32,6 +35,8 @@ T = TypeVar("T")
 MAX_GROUP = 1000
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
+_OPEN_WRITES_SECONDS = 10.0
+"""How long a write waits for a Session of this process in which somebody had something recorded."""
 
 
 class Write(Protocol[T_co]):
@@ -96,6 +101,7 @@ class Journal:
         self._connection: Connection | None = None
         """Of the writer's thread, kept from group to group."""
         self._closing = False
+        self.open_writes = OpenWrites()
         self.groups_committed = 0
         self.writes_committed = 0
         self.meter: Meter = UNMEASURED
@@ -109,7 +115,9 @@ class Journal:
 
         Raises:
             SchedulerUnavailable: the database is out of reach; nothing was stored.
+            Conflict: on SQLite, the caller itself keeps the database from it.
         """
+        self.open_writes.refuse_deadlock()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -255,7 +263,7 @@ class Journal:
 
     def _apply(self, connection: Connection, group: list[_Entry]) -> None:
         """Apply a group; what is left is the commit."""
-        begin_write(connection)
+        self._begin(connection)
         try:
             self._before(connection, [entry.write for entry in group])
             for entries in _in_order(group):
@@ -276,6 +284,19 @@ class Journal:
                 for entry in entries:
                     _apply_alone(connection, entry)
 
+    def _begin(self, connection: Connection) -> None:
+        """Take SQLite's write lock. For one that a caller's own Session holds we wait less long: who opened that
+        Session may be waiting for us."""
+        end = time.monotonic() + database.LOCK_TIMEOUT_SECONDS
+        while True:
+            try:
+                begin_write(connection)
+            except DBAPIError as error:
+                if not _is_locked(error) or self.open_writes or time.monotonic() >= end:
+                    raise
+            else:
+                return
+
     def _store_apart(self, connection: Connection, group: list[_Entry]) -> None:
         """Each write in a transaction of its own: two processes, whose groups waited for each other's rows, cannot
         meet again."""
@@ -292,6 +313,9 @@ class Journal:
         if self._connection is None:
             self._connection = self.engine.connect()
             plan_by_key(self._connection)
+            if self.engine.dialect.name == "sqlite":
+                patience = min(_OPEN_WRITES_SECONDS, database.LOCK_TIMEOUT_SECONDS)
+                self._connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(patience * 1000)}")
         return self._connection
 
     def _let_go(self) -> None:
@@ -305,14 +329,23 @@ class Journal:
         """The database did not take the group: what must land is kept for later, the rest is refused."""
         kept = [entry for entry in group if entry.write.must_land and not closing]
         refused = [entry for entry in group if not entry.write.must_land or closing]
-        logger.error("数据库不可用，{} 条写入待重试，{} 条被拒绝: {}", len(kept), len(refused), error)
-        for entry in refused:
-            entry.error = SchedulerUnavailable(
-                Said(
-                    f"the database did not take the write; try again later: {error}",
-                    f"数据库没有接受写入；请稍后重试：{error}",
-                )
+        if _is_locked(error) and self.open_writes:
+            refusal = Said(
+                "a Session of this process, used with enqueue(db=…) or signal(db=…), is uncommitted and holds "
+                "SQLite's write lock; commit it or roll it back, and do slow work before you use it",
+                "本进程中有会话用于 enqueue(db=…) 或 signal(db=…) 而尚未提交，占着 SQLite 的写锁；"
+                "请提交或回滚它，慢的工作请在用它之前做",
             )
+        else:
+            refusal = Said(
+                f"the database did not take the write; try again later: {error}",
+                f"数据库没有接受写入；请稍后重试：{error}",
+            )
+        logger.error(
+            "数据库不可用，{} 条写入待重试，{} 条被拒绝: {}", len(kept), len(refused), in_language(refusal, "zh")
+        )
+        for entry in refused:
+            entry.error = SchedulerUnavailable(refusal)
         _answer(refused)
         for entry in kept:
             entry.error = None
@@ -370,6 +403,10 @@ def _is_outage(error: Exception) -> bool:
         "DiskFull",
         "DeadlockDetected",
     ) and not text.startswith(("no such", "near "))
+
+
+def _is_locked(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and "database is locked" in str(error.orig)
 
 
 def _is_deadlock(error: Exception) -> bool:

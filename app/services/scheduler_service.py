@@ -435,7 +435,8 @@ class SchedulerService:
     ) -> Execution:
         """Record a request to run `task_type` once; it is durable when this returns.
 
-        With `db` the row is part of the caller's transaction: nothing happens unless that commits.
+        With `db` the row is part of the caller's transaction: nothing happens unless that commits. On
+        SQLite commit soon: nobody else can record anything meanwhile, and no node can renew its lease.
         `idempotency_key`: a repeated request returns the first execution. A higher `priority` goes first.
         At most `concurrency_limit` (1 if only the key is given) executions of one `concurrency_key` run at once.
         `rate_limit` holds beside that of the executor, for all that name the same `rate_limit_key` (None: of this
@@ -446,6 +447,7 @@ class SchedulerService:
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
             SchedulerUnavailable: the database is out of reach, nothing stored.
+            Conflict: without `db`, on SQLite, while a Session of this task, used as `db`, is uncommitted.
         """
         return await self.runtime.commands.enqueue(
             task_type,

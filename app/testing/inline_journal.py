@@ -28,6 +28,7 @@ class InlineJournal(Journal):
         self._deferred: set[asyncio.Task[None]] = set()
 
     async def commit(self, write: Write[T], on_stored: Callable[[T], None] | None = None) -> T:
+        self.open_writes.refuse_deadlock()
         outcome = await self._once_unlocked(write)
         if on_stored is not None:
             on_stored(outcome)

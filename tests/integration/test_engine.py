@@ -21,10 +21,17 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from app.core.config import Settings
-from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest, NotFound
+from app.core.errors import (
+    Conflict,
+    ExecutorNotFound,
+    InvalidParameters,
+    InvalidRequest,
+    NotFound,
+    SchedulerUnavailable,
+)
 from app.db.database import configure
 from app.models.task_execution import ExecutionState
-from app.scheduler import loop_guard
+from app.scheduler import journal, loop_guard
 from app.scheduler.context import current_execution, find_current_execution
 from app.scheduler.engines import pool
 from app.scheduler.runtime import build_service, runtime_of
@@ -649,6 +656,45 @@ async def test_200_direct_calls_and_2000_executions_that_write_lose_nothing(data
         assert len(set(ids)) == 2000
         await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 2000, 90)
     assert len(_notes(database_url)) == 2200
+
+
+async def test_on_sqlite_who_keeps_the_database_from_a_request_is_named(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_OPEN_WRITES_SECONDS", 0.3)
+
+    async def held_open(seconds: float) -> None:
+        with Session(runtime.engine) as session:
+            await service.enqueue("work", db=session)
+            held.set()
+            await asyncio.sleep(seconds)
+            session.commit()
+
+    async with running(sqlite_url, Recorder("work")) as (service, runtime):
+        with Session(runtime.engine) as session:
+            mine = await service.enqueue("work", db=session)
+            began = time.monotonic()
+            for ask in (service.enqueue("work"), service.enqueue_many([{"task_type": "work"}])):
+                with pytest.raises(Conflict, match=r"your own Session.*is uncommitted.*commit it or roll it back"):
+                    await ask
+            assert time.monotonic() - began < 1
+            await service.enqueue("work", db=session)
+            session.commit()
+            assert (await service.wait((await service.enqueue("work")).id, 10)).success
+            assert (await service.wait(mine.id, 10)).success
+        held = asyncio.Event()
+        for seconds, is_refused in ((0.1, False), (2.0, True)):
+            held.clear()
+            other = asyncio.create_task(held_open(seconds))
+            await held.wait()
+            if is_refused:
+                with pytest.raises(SchedulerUnavailable, match=r"a Session of this process.*is uncommitted"):
+                    await service.enqueue("work")
+            else:
+                await service.enqueue("work")
+            await other
+        assert runtime.is_running
+        assert not runtime.journal.open_writes
 
 
 # ---------------------------------------------------------------- start and stop
