@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -42,12 +41,9 @@ from app.scheduler.telemetry import UNTRACED, Tracer
 if TYPE_CHECKING:
     # Not at run time: the command line imports this module, and must not open the database before it has read its
     # own options into the settings.
-    from loguru import Message, Record
-
     from app.models.task_execution import Execution
     from app.services.scheduler_service import TaskExecutionResult
 
-_SCHEDULER_MODULE = "app.services.scheduler_service"
 _LONGEST_LINE = 16_000
 _LONGEST_PROGRESS = 1_000
 
@@ -271,28 +267,3 @@ def current_execution() -> CurrentExecution:
 def enter_execution(execution: CurrentExecution) -> None:
     """Make `execution` the current one for the rest of this context (the runner's task)."""
     _current.set(execution)
-
-
-def keep_log_lines(node: str, level: str) -> Callable[[], None]:
-    """Keep what attempts of `node` log from `level` on; the returned function ends that.
-
-    The lines of the scheduler itself are left out: what they say is in the attempt's own record.
-    """
-
-    def ours(record: Record) -> bool:
-        execution = _current.get()
-        return execution is not None and execution.node == node and record["name"] != _SCHEDULER_MODULE
-
-    def keep(message: Message) -> None:
-        execution = _current.get()
-        if execution is not None:
-            record = message.record
-            execution.keep(LogLine(record["time"], record["level"].name, record["message"]))
-
-    sink = logger.add(keep, level=level, filter=ours, format="{message}")
-
-    def forget() -> None:
-        with suppress(ValueError):  # somebody has removed all sinks, this one among them
-            logger.remove(sink)
-
-    return forget

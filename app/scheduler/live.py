@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 from app.core.version import package_version
-from app.scheduler.context import keep_log_lines
 from app.scheduler.durable import Spawn
 from app.scheduler.engines.choice import make_engine
 from app.scheduler.engines.pool import NodeParts
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.foundation import Foundation
 from app.scheduler.journal import Journal
+from app.scheduler.log_lines import keep_log_lines
 from app.scheduler.loop_guard import Held, LoopGuard
 from app.scheduler.nodes import Heartbeat, Lease, Undertaker, new_node_id
 from app.scheduler.runner import Runner

@@ -18,12 +18,12 @@ from app.core.version import package_version
 from app.models.task_execution import Execution
 from app.scheduler.alerting.checking import due_at
 from app.scheduler.commands import Commands
-from app.scheduler.context import keep_log_lines
 from app.scheduler.engines.inline import InlineEngine
 from app.scheduler.engines.protocol import Engine as ExecutionEngine
 from app.scheduler.firing import next_fire_at
 from app.scheduler.foundation import Live
 from app.scheduler.journal import Journal
+from app.scheduler.log_lines import keep_log_lines
 from app.scheduler.loop_guard import Held
 from app.scheduler.nodes import Heartbeat, Lease, new_node_id, rescue
 from app.scheduler.outcome import outcome_of

@@ -187,3 +187,35 @@ def test_whatever_was_bound_a_json_line_is_json_and_no_record_is_lost(
     (line,) = capsys.readouterr().err.splitlines()
     record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert (record["message"], record["what"], record["beside"]) == ("x", written, 7)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+async def test_what_an_executor_logs_by_the_standard_library_is_kept_with_the_execution(
+    sqlite_url: str, log_format: Literal["console", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = logging.getLogger("a.library")
+
+    def speak(*_: Any) -> TaskExecutionResult:
+        library.debug("too quiet")
+        library.info("got %d", 3)
+        logging.getLogger("another").warning("as %s", "hunter2")
+        return TaskExecutionResult.success_result("好")
+
+    configure_logs("INFO", log_format)
+    logging.getLogger().handlers = [
+        handler for handler in logging.getLogger().handlers if type(handler).__name__ == "_ToLoguru"
+    ]
+    library.setLevel("DEBUG")
+    try:
+        async with running(sqlite_url, Recorder("talker", speak)) as (service, runtime):
+            execution = await service.enqueue("talker", {"password": "hunter2"})
+            await service.wait(execution.id, 10)
+            logging.getLogger("outside").warning("not of an attempt")
+            kept = runtime.history.logs(execution.id)
+    finally:
+        library.setLevel(logging.NOTSET)
+    lines = [(line.level, line.message) for line in kept]
+    assert lines == [("INFO", "got 3"), ("WARNING", "as ******")]
+    printed = capsys.readouterr().err
+    assert printed.count("not of an attempt") == 1
+    assert not logging.getLogger().handlers or log_format == "json"
