@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from app.core.logging import message_of
 from app.scheduler.context import CurrentExecution, LogLine, find_current_execution
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class _Keeper(logging.Handler):
             execution = _attempt_of(self._node)
             if execution is not None and record.levelno >= self._least:
                 said_at = datetime.fromtimestamp(record.created, UTC)
-                execution.keep(LogLine(said_at, record.levelname[:_LONGEST_LEVEL], record.getMessage()))
+                execution.keep(LogLine(said_at, record.levelname[:_LONGEST_LEVEL], message_of(record)))
         except Exception:  # noqa: BLE001 - as handlers do: a wrong record is told of, and harms nobody
             self.handleError(record)
         self._print_where_nobody_does(record)
