@@ -187,6 +187,40 @@ def test_two_windows_on_two_servers_agree(site: Site, visitor: Visit) -> None:
     expect(here.page.get_by_role("button", name="Resume")).to_be_visible()
 
 
+def test_many_tabs_share_one_stream_which_goes_on_when_the_tab_that_reads_it_is_closed(
+    site: Site, visitor: Visit
+) -> None:
+    """A browser opens six connections to a server: with a stream for each tab the seventh would never be there."""
+    person = visitor("viewer")
+    asked: list[str] = []
+    person.page.context.on("request", lambda request: asked.append(request.url))
+    tabs = [person.page, *(person.page.context.new_page() for _ in range(7))]
+    for tab in tabs:
+        tab.goto(f"{person.url}/scheduler/executions")
+        expect(tab.get_by_role("heading", level=1, name="Executions")).to_be_visible()
+        expect(tab.get_by_role("status").filter(has_text="Live")).to_be_visible()
+    execution = site.enqueue("for every tab")
+    for tab in tabs:
+        expect(tab.locator(f"[data-execution='{execution}']")).to_contain_text("Succeeded")
+    assert len([url for url in asked if url.endswith("/events")]) == 1
+
+    tabs[0].close()
+    execution = site.enqueue("for those that are left")
+    for tab in tabs[1:]:
+        expect(tab.locator(f"[data-execution='{execution}']")).to_contain_text("Succeeded")
+
+
+def test_a_list_has_the_newest_and_no_more_than_its_length(site: Site, visitor: Visit) -> None:
+    definition = {"name": "often", "task_type": "content_generation", "params": site.write("often")}
+    task = site.api("POST", "tasks", {**definition, "overlap_policy": "allow"})["id"]
+    person = visitor("viewer")
+    person.go(f"tasks/{task}")
+    rows = person.page.get_by_role("region", name="Executions").locator("[data-execution]")
+    ran = [site.api("POST", f"tasks/{task}/run")["id"] for _ in range(13)]
+    expect(rows.first).to_have_attribute("data-execution", str(ran[-1]))
+    expect(rows).to_have_count(10)
+
+
 def test_a_double_click_acts_once(site: Site, visitor: Visit) -> None:
     definition = {"name": "clicked twice", "task_type": "content_generation", "params": site.write("twice")}
     task = site.api("POST", "tasks", definition)["id"]

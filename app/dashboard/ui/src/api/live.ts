@@ -1,15 +1,16 @@
 /** Brings what other people and processes do into the cache, as it happens. */
-import type { InfiniteData, QueryClient } from "@tanstack/react-query";
-import { useQueryClient } from "@tanstack/react-query";
+import type { InfiniteData, QueryClient, QueryKey } from "@tanstack/react-query";
+import { hashKey, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 
 import { parseJson } from "../json";
 import type { Execution, Schemas } from "./client";
 import { sessionQuery, type ExecutionFilters } from "./queries";
+import { hearNews, type News } from "./stream";
 
 type Changes = Schemas["ChangesAnswer"];
 type Page = Schemas["ExecutionPage"];
-type Key = (string | number)[];
+type List = InfiniteData<Page, string | undefined>;
 
 export function matches(filters: ExecutionFilters, execution: Execution): boolean {
   const text = filters.search?.toLowerCase();
@@ -27,11 +28,7 @@ export function matches(filters: ExecutionFilters, execution: Execution): boolea
 }
 
 /** A list with what has changed: rows replaced, new ones on top, those that no longer match gone. */
-export function merge(
-  list: InfiniteData<Page, string | undefined>,
-  filters: ExecutionFilters,
-  changed: Execution[],
-): InfiniteData<Page, string | undefined> {
+export function merge(list: List, filters: ExecutionFilters, changed: Execution[]): List {
   const news = new Map(changed.map((execution) => [execution.id, execution]));
   const pages = list.pages.map((page) => ({
     ...page,
@@ -52,12 +49,22 @@ export function merge(
   return { ...list, pages };
 }
 
-function apply(client: QueryClient, changes: Changes, later: (key: Key) => void): void {
-  for (const query of client.getQueryCache().findAll({ queryKey: ["executions", "list"] })) {
-    const filters = query.queryKey[2] as ExecutionFilters;
-    client.setQueryData<InfiniteData<Page, string | undefined>>(query.queryKey, (list) =>
-      list === undefined ? list : merge(list, filters, changes.executions),
-    );
+const rowsOf = (list: List) => list.pages.flatMap((page) => page.items);
+
+/** Whether a list that was merged is no longer what the server would answer: too long, or short of what comes next. */
+function isOff(before: List, after: List, limit: number): boolean {
+  const rows = new Set(rowsOf(after).map((row) => row.id));
+  const lacksNext = after.pages.at(-1)?.next_cursor != null && rowsOf(before).some((row) => !rows.has(row.id));
+  return lacksNext || rows.size > limit * after.pages.length;
+}
+
+export function apply(client: QueryClient, changes: Changes, later: (key: QueryKey) => void): void {
+  for (const { queryKey } of client.getQueryCache().findAll({ queryKey: ["executions", "list"] })) {
+    const list = client.getQueryData<List>(queryKey);
+    if (list === undefined) continue;
+    const merged = merge(list, queryKey[2] as ExecutionFilters, changes.executions);
+    client.setQueryData<List>(queryKey, merged);
+    if (isOff(list, merged, queryKey[3] as number)) later(queryKey);
   }
   for (const execution of changes.executions) {
     void client.invalidateQueries({ queryKey: ["executions", "one", execution.id] });
@@ -82,13 +89,13 @@ function apply(client: QueryClient, changes: Changes, later: (key: Key) => void)
 const PAUSE: Record<string, number> = { statistics: 10_000, attention: 5_000, fires: 5_000 };
 
 /** At most one refetch of a key in its pause. */
-function throttled(client: QueryClient): { later: (key: Key) => void; stop: () => void } {
+function throttled(client: QueryClient): { later: (key: QueryKey) => void; stop: () => void } {
   const waiting = new Map<string, ReturnType<typeof setTimeout>>();
   return {
     later(key) {
-      const name = key.join("/");
+      const name = hashKey(key);
       if (waiting.has(name)) return;
-      const pause = PAUSE[name] ?? 2_000;
+      const pause = PAUSE[String(key[0])] ?? 2_000;
       waiting.set(
         name,
         setTimeout(() => {
@@ -103,40 +110,41 @@ function throttled(client: QueryClient): { later: (key: Key) => void; stop: () =
   };
 }
 
-/** Follow the server; true while the stream is open. The browser reconnects by itself. */
+/** Follow the server while somebody sees this window; true while the stream is open. */
 export function useLive(enabled: boolean): boolean {
   const client = useQueryClient();
   const [isOpen, setOpen] = useState(false);
   useEffect(() => {
     if (!enabled) return;
     const { later, stop } = throttled(client);
-    let source: EventSource;
-    let again: ReturnType<typeof setTimeout> | undefined;
-    let wasLost = false;
-    const connect = () => {
-      source = new EventSource("/api/v1/scheduler/events");
-      source.addEventListener("hello", () => {
+    let leave: (() => void) | undefined;
+    let isUpToDate = true; // as the page was when it was opened
+    let isTold = false;
+    const hear = (news: News) => {
+      if (news.is === "changes") {
+        apply(client, parseJson(news.data) as Changes, later);
+      } else if (news.is === "began" || (news.is === "goesOn" && !isTold)) {
+        if (!isUpToDate) void client.invalidateQueries(); // what happened meanwhile was not told
+        isUpToDate = false;
+        isTold = true;
         setOpen(true);
-        if (wasLost) void client.invalidateQueries(); // what happened meanwhile was not told
-        wasLost = false;
-      });
-      source.addEventListener("changes", (event) =>
-        apply(client, parseJson((event as MessageEvent<string>).data) as Changes, later),
-      );
-      source.onerror = () => {
+      } else if (news.is !== "goesOn") {
+        isTold = false;
         setOpen(false);
-        wasLost = true;
-        if (source.readyState !== EventSource.CLOSED) return;
-        // After a refusal the browser gives up; a server that restarts may refuse for a while, or who asks has no
-        // right any more.
-        again = setTimeout(connect, 3_000);
-        void client.invalidateQueries({ queryKey: sessionQuery.queryKey });
-      };
+        // Refused may be who has no right any more.
+        if (news.is === "refused") void client.invalidateQueries({ queryKey: sessionQuery.queryKey });
+      }
     };
-    connect();
+    const look = () => {
+      leave?.();
+      isTold = false;
+      leave = document.visibilityState === "hidden" ? undefined : hearNews(hear);
+    };
+    look();
+    document.addEventListener("visibilitychange", look);
     return () => {
-      source.close();
-      clearTimeout(again);
+      document.removeEventListener("visibilitychange", look);
+      leave?.();
       stop();
     };
   }, [client, enabled]);

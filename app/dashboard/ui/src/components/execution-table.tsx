@@ -25,7 +25,7 @@ export function ExecutionTable({ filters, empty, limit, withoutTask, picked, onP
   const { t } = useTranslation();
   const found = useInfiniteQuery(executionsQuery(filters, limit));
   if (found.data === undefined) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
-  const rows = found.data.pages.flatMap((page) => page.items);
+  const rows = found.data.pages.flatMap((page) => page.items).slice(0, limit);
   const all = picked !== undefined && rows.length > 0 && rows.every((row) => picked.has(row.id));
   const toggle = (id: number) => {
     const after = new Set(picked);

@@ -145,13 +145,15 @@ function UnderWay() {
   const inTurn = useInfiniteQuery(executionsQuery(running, SHOWN));
   const later = useInfiniteQuery(executionsQuery(waiting, SHOWN));
   const rows = [inTurn, later].flatMap((one) => one.data?.pages[0]?.items ?? []).slice(0, SHOWN);
+  // The next ones are on their way where those that were shown have ended.
+  const isAll = !inTurn.hasNextPage && !later.hasNextPage;
   const suspendedCount = status.data?.executions.suspended ?? 0;
   return (
     <Section title={t("overview.running")} flush aside={<Link className="link" to="/executions" search={underWay}>{t("common.all")}</Link>}>
       {suspendedCount > 0 ? (
         <Text size="sm" px="md" pb="xs"><Link className="link" to="/executions" search={suspended}>{t("overview.suspended", { count: suspendedCount })}</Link></Text>
       ) : null}
-      <Loaded query={later.data === undefined ? later : inTurn} none={rows.length === 0 ? t("overview.nothingRunning") : null}>
+      <Loaded query={later.data === undefined ? later : inTurn} none={rows.length === 0 ? t(isAll ? "overview.nothingRunning" : "common.loading") : null}>
         {() => (
           <Table className="rows" layout="fixed">
             <Table.Tbody>
