@@ -12,7 +12,7 @@ from app.api.auth import Admin, RuntimeOf
 from app.api.problems import documented
 from app.api.schemas import NewToken, SettingAnswer, TokenAnswer, TokenRequest
 from app.core.config import Settings
-from app.core.redaction import redact
+from app.core.redaction import redact, redact_command, redact_webhook
 from app.models.api_token import create_token, list_tokens, revoke_token
 
 router = APIRouter(tags=["administration"])
@@ -35,7 +35,11 @@ def list_settings(runtime: RuntimeOf, _caller: Admin) -> list[SettingAnswer]:
 def _shown(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if name == "database_url":
-        return make_url(value).render_as_string(hide_password=True)
+        return redact(make_url(value).render_as_string(hide_password=True))
+    if name == "publish_webhook_url" and value is not None:
+        return redact_webhook(value)
+    if name == "generator_command":
+        return redact_command(value)
     if isinstance(value, SecretStr):
         return str(value)
     plain = settings.model_dump(mode="json", include={name})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import to_json
@@ -26,6 +27,8 @@ _IN_URL = re.compile(
     r"(?<=://)[^/?#@\s:]*:(?P<password>[^/?#@\s]+)(?=@)|(?<=[?&])(?P<key>[^=?&#\s]+)=(?P<value>[^&#\s]+)"
 )
 """A password before the host, and each `key=value` of a query."""
+_IN_ARGUMENT = re.compile(r"(?<![\w-])(?:(?P<name>[\w-]+)\s*[=:]|(?P<option>--?[\w-]+)(?=\s))\s*(?=\S)")
+"""The name before a value in an argument of a command: `token=…`, `Token: …`, `--token …`."""
 _WORD_LENGTH = 4
 """A shorter secret is looked for as a word of its own: every 7 in a text is not the token 7."""
 
@@ -73,6 +76,31 @@ def redact(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [redact(item) for item in value]
     return _redact_url(value) if isinstance(value, str) else value
+
+
+def redact_command(arguments: Iterable[str]) -> list[str]:
+    """The arguments of a command, in which what follows a name that sounds secret reads `******` to the end of its
+    argument: `--token T`, `--token=T`, `TOKEN=T`, `Token: T`. A secret that nothing names is not known as one."""
+    shown: list[str] = []
+    is_value = False
+    for argument in arguments:
+        shown.append(MASK if is_value else _redact_argument(argument))
+        is_value = argument.startswith("-") and "=" not in argument and is_secret_key(argument.lstrip("-"))
+    return shown
+
+
+def _redact_argument(argument: str) -> str:
+    for found in _IN_ARGUMENT.finditer(argument):
+        if is_secret_key((found["name"] or found["option"]).lstrip("-")):
+            return argument[: found.end()] + MASK
+    return _redact_url(argument)
+
+
+def redact_webhook(url: str) -> str:
+    """The host of a URL that is a secret as a whole, as those of chats are; what follows reads `******`."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}/{MASK}" if url != f"{parts.scheme}://{host}" else url
 
 
 def redact_quotes(value: Any, source: Any) -> Any:

@@ -181,11 +181,27 @@ def test_settings_are_shown_without_their_secrets(application: FastAPI, client: 
     assert shown["SCHEDULER_LEASE_SECONDS"]["is_default"] is True
 
 
-def test_a_database_password_is_not_shown(application: FastAPI, client: TestClient) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("database_url", "postgresql://user:s3cret@localhost/contenthub"),
+        ("database_url", "postgresql://localhost/contenthub?user=u&password=s3cret"),
+        ("database_url", "postgresql://localhost/contenthub?sslpassword=s3cret"),
+        ("database_url", "sqlite:////data/hub.db?password=s3cret"),
+        ("generator_command", ["gen", "--api-key", "s3cret"]),
+        ("generator_command", ["gen", "--token=s3cret"]),
+        ("publish_webhook_url", "https://hooks.example.org/services/T0/s3cret"),
+        ("generator_feed", "https://user:s3cret@feeds.example.org/"),
+    ],
+)
+def test_a_secret_inside_a_setting_is_not_shown(
+    application: FastAPI, client: TestClient, name: str, value: object
+) -> None:
     runtime = application.state.runtime
-    url = "postgresql://user:s3cret@localhost/contenthub"
-    runtime.settings = Settings(**{**runtime.settings.model_dump(), "database_url": url})
-    assert "s3cret" not in client.get(f"{API}/settings").text
+    runtime.settings = Settings(**{**runtime.settings.model_dump(), name: value})
+    answer = client.get(f"{API}/settings")
+    assert answer.status_code == 200
+    assert "s3cret" not in answer.text
 
 
 def test_a_token_is_shown_once_and_works_until_it_is_revoked(client: TestClient) -> None:

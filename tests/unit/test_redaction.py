@@ -13,8 +13,10 @@ from app.core.redaction import (
     declare_secrets,
     is_secret_key,
     redact,
+    redact_command,
     redact_quotes,
     redact_text,
+    redact_webhook,
     refuse_lending,
     refuse_masks,
     restore,
@@ -147,3 +149,28 @@ def test_a_secret_that_is_kept_lends_itself_to_no_change(sent: dict[str, str]) -
     refuse_lending({"url": "http://other/", "token": "mine"}, stored)
     with pytest.raises(InvalidRequest, match="params"):
         refuse_lending(sent, stored)
+
+
+def test_a_command_is_shown_without_what_follows_the_name_of_a_secret() -> None:
+    plain = ["gen", "--model", "small", "-v", "a=b", "https://example.org/x?page=2", "token"]
+    assert redact_command(plain) == plain
+    assert redact_command(["gen", "--api-key", "-hunter2", "--token=hunter2", "--model", "m"]) == [
+        *("gen", "--api-key", MASK, f"--token={MASK}", "--model", "m")
+    ]
+    for argument in (
+        "API_KEY=hunter2",
+        "Authorization: Bearer hunter2",
+        "exec gen --password hunter2 --model m",
+        "https://u:hunter2@example.org/x",
+        "https://example.org/x?token=hunter2",
+    ):
+        (shown,) = redact_command([argument])
+        assert "hunter2" not in shown
+        assert MASK in shown
+
+
+def test_of_a_webhook_its_host_is_shown() -> None:
+    assert redact_webhook("https://a:b@hooks.example.org:8443/services/T0/S3CRET?x=1") == (
+        f"https://hooks.example.org:8443/{MASK}"
+    )
+    assert redact_webhook("http://localhost:9000") == "http://localhost:9000"
