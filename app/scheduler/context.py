@@ -173,7 +173,11 @@ class CurrentExecution:
     async def call(
         self, key: str, task_type: str, params: dict[str, Any] | None = None, **options: Any
     ) -> TaskExecutionResult:
-        """`spawn()`, wait for that child, and return its result; a failure is a result too."""
+        """`spawn()`, wait for that child, and return its result; a failure is a result too.
+
+        Once the code has gone on from a failure to another call, that is what this returns in every attempt, and a
+        retry by hand leaves the child as it is. Otherwise a retry runs the child again.
+        """
         return await self._for_good().call(key, task_type, {} if params is None else params, options)
 
     def _for_good(self) -> Durable:

@@ -43,6 +43,7 @@ from app.scheduler.steps import (
     StepRow,
     Suspension,
     TakeSignal,
+    call_name,
     store_steps,
     stored_steps,
     wait_name,
@@ -127,6 +128,8 @@ class DurableAttempt:
         self._known_children: dict[str, Execution] = {}
         self._knows_children = False
         self._unstored: list[StepRow] = []
+        self._answers: list[tuple[asyncio.Task[Any] | None, StepRow]] = []
+        """What calls of failed children returned, and to which task; not stored before the code has gone on."""
         self._reached: set[tuple[StepKind, str]] = set()
         self._reached_children: set[str] = set()
         self._positions = itertools.count()
@@ -217,8 +220,8 @@ class DurableAttempt:
             self._lose()
 
     def take_unstored(self) -> tuple[StepRow, ...]:
-        """Sleeps that are over, to be stored with whatever is stored next: should that be lost, they are over all
-        the same."""
+        """Sleeps that are over and answers that were acted on, to be stored with whatever is stored next: should
+        that be lost, they are as they were."""
         ended, self._unstored = tuple(self._unstored), []
         return ended
 
@@ -273,6 +276,7 @@ class DurableAttempt:
             self._knows_children = True
             child = self._known_children.get(key)
             if child is None:
+                self._go_on(is_new=True)
                 try:
                     child = await self._parts.spawn(self._fence, key, task_type, params, options)
                 except (InvalidRequest, ExecutorNotFound):
@@ -310,9 +314,41 @@ class DurableAttempt:
         self, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
     ) -> TaskExecutionResult:
         await self.spawn(key, task_type, params, options)
+        name = call_name(key)
+        with self._at_work():
+            self._reached.add((StepKind.STEP, name))
+            kept = (await self._stored()).by_name.get((StepKind.STEP, name))
+        if kept is not None:
+            return TaskExecutionResult(**kept.result)
         while not (child := (await self._looked_up())[key]).is_final:
             await self._park(1 + sum(one.is_final for one in self._known_children.values()))
-        return outcome_of(child)
+        result = outcome_of(child)
+        if not result.success:  # a success stays one; this a retry could change
+            now = self._parts.clock.now()
+            row = StepRow(
+                StepKind.STEP,
+                name,
+                None,
+                self._fence.attempt,
+                child.created_at,
+                finished_at=now,
+                result=result.to_dict(),
+            )
+            self._answers.append((asyncio.current_task(), row))
+        return result
+
+    def _go_on(self, *, is_new: bool) -> None:
+        """The code has come to a call. What earlier ones of its task returned is kept: it may have decided by it.
+
+        Others' tasks may run beside this one and have said nothing yet. But what the executor's own coroutine does
+        for the first time, it does after those that are over.
+        """
+        task = asyncio.current_task()
+        is_last = is_new and task is self._task
+        for answered, row in list(self._answers):
+            if answered is task or (is_last and (answered is None or answered.done())):
+                self._answers.remove((answered, row))
+                self._unstored.append(row)
 
     async def _looked_up(self) -> dict[str, Execution]:
         """The children, as they are now."""
@@ -339,19 +375,24 @@ class DurableAttempt:
             )
         self._reached.add((kind, name))
         position = next(self._positions) if asyncio.current_task() is self._task else None
-        if self._past is None:
-            async with self._reading:
-                if self._past is None:
-                    self._past = _Past.of(await self._off_loop(self._read_past))
-        stored = self._past.by_name.get((kind, name))
-        expected = self._past.by_position.get(position) if position is not None else None
+        past = await self._stored()
+        stored = past.by_name.get((kind, name))
+        expected = past.by_position.get(position) if position is not None else None
         if stored is None and expected is None:
+            self._go_on(is_new=True)
             began = now or self._parts.clock.now()
             return StepRow(kind, name, position, self._fence.attempt, began, due_at=due_at)
         if stored is not None and stored.position == position:
             return stored
         self.mismatch = _mismatch(StepRow(kind, name, position, 0, self._parts.clock.now()), stored, expected)
         raise self.mismatch
+
+    async def _stored(self) -> _Past:
+        if self._past is None:
+            async with self._reading:
+                if self._past is None:
+                    self._past = _Past.of(await self._off_loop(self._read_past))
+        return self._past
 
     def _read_past(self) -> list[StepRow]:
         if self._fence.attempt == 1:
@@ -425,6 +466,7 @@ class DurableAttempt:
                 f"db has writes from before {called} that belong to no step: the next attempt would make them "
                 "again; put them into a step, or behind the last one",
             )
+        self._go_on(is_new=False)
 
     def _lose(self) -> NoReturn:
         """Another node has taken over: this attempt has nothing more to say."""

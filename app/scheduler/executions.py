@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, cast
@@ -36,6 +36,7 @@ from app.scheduler.family import (
     wake_parents,
 )
 from app.scheduler.states import Move, moved
+from app.scheduler.steps import kept_calls
 
 executions = cast("Table", TaskExecution.__table__)
 nodes = cast("Table", Node.__table__)
@@ -248,15 +249,19 @@ def reopen(
     got_over: GotOver = lambda *_: (),
 ) -> list[Execution]:
     """Put an execution that failed, was cancelled or is parked back in line, its failures forgiven; and with it
-    those of its children that failed or were cancelled, save the failures that their parent has got over. Returns
-    it, and then them.
+    those of its children that failed or were cancelled, save those that their parent has got over: so `got_over`
+    says, or its code has gone on with what their `call()` returned. Returns it, and then them.
 
     Raises:
         NotFound; Conflict: it succeeded, was skipped, or is still under way.
     """
     execution = read_execution(execution_id, connection, lock=True)
     target = moved(execution.state, Move.REOPEN)
-    ids = [execution_id, *unsuccessful_descendants(connection, execution, got_over)]
+
+    def left_behind(parent: Execution, children: Mapping[str, ExecutionState]) -> Collection[str]:
+        return {*kept_calls(connection, parent.id), *got_over(parent, children)}
+
+    ids = [execution_id, *unsuccessful_descendants(connection, execution, left_behind)]
     _put_off_deadlines(connection, ids, now)
     connection.execute(
         update(executions)

@@ -138,6 +138,27 @@ def stored_signals(connection: Connection, execution_id: int, *, limit: int | No
     return [Signal(**row) for row in connection.execute(query).mappings()]
 
 
+_CALL = "call\t"
+"""Begins the name of a row that is no step's: theirs are printable."""
+
+
+def call_name(key: str) -> str:
+    """Under which name it is stored what `call(key)` returned, once the code has gone on from there."""
+    return f"{_CALL}{key}"
+
+
+def kept_calls(connection: Connection, execution_id: int) -> set[str]:
+    """The keys of those calls."""
+    names = connection.scalars(
+        select(steps.c.name).where(
+            steps.c.execution_id == execution_id,
+            steps.c.kind == StepKind.STEP.value,
+            steps.c.name.startswith(_CALL, autoescape=True),
+        )
+    )
+    return {name.removeprefix(_CALL) for name in names}
+
+
 # -------------------------------------------------------------------- the end of a step
 
 

@@ -279,6 +279,32 @@ async def test_a_retry_leaves_alone_what_a_finished_child_has_got_over(database_
     assert len(fails.calls) == 1
 
 
+async def test_a_retry_leaves_alone_a_called_child_that_the_code_has_gone_on_from(database_url: str) -> None:
+    is_broken = True
+
+    async def child(*_: Any) -> TaskExecutionResult:
+        if is_broken:
+            raise ValueError("no")
+        return success()
+
+    async def parent(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        answers = [(await me.call(key, "child")).error for key in "ab"]
+        if is_broken:
+            raise ConnectionError("not now")
+        return success(answers=answers)
+
+    async with running(database_url, Recorder("child", child), Recorder("parent", parent)) as (service, runtime):
+        execution = await service.enqueue("parent")
+        assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
+        is_broken = False
+        await service.retry(execution.id)
+        stored = await ended(runtime, execution.id)
+        states = [child.state.value for child in runtime.history.children(execution.id)]
+    assert stored.result["data"] == {"answers": ["ValueError: no", None]}
+    assert states == ["failed", "success"]
+
+
 @pytest.mark.parametrize("lane", ["thread", "loop"])
 async def test_either_lane_may_step_wait_and_spawn(database_url: str, lane: str) -> None:
     async def work(_: int, params: Any, db: Any) -> TaskExecutionResult:

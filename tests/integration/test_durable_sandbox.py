@@ -302,6 +302,124 @@ def test_a_retried_parent_goes_on_and_its_failed_children_with_it(scheduler_sand
     assert done == {"first": 1, "good": 1, "bad": 2}
 
 
+def goes_on_by_a_step(me: Any) -> Any:
+    return me.step("fallback", lambda: 1)
+
+
+@pytest.mark.parametrize(
+    "go_on",
+    [
+        goes_on_by_a_step,
+        lambda me: me.sleep(5),
+        lambda me: me.spawn("fallback", "child", {"name": "fallback"}),
+        lambda me: me.wait_for_children(),
+    ],
+)
+def test_what_the_code_has_gone_on_from_stays_as_it_was_when_it_is_retried(
+    scheduler_sandbox: Sandbox, go_on: Any
+) -> None:
+    box = scheduler_sandbox
+    is_broken = True
+    done: Counter[str] = Counter()
+
+    async def child(_: int, params: Any, __: Any) -> TaskExecutionResult:
+        done[params["name"]] += 1
+        if params["name"] == "bad" and is_broken:
+            return TaskExecutionResult.failure_result("broken", "ValueError: broken", data={"kept": True})
+        return success()
+
+    async def parent(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        result = await me.call("it", "child", {"name": "bad"})
+        await (me.step("normal", lambda: 2) if result.success else go_on(me))
+        if is_broken:
+            raise ConnectionError("later trouble")
+        return success(error=result.error, data=result.data)
+
+    box.register(Recorder("child", child), Recorder("parent", parent))
+    execution = box.enqueue("parent")
+    box.advance(seconds=10)
+    assert box.read(execution).error == "ConnectionError: later trouble"
+    is_broken = False
+    box.retry(execution)
+    box.advance(seconds=10)
+    done_so = box.read(execution)
+    assert done_so.state is ExecutionState.SUCCESS, done_so.error
+    assert (done_so.result or {})["data"] == {"error": "ValueError: broken", "data": {"kept": True}}
+    assert done["bad"] == 1
+
+
+def test_what_a_child_that_is_retried_by_itself_comes_to_does_not_change_what_was_decided_by_it(
+    scheduler_sandbox: Sandbox,
+) -> None:
+    box = scheduler_sandbox
+    is_broken = True
+
+    async def child(*_: Any) -> TaskExecutionResult:
+        if is_broken:
+            raise ValueError("broken")
+        return success()
+
+    async def parent(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        result = await me.call("it", "child")
+        await me.step("normal" if result.success else "fallback", lambda: 1)
+        await me.wait_for_signal("go on")
+        return success(went_well=result.success)
+
+    box.register(Recorder("child", child), Recorder("parent", parent))
+    execution = box.enqueue("parent")
+    box.advance(seconds=1)
+    is_broken = False
+    (failed,) = box.children(execution)
+    box.retry(failed)
+    box.advance(seconds=1)
+    assert box.read(failed).state is ExecutionState.SUCCESS
+    box.signal(execution, "go on")
+    box.advance(seconds=1)
+    assert (box.read(execution).result or {})["data"] == {"went_well": False}
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_gathered_calls_are_gone_on_from_when_their_executor_goes_on(
+    scheduler_sandbox: Sandbox, *, goes_on: bool
+) -> None:
+    """Beside one that has failed the others go on calling; nobody has acted on the failure by that."""
+    box = scheduler_sandbox
+    is_broken = True
+
+    async def child(_: int, params: Any, __: Any) -> TaskExecutionResult:
+        await current_execution().sleep(params["seconds"])
+        if params["seconds"] == 1 and is_broken:
+            raise ValueError("broken")
+        return success()
+
+    async def parent(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+
+        async def one_after_the_other() -> Any:
+            await me.call("second", "child", {"seconds": 2})
+            return await me.call("third", "child", {"seconds": 3})
+
+        results = await asyncio.gather(me.call("first", "child", {"seconds": 1}), one_after_the_other())
+        if goes_on:
+            await me.step("counted", lambda: [result.success for result in results])
+        if not results[0].success:
+            return TaskExecutionResult.failure_result("a child failed", results[0].error)
+        return success()
+
+    box.register(Recorder("child", child), Recorder("parent", parent))
+    execution = box.enqueue("parent")
+    box.advance(minutes=1)
+    assert box.read(execution).error == "ValueError: broken"
+    is_broken = False
+    box.retry(execution)
+    box.advance(minutes=1)
+    first = box.children(execution)[0]
+    expected = ExecutionState.FAILED if goes_on else ExecutionState.SUCCESS
+    assert (box.read(execution).state, first.state) == (expected, expected)
+
+
 def test_a_cancelled_wait_is_left_behind(scheduler_sandbox: Sandbox) -> None:
     """The first of two: what did not come is not waited for any longer."""
     box = scheduler_sandbox
