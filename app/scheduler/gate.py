@@ -1,7 +1,8 @@
 """The gate of a claim: it lets executions through their rate limits and circuits, or puts them off.
 
 It belongs to one transaction, that of the claim, and claims are one after the other. Tokens are taken for attempts
-that start; what must wait is given a moment at which it is worth trying again, and until then nobody looks at it.
+that start or are tried again, not for those that go on where an earlier one waited; what must wait is given a moment
+at which it is worth trying again, and until then nobody looks at it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from loguru import logger
 from sqlalchemy import Connection, update
 
 from app.db.bulk import BulkUpdate
-from app.models.task_execution import Execution
+from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.breaker import Circuit, CircuitBreaker, Verdict, admit
 from app.scheduler.breaker import put_off as put_off_by_circuit
 from app.scheduler.buckets import read_buckets, write_buckets
@@ -171,7 +172,9 @@ class Gate:
                 self._buckets[name] = replace(bucket, line_end=bucket.line_end + late)
 
     def _rules_of(self, execution: Execution) -> list[RateRule]:
-        """The limits it is under: its executor's, and its own."""
+        """The limits it is under: its executor's, and its own; none where it goes on after a wait."""
+        if execution.state is ExecutionState.SUSPENDED:
+            return []
         limit = self.rules.rates.get(execution.task_type)
         found = [rule_of(limit, f"executor:{execution.task_type}", execution.params)] if limit is not None else []
         if execution.rate_limit is not None:

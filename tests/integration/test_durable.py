@@ -13,6 +13,7 @@ from app.core.errors import Conflict, InvalidRequest, NotFound, SignalTimeout
 from app.models.content import Account
 from app.models.task_execution import ExecutionState
 from app.scheduler.context import current_execution
+from app.scheduler.rates import RateLimit
 from app.scheduler.retention import prune
 from app.services.scheduler_service import TaskExecutionResult
 from tests.support import Recorder, ended, fail_with, running, until
@@ -107,6 +108,23 @@ async def test_a_sleep_holds_nothing_and_the_execution_goes_on_when_it_is_over(d
         ("success", None),
     ]
     assert len(recorder.calls) == 2
+
+
+async def test_going_on_after_a_wait_takes_no_token_of_a_rate_limit(database_url: str) -> None:
+    async def work(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        await me.sleep(0.1)
+        await me.call("child", "child")
+        return success(word=await me.wait_for_signal("word"))
+
+    recorder = Recorder("work", work, rate_limit=RateLimit(1, per_seconds=3600))
+    async with running(database_url, recorder, Recorder("child")) as (service, runtime):
+        execution = await service.enqueue("work")
+        await service.signal(execution.id, "word", "go")
+        stored = await ended(runtime, execution.id)
+        other = await service.enqueue("work")
+        await until(lambda: runtime.history.get(other.id).reason == "rate_limited")
+    assert stored.result["data"] == {"word": "go"}
 
 
 async def test_a_signal_wakes_who_waits_for_it_and_waits_for_who_does_not(database_url: str) -> None:

@@ -190,6 +190,20 @@ def test_a_retry_takes_a_token_too(nodes: Callable[..., Nodes]) -> None:
     assert (again.id, again.attempt) == (first.id, 2)
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_what_goes_on_after_a_wait_takes_no_token(nodes: Callable[..., Nodes], *, by_name: bool) -> None:
+    world = nodes(work=RateLimit(1, per_seconds=60))
+    own = {"rate_limit": RateLimit(1, per_seconds=60), "rate_limit_key": "own"}
+    execution, next_in_line = world.enqueue(1, **own)[0], world.enqueue(1)[0]
+    for attempt in (1, 2, 3):
+        (going_on,) = world.claim_named(execution.id) if by_name else world.claim()
+        assert going_on is not None
+        assert (going_on.id, going_on.attempt) == (execution.id, attempt)
+        world.finish(going_on, ExecutionState.SUSPENDED)
+    world.clock.advance(60)
+    assert next_in_line.id in [one.id for one in world.claim()]
+
+
 def test_a_request_may_bring_a_limit_of_its_own(nodes: Callable[..., Nodes]) -> None:
     world = nodes(work=RateLimit(1, per_seconds=10))
     both = {"rate_limit": {"limit": 1, "per_seconds": 60}, "rate_limit_key": "customer-7"}
