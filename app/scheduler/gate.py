@@ -1,8 +1,8 @@
 """The gate of a claim: it lets executions through their rate limits and circuits, or puts them off.
 
 It belongs to one transaction, that of the claim, and claims are one after the other. Tokens are taken for attempts
-that start or are tried again, not for those that go on where an earlier one waited; what must wait is given a moment
-at which it is worth trying again, and until then nobody looks at it.
+that start or are tried again, not for those that go on where an earlier one waited; what must wait is given a
+moment at which it is worth trying again, and until then nobody looks at it.
 """
 
 from __future__ import annotations

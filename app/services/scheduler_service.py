@@ -123,8 +123,8 @@ class TaskExecutor(ABC):
     published), `lane` ("thread": each attempt on a worker thread with an event loop of its own, so that
     blocking calls harm nobody; "loop": on the application's loop, for executors that only await), defaults
     for `timeout_seconds` and `max_attempts` where a task sets none, `retry_on` (names of the errors that are worth
-    a retry where a task has no retry policy, as `error` begins with them; None: all), `rate_limit` (how many
-    attempts may start, on all nodes together), `circuit_breaker` (when to stop starting them for a while) and
+    a retry where a task has no retry policy, as `error` begins with them; None: all; an `ExceptionGroup` of
+    one error is that error), `rate_limit` (how many attempts may start, on all nodes together), `circuit_breaker` (when to stop starting them for a while) and
     `waits_for_others` (people or executions decide what it comes to, so that a further attempt changes nothing:
     `retry_on` then holds whatever a task says).
     """
@@ -662,7 +662,26 @@ def _check_attributes(executor: TaskExecutor) -> None:
 
 
 def describe_error(error: BaseException) -> str:
-    """`TypeName: message`; an exception without text still gives its name."""
+    """`TypeName: message`; an exception without text still gives its name. A group of one error, as a TaskGroup
+    raises it, is described as that error; of several, by each of them."""
+    leaves = _leaves(error)
+    if len(leaves) == 1:
+        return _described(leaves[0])
+    return f"{_described(error)}: {'; '.join(map(_described, leaves))}"
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    found, unseen = [], [error]
+    while unseen:
+        one = unseen.pop()
+        if isinstance(one, BaseExceptionGroup):
+            unseen += reversed(one.exceptions)
+        else:
+            found.append(one)
+    return found
+
+
+def _described(error: BaseException) -> str:
     text = str(error).strip()
     name = type(error).__name__
     return f"{name}: {text}" if text else name

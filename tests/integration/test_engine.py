@@ -158,6 +158,34 @@ async def test_a_request_for_more_attempts_leaves_it_to_the_executor_which_error
         await until(lambda: runtime.history.get(again.id).state is ExecutionState.RETRYING)
 
 
+GROUP = "unhandled errors in a TaskGroup"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "is_retried"),
+    [
+        (ExceptionGroup(GROUP, [ConnectionError("down")]), "ConnectionError: down", True),
+        (ExceptionGroup(GROUP, [ExceptionGroup(GROUP, [ConnectionError("down")])]), "ConnectionError: down", True),
+        (
+            ExceptionGroup(GROUP, [ConnectionError("down"), ExceptionGroup(GROUP, [KeyError("name")])]),
+            f"ExceptionGroup: {GROUP} (2 sub-exceptions): ConnectionError: down; KeyError: 'name'",
+            False,
+        ),
+    ],
+)
+async def test_a_group_of_one_error_is_that_error_and_a_larger_one_names_each(
+    database_url: str, error: ExceptionGroup[Exception], said: str, *, is_retried: bool
+) -> None:
+    executor = Recorder("shaky", fail_with(error), max_attempts=5, retry_on=("ConnectionError",))
+    async with running(database_url, executor) as (service, runtime):
+        execution = await service.enqueue("shaky")
+        wanted = ExecutionState.RETRYING if is_retried else ExecutionState.FAILED
+        await until(lambda: runtime.history.get(execution.id).state is wanted)
+        (attempt,) = runtime.history.attempts(execution.id)
+    assert attempt.error == said
+    assert "TaskGroup" in (attempt.traceback or "")
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
