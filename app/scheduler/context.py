@@ -8,7 +8,8 @@ The rules that make this work:
 
 - An execution goes on by running its code again from the top. The code between steps must come to the same calls
   in every attempt; what may differ (the time, chance, what a table says) is asked for inside a step. Where it
-  calls something else than what is stored, the execution fails with reason `replay_mismatch`.
+  calls something else than what is stored, or succeeds without having come to all of it, the execution fails with
+  reason `replay_mismatch`.
 - The calls of the executor's own coroutine are stored with their order. Tasks of its own (`gather`, `TaskGroup`)
   may call steps too, in any order; there a step is known by its name alone, and a sleep should be given one.
 - Names are unique in an execution, and so are the keys of children: in a loop, put the index in. A child is known
@@ -18,6 +19,8 @@ The rules that make this work:
   ever.
 - A step that writes through `db` does so while no other step runs, and leaves the commit to its end: what breaks
   this is refused, and no step is stored whose writes are gone.
+- A wait that lost a race against another must be cancelled (`asyncio.wait()` does not): left running, it suspends
+  the attempt, cuts off what the winner's code does outside steps, and goes on when its own time has come.
 - A step that raises is not stored. If its failure decides what comes next, catch it inside and return that.
 """
 
@@ -82,6 +85,7 @@ class Durable(Protocol):
     async def call(
         self, key: str, task_type: str, params: dict[str, Any], options: Mapping[str, Any]
     ) -> TaskExecutionResult: ...
+    async def look_back(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)

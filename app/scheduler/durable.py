@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from loguru import logger
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
@@ -44,6 +45,7 @@ from app.scheduler.steps import (
     Suspension,
     TakeSignal,
     call_name,
+    is_call,
     store_steps,
     stored_steps,
     wait_name,
@@ -316,7 +318,6 @@ class DurableAttempt:
         await self.spawn(key, task_type, params, options)
         name = call_name(key)
         with self._at_work():
-            self._reached.add((StepKind.STEP, name))
             kept = (await self._stored()).by_name.get((StepKind.STEP, name))
         if kept is not None:
             return TaskExecutionResult(**kept.result)
@@ -386,6 +387,38 @@ class DurableAttempt:
             return stored
         self.mismatch = _mismatch(StepRow(kind, name, position, 0, self._parts.clock.now()), stored, expected)
         raise self.mismatch
+
+    async def look_back(self) -> None:
+        """The attempt has succeeded: did it come by all that is stored? Else `mismatch` says what it left out.
+
+        Not looked for are children, which may be decided upon anew, and waits of tasks of its own: a task that
+        watches for a signal may be called off before it has begun to.
+        """
+        if self.suspension is not None or self.mismatch is not None:
+            return
+        try:
+            past = await self._stored()
+        except SQLAlchemyError as error:  # what was done counts more than what could be said against it
+            logger.warning("执行 {} 已保存的步骤无法核对: {}", self._fence.execution_id, describe_error(error))
+            return
+        for _ in range(_QUIET_ROUNDS):
+            if self._missed(past) is None:
+                return
+            await asyncio.sleep(0)  # a task that nobody awaited has not had its turn yet
+        missed = self._missed(past)
+        if missed is None:
+            return
+        self.mismatch = ReplayMismatch(
+            f"{missed.kind.value} {missed.name!r} is stored as {_place(missed)} of this execution, and now its "
+            f"code ended without it; {_REMEDY}"
+        )
+
+    def _missed(self, past: _Past) -> StepRow | None:
+        for call, row in past.by_name.items():
+            is_looked_for = row.position is not None or (row.kind is StepKind.STEP and not is_call(row.name))
+            if is_looked_for and call not in self._reached:
+                return row
+        return None
 
     async def _stored(self) -> _Past:
         if self._past is None:

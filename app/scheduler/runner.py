@@ -355,9 +355,8 @@ class Runner:
 
     async def _result(self, running: Running, session: Session) -> tuple[TaskExecutionResult, str | None]:
         """What the executor returned, or what stopped it."""
-        execution = running.attempt.execution
         limit = self._limit(running)
-        work = self.service.execute_task(execution.task_id or 0, execution.task_type, execution.params, session)
+        work = self._executed(running, session)
         try:
             if limit is None:
                 result = await work
@@ -397,6 +396,15 @@ class Runner:
 
     def _logged(self, running: Running, result: TaskExecutionResult) -> TaskExecutionResult:
         log_outcome(running.attempt.execution.task_id or 0, result, self.clock.monotonic() - running.started)
+        return result
+
+    async def _executed(self, running: Running, session: Session) -> TaskExecutionResult:
+        execution = running.attempt.execution
+        result = await self.service.execute_task(
+            execution.task_id or 0, execution.task_type, execution.params, session
+        )
+        if result.success and running.attempt.number > 1 and running.context.open_durable is not None:
+            await (running.durable or running.context.open_durable()).look_back()
         return result
 
     def _commit_with(

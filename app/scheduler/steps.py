@@ -147,6 +147,11 @@ def call_name(key: str) -> str:
     return f"{_CALL}{key}"
 
 
+def is_call(name: str) -> bool:
+    """Whether that is stored under `name`."""
+    return name.startswith(_CALL)
+
+
 def kept_calls(connection: Connection, execution_id: int) -> set[str]:
     """The keys of those calls."""
     names = connection.scalars(

@@ -123,10 +123,10 @@ class TaskExecutor(ABC):
     published), `lane` ("thread": each attempt on a worker thread with an event loop of its own, so that
     blocking calls harm nobody; "loop": on the application's loop, for executors that only await), defaults
     for `timeout_seconds` and `max_attempts` where a task sets none, `retry_on` (names of the errors that are worth
-    a retry where a task has no retry policy, as `error` begins with them; None: all; an `ExceptionGroup` of
-    one error is that error), `rate_limit` (how many attempts may start, on all nodes together), `circuit_breaker` (when to stop starting them for a while) and
-    `waits_for_others` (people or executions decide what it comes to, so that a further attempt changes nothing:
-    `retry_on` then holds whatever a task says).
+    a retry where a task has no retry policy, as `error` begins with them; None: all; an `ExceptionGroup` of one
+    error is that error), `rate_limit` (how many attempts may start, on all nodes together), `circuit_breaker`
+    (when to stop starting them for a while) and `waits_for_others` (people or executions decide what it comes to,
+    so that a further attempt changes nothing: `retry_on` then holds whatever a task says).
     """
 
     params_model: ClassVar[type[BaseModel] | None] = None

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import Conflict, InvalidRequest
 from app.core.jsonable import LARGEST_RESULT
+from app.models.content import Account
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.context import current_execution
 from app.services.scheduler_service import TaskExecutionResult
@@ -163,8 +164,6 @@ def test_misuse_is_refused_with_the_field_and_the_remedy(
 
 
 def test_writes_through_db_outside_a_step_are_refused_before_the_next_call(scheduler_sandbox: Sandbox) -> None:
-    from app.models.content import Account
-
     box = scheduler_sandbox
 
     async def work(_: int, __: Any, db: Any) -> TaskExecutionResult:
@@ -237,6 +236,102 @@ def test_the_end_of_a_child_wakes_its_parent_however_it_comes(scheduler_sandbox:
         "is cancelled": "Cancelled",
         "ends": None,
     }
+
+
+async def left_out_a_step(me: Any, *, is_old: bool) -> None:
+    await me.step("a", lambda: 1)
+    if is_old:
+        await me.step("b", lambda: 1)
+        await me.wait_for_signal("go on")
+
+
+async def left_out_a_wait(me: Any, *, is_old: bool) -> None:
+    if is_old:
+        await me.wait_for_signal("go on")
+
+
+async def renamed_in_a_gather(me: Any, *, is_old: bool) -> None:
+    await asyncio.gather(me.step("a" if is_old else "c", lambda: 1), me.step("b", lambda: 1))
+    await me.wait_for_signal("go on")
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "can_be_put_back"),
+    [
+        (left_out_a_step, "step 'b' is stored as call 1", True),
+        (left_out_a_wait, "signal 'go on' is stored as call 0", True),
+        # What it was renamed to is stored by then as well: only a new execution helps.
+        (renamed_in_a_gather, "step 'a' is stored as the call of a task", False),
+    ],
+)
+def test_a_success_that_left_out_what_is_stored_is_a_mismatch_and_a_failure_is_itself(
+    scheduler_sandbox: Sandbox, change: Any, said: str, *, can_be_put_back: bool
+) -> None:
+    box = scheduler_sandbox
+    is_old = True
+    is_broken = True
+
+    async def work(_: int, __: Any, db: Any) -> TaskExecutionResult:
+        await change(current_execution(), is_old=is_old)
+        db.add(Account(name="behind the last step"))
+        if is_broken:
+            raise ConnectionError("not now")
+        return success()
+
+    box.register(Recorder("work", work))
+    execution = box.enqueue("work")
+    box.advance(seconds=1)
+    is_old = False
+    box.signal(execution, "go on")
+    box.advance(seconds=1)
+    assert box.read(execution).error == "ConnectionError: not now"
+    is_broken = False
+    box.retry(execution)
+    box.advance(seconds=1)
+    failed = box.read(execution)
+    assert (failed.state, failed.reason) == (ExecutionState.FAILED, "replay_mismatch")
+    assert f"{said} of this execution, and now its code ended without it" in (failed.error or "")
+    is_old = True
+    box.retry(execution)
+    box.advance(seconds=1)
+    assert (box.read(execution).state is ExecutionState.SUCCESS) is can_be_put_back
+    with box.sessions() as session:
+        assert session.query(Account).count() == can_be_put_back
+
+
+def test_a_task_that_watches_beside_the_work_need_not_be_there_in_the_end(scheduler_sandbox: Sandbox) -> None:
+    """Its wait is stored; in the last attempt the sleep returns at once, and it is called off before it began."""
+    box = scheduler_sandbox
+
+    async def work(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        watching = asyncio.ensure_future(me.wait_for_signal("stop"))
+        await me.sleep(5)
+        watching.cancel()
+        return success()
+
+    box.register(Recorder("work", work))
+    execution = box.enqueue("work")
+    box.advance(seconds=10)
+    assert ("signal", "stop") in steps_of(box, execution)
+    assert box.read(execution).state is ExecutionState.SUCCESS
+
+
+def test_a_task_that_nobody_awaits_has_its_turn_before_it_is_missed(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+
+    async def work(*_: Any) -> TaskExecutionResult:
+        me = current_execution()
+        beside.append(asyncio.ensure_future(me.step("beside", lambda: 1)))
+        await me.sleep(5)
+        return success()
+
+    beside: list[Any] = []
+    box.register(Recorder("work", work))
+    execution = box.enqueue("work")
+    box.advance(seconds=10)
+    assert ("step", "beside") in steps_of(box, execution)
+    assert box.read(execution).state is ExecutionState.SUCCESS
 
 
 @pytest.mark.parametrize("way", ["spawn", "call"])
