@@ -138,17 +138,18 @@ def _pattern_of(source: Any) -> re.Pattern[str] | None:
     )
 
 
-def _secrets_of(value: Any, *, under_secret_key: bool = False) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _secrets_of(item, under_secret_key=under_secret_key or is_secret_key(str(key)))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _secrets_of(item, under_secret_key=under_secret_key)
-    elif under_secret_key and value not in (None, "") and not isinstance(value, bool):
-        yield str(value)
-    elif isinstance(value, str):
-        yield from _secrets_in_url(value)
+def _secrets_of(value: Any) -> Iterator[str]:
+    waiting = [(value, False)]  # no recursion: nobody has looked yet how deep it is
+    while waiting:
+        item, is_secret = waiting.pop()
+        if isinstance(item, Mapping):
+            waiting.extend((part, is_secret or is_secret_key(str(key))) for key, part in item.items())
+        elif isinstance(item, (list, tuple)):
+            waiting.extend((part, is_secret) for part in item)
+        elif is_secret and item not in (None, "") and not isinstance(item, bool):
+            yield str(item)
+        elif isinstance(item, str):
+            yield from _secrets_in_url(item)
 
 
 def _secrets_in_url(text: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ missing. What an evaluation touches is metered, so its time and its output have 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -54,7 +54,8 @@ class InvalidExpression(ValueError):
 class Reference:
     """What an expression reads: `steps` and a step's id, `input` and a key, or `item`, `index`, `workflow` alone.
 
-    `optional`: it may be missing, because a `default` or `is defined` stands behind it."""
+    `optional`: it may be missing, because a `default` or `is defined` stands behind it somewhere in the expression.
+    """
 
     root: str
     name: str | None
@@ -141,15 +142,19 @@ def parse_template(text: str) -> Template:
         return Template((text,))
     parts: list[str | Expression] = []
     inside: list[str] | None = None
+    length = 0
     try:
         for _line, kind, value in SANDBOX.lex(text):
             if kind == "variable_begin":
-                inside = []
+                inside, length = [], 0
             elif kind == "variable_end":
                 parts.append(_parse("".join(inside or ())))
                 inside = None
             elif inside is not None:
                 inside.append(value)
+                length += len(value)
+                if length > LONGEST:  # here already: to read on to its end takes seconds
+                    raise _too_long()
             else:
                 parts.append(value)
     except TemplateSyntaxError as error:
@@ -195,17 +200,12 @@ def templates_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 def _parse(source: str) -> Expression:
     if len(source) > LONGEST:
-        raise InvalidExpression(
-            Said(
-                f"an expression has at most {LONGEST} characters; this one has {len(source)}",
-                f"表达式最多 {LONGEST} 个字符；这里有 {len(source)} 个",
-            )
-        )
+        raise _too_long()
     if not source.strip():
         raise InvalidExpression(Said("the expression is empty", "表达式为空"))
     try:
         # In parentheses, so that neither `-` at its ends is read as a mark of the template nor a `}}` ends it.
-        body = SANDBOX.parse("{{ (\n" + source + "\n) }}").body
+        body = SANDBOX.parse("{{ (" + source + ") }}").body
         if len(body) != 1 or not isinstance(body[0], nodes.Output) or len(body[0].nodes) != 1:
             raise InvalidExpression(Said("must be one expression", "须为一个表达式"))
         tree = body[0].nodes[0]
@@ -218,6 +218,7 @@ def _parse(source: str) -> Expression:
             )
         references: set[Reference] = set()
         _walk(tree, references, optional=False)
+        references -= {replace(reference, optional=False) for reference in references if reference.optional}
         _meter_comparisons(tree)
         compiled = _compile(tree)
     except TemplateSyntaxError as error:
@@ -233,6 +234,15 @@ def _parse(source: str) -> Expression:
             Said(f"{_shown(source)}: {error}", f"{_shown(source)} 有误：{error}")
         ) from None  # a number with thousands of digits
     return Expression(source.strip(), frozenset(references), compiled)
+
+
+def _too_long() -> InvalidExpression:
+    return InvalidExpression(
+        Said(
+            f"an expression has at most {LONGEST} characters; end it with }}}} or split it over several steps",
+            f"表达式最多 {LONGEST} 个字符；请以 }}}} 结尾，或拆成几个步骤",
+        )
+    )
 
 
 def _shown(source: str) -> str:

@@ -140,6 +140,8 @@ class _Environment(SandboxedEnvironment):
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, Undefined):
             obj._fail_with_undefined_error()  # noqa: SLF001 - says what is missing further to the left
+        if isinstance(argument, Undefined):
+            return argument
         if isinstance(obj, Mapping) and isinstance(argument, str) and argument in obj:
             return obj[argument]
         if isinstance(obj, list | str) and isinstance(argument, int) and not isinstance(argument, bool):

@@ -174,3 +174,10 @@ def test_of_a_webhook_its_host_is_shown() -> None:
         f"https://hooks.example.org:8443/{MASK}"
     )
     assert redact_webhook("http://localhost:9000") == "http://localhost:9000"
+
+
+def test_secrets_are_looked_for_at_any_depth() -> None:
+    deep: Any = {"token": "hunter2"}
+    for _ in range(5000):
+        deep = [deep]
+    assert redact_quotes("used hunter2", deep) == "used ******"

@@ -246,3 +246,35 @@ def test_any_text_is_a_template_or_refused(text: str) -> None:
         return
     if "{{" not in text:
         assert template.render(CONTEXT) == text
+
+
+@pytest.mark.parametrize("text", ["{{ " + "(" * 900_000, "{{ '}}' + 1" + " + 1" * 200_000 + " }}", "{" * 900_000])
+def test_what_is_too_long_is_not_read_to_its_end(text: str) -> None:
+    """The end of it would be reached after seconds, and would say something else."""
+    with pytest.raises(InvalidExpression, match="at most 2000 characters; end it"):
+        parse_template(text)
+
+
+def test_comparisons_cost_what_they_read() -> None:
+    one = "input.l == input.m"
+    source = parse_expression(" and ".join([one] * 20))
+    with pytest.raises(ExpressionFailed, match="reads and makes too much"):
+        source.evaluate({"input": {"l": list(range(100_000)), "m": list(range(100_000))}})
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("1 if false", "on line 1 evaluated to false and no else section was defined"),
+        ("input[input.nothing]", "there is no 'nothing' in an object with n, topic"),
+    ],
+)
+def test_what_is_missing_is_told_as_it_was_written(source: str, sentence: str) -> None:
+    with pytest.raises(ExpressionFailed, match=sentence):
+        value_of(source)
+
+
+def test_what_is_asked_for_before_it_is_read_may_be_missing() -> None:
+    expression = parse_expression("input.x is defined and input.x > 1")
+    assert {reference.optional for reference in expression.references} == {True}
+    assert expression.evaluate(CONTEXT) is False
