@@ -14,10 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from app.core.errors import InvalidRequest
+from app.core.validation import field_errors
 from app.models.task_execution import Execution
 from app.services.scheduler_service import SchedulerService, scheduler_service
-from app.workflows.definition import WORKFLOW_TYPE
+from app.workflows.definition import WORKFLOW_TYPE, StepDefinition
 
 FailurePolicy = Literal["fail", "continue", "compensate"]
 CallLike = tuple[str, Mapping[str, Any]]
@@ -66,19 +69,27 @@ def step(
     retries: int | None = None,
     timeout_seconds: float | None = None,
 ) -> Flow:
-    """One step; its id is the executor's type unless `id` says otherwise. Fields as in `StepDefinition`."""
+    """One step; its id is the executor's type unless `id` says otherwise. Fields as in `StepDefinition`.
+
+    Raises:
+        InvalidRequest: a field is wrong; `errors` names it.
+    """
     given: dict[str, Any] = {
         "when": when,
         "on_failure": on_failure if on_failure != "fail" else None,
-        "compensate": {"type": compensate[0], "params": dict(compensate[1])} if compensate is not None else None,
+        "compensate": _called(compensate) if compensate is not None else None,
         "for_each": for_each,
         "limit": limit,
         "retries": retries,
         "timeout_seconds": timeout_seconds,
     }
-    name = id or type
-    described = {"id": name, "type": type, "params": dict(params or {})}
+    name = type if id is None else id
+    described: dict[str, Any] = {"id": name, "type": type, "params": _plain(params)}
     described |= {key: value for key, value in given.items() if value is not None}
+    try:
+        StepDefinition.model_validate(described)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error)) from None
     return Flow((described,), (name,), (name,))
 
 
@@ -98,7 +109,7 @@ def chain(*parts: Flow) -> Flow:
     """One after the other: each part begins when all of the part before it is over.
 
     Raises:
-        InvalidRequest: there are no parts, or two steps have one id.
+        InvalidRequest: there are no parts, one is none, or two steps have one id.
     """
     joined = _joined(parts)
     waits: dict[str, tuple[str, ...]] = {}
@@ -114,12 +125,29 @@ def group(*parts: Flow) -> Flow:
     """Side by side: all parts begin together; what comes after waits for all of them.
 
     Raises:
-        InvalidRequest: there are no parts, or two steps have one id.
+        InvalidRequest: there are no parts, one is none, or two steps have one id.
     """
     return _joined(parts)
 
 
+def _plain(params: object) -> object:
+    """Params as the definition has them; what is none is left for it to refuse."""
+    return dict(params) if isinstance(params, Mapping) else {} if params is None else params
+
+
+def _called(call: object) -> dict[str, Any]:
+    if not isinstance(call, tuple) or len(call) != 2:
+        raise InvalidRequest.of("compensate", f"write (type, params), as in ('undo', {{}}), not {call!r}")
+    return {"type": call[0], "params": _plain(call[1])}
+
+
 def _joined(parts: tuple[Flow, ...]) -> Flow:
+    for part in parts:
+        checked: object = part
+        if not isinstance(checked, Flow):
+            raise InvalidRequest.of(
+                "parts", f"a part is what step(), approval(), chain() or group() returned, not {checked!r}"
+            )
     steps = tuple(item for part in parts for item in part.steps)
     ids = [item["id"] for item in steps]
     if not ids:
