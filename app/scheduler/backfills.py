@@ -18,6 +18,7 @@ from app.scheduler.arming import trigger_of
 from app.scheduler.executions import execution_of, executions
 from app.scheduler.firing import OwnerOf, insert_fires, ledger_row, read_task
 from app.scheduler.pace import BACKFILL, Backfill, Known, Pace
+from app.scheduler.policies import OverlapPolicy
 from app.scheduler.windows import hours_of
 
 MAX_FIRES = 10_000
@@ -51,11 +52,12 @@ def record_backfill(
     """Record the missing fires of [`start`, `end`), oldest first, and return them with their executions.
 
     With `at_once` they share a concurrency key; with `every_seconds` each is due that much later than the one
-    before.
+    before. Unless the overlap policy is `allow`, they start only while the task has nothing else under way or
+    waiting, and one after the other.
 
     Raises:
         NotFound, InvalidRequest: as `preview_backfill`; or the task has a concurrency key that `at_once` would
-        replace.
+        replace, or an overlap policy that it would break.
     """
     task = _task(connection, task_id, lock=True)
     found = _missing(connection, task, start, end, now)
@@ -81,11 +83,22 @@ def _task(connection: Connection, task_id: int, *, lock: bool) -> Row[Any]:
 
 
 def _paced(task: Row[Any], pace: Pace) -> dict[str, Any]:
+    turns = {"exclusive": task.overlap_policy != OverlapPolicy.ALLOW}
+    if turns["exclusive"] and (pace.at_once or 1) > 1:
+        raise InvalidRequest.of(
+            "pace.at_once",
+            Said(
+                f"no two runs of the task may overlap (its overlap policy is {task.overlap_policy}), so they run"
+                f" one after the other; leave at_once out, or change the policy to allow",
+                f"任务的运行不得重叠（重叠策略为 {task.overlap_policy}），补跑只能逐一进行；请不要填写 at_once，"
+                f"或把策略改为 allow",
+            ),
+        )
     if pace.every_seconds is not None:
-        return {}
+        return turns
     if task.concurrency_key is not None:
         if pace.at_once is None:
-            return {}
+            return turns
         raise InvalidRequest.of(
             "pace.at_once",
             Said(
@@ -95,7 +108,7 @@ def _paced(task: Row[Any], pace: Pace) -> dict[str, Any]:
                 f"或改用 every_seconds",
             ),
         )
-    return {"concurrency_key": f"{BACKFILL}:{task.id}", "concurrency_limit": pace.at_once or 1}
+    return turns | {"concurrency_key": f"{BACKFILL}:{task.id}", "concurrency_limit": pace.at_once or 1}
 
 
 def _missing(connection: Connection, task: Row[Any], start: datetime, end: datetime, now: datetime) -> Backfill:

@@ -12,7 +12,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, text, true, update
+from sqlalchemy import (
+    Connection,
+    Exists,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.core.clock import Clock
@@ -30,6 +43,7 @@ from app.scheduler.attempts import insert_starts
 from app.scheduler.executions import executions, is_buried
 from app.scheduler.family import wake_parents
 from app.scheduler.gate import NO_RULES, FlowRules, Gate, started_reason
+from app.scheduler.pace import BACKFILL
 from app.scheduler.policies import turns
 from app.scheduler.states import Move, moved
 
@@ -144,18 +158,35 @@ def free_places() -> ColumnElement[int]:
 def _is_free() -> ColumnElement[bool]:
     """Whether no key and no other of its task holds an execution up."""
     other = executions.alias("other")
+    makes_up, other_makes_up = executions.c.trigger == BACKFILL, other.c.trigger == BACKFILL
+
+    def of_its_task(*conditions: ColumnElement[bool]) -> Exists:
+        # SQLite looks up the state that is named first: all that waits of a task may be ten thousand.
+        is_active = state_in(other.c.state, ACTIVE_STATES)
+        same_task = other.c.task_id == executions.c.task_id
+        return select(other.c.id).where(same_task, *conditions, is_active).exists()
+
+    runs = of_its_task(is_running(other.c.state))
     # Who is suspended has had its turn and is not over; it gives way to who runs, but to none that is suspended
-    # too.
-    goes_first = or_(
-        is_running(other.c.state),
-        and_(is_suspended(other.c.state), ~is_suspended(executions.c.state)),
+    # too, and one of a backfill holds nobody else up.
+    is_left_off = of_its_task(is_suspended(other.c.state), or_(makes_up, ~other_makes_up))
+    # A backfill goes on, the oldest first, while its task has nothing else to do. Only its first one is to look
+    # for everything else, which goes through all that waits of the task.
+    is_pending = state_in(executions.c.state, [ExecutionState.PENDING])
+    is_older = of_its_task(
+        state_in(other.c.state, [ExecutionState.PENDING]),
+        other_makes_up,
+        other.c.id + literal_column("0") < executions.c.id,  # by its task, not by its id
     )
-    same_task = select(other.c.id).where(
-        other.c.task_id == executions.c.task_id, state_in(other.c.state, ACTIVE_STATES), goes_first
+    is_of_today = of_its_task(~other_makes_up)
+    has_its_turn = and_(
+        ~runs,
+        or_(is_suspended(executions.c.state), ~is_left_off),
+        or_(~makes_up, and_(or_(~is_pending, ~is_older), ~is_of_today)),
     )
     return and_(
         or_(executions.c.concurrency_key.is_(None), free_places() > 0),
-        or_(executions.c.exclusive.is_(False), ~same_task.exists()),
+        or_(executions.c.exclusive.is_(False), has_its_turn),
     )
 
 

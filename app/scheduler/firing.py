@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from loguru import logger
-from sqlalchemy import Connection, Row, Table, func, or_, select, text, update
+from sqlalchemy import Connection, Row, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -104,7 +104,8 @@ def fire_due(
     due: list[Any] = list(map(_DueTask._make, found))
     if not due:
         return Fired()
-    active = _active_executions(connection, [task.id for task in due if task.overlap_policy != "allow"])
+    careful = [task.id for task in due if task.overlap_policy != OverlapPolicy.ALLOW]
+    active, backfilled = _active_executions(connection, careful), _backfilled(connection, careful)
     fired = Fired(tasks=len(due))
     rows: list[dict[str, Any]] = []
     advances: list[dict[str, Any]] = []
@@ -115,7 +116,15 @@ def fire_due(
             plan, next_fire = plan_of(
                 trigger_of(task), task.next_run_at, task.misfire_policy, task.misfire_grace_seconds
             )
-            rows += _rows_of(task, plan, active.get(task.id, []), now, owner_of, fired.cancel)
+            rows += _rows_of(
+                task,
+                plan,
+                active.get(task.id, []),
+                now,
+                owner_of,
+                fired.cancel,
+                in_turn=task.id in backfilled,
+            )
         except Exception as error:  # noqa: BLE001 - one task that cannot be read must not stop all the others
             advances.append(_shelve(task, now, error))
         else:
@@ -172,8 +181,8 @@ def _plan(
 
 
 def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
-    """The executions of those tasks that are not over. Of a backfill only those that have begun: what waits its
-    turn there, for days perhaps, must neither hold up the schedule nor be cancelled by it."""
+    """The executions of those tasks that are not over, save those of a backfill: these neither have the fires of
+    the schedule skipped nor are cancelled by them."""
     if not task_ids:
         return {}
     found: dict[int, list[int]] = {}
@@ -181,11 +190,27 @@ def _active_executions(connection: Connection, task_ids: Sequence[int]) -> dict[
         select(executions.c.task_id, executions.c.id).where(
             executions.c.task_id.in_(task_ids),
             state_in(executions.c.state, ACTIVE_STATES),
-            or_(executions.c.trigger != BACKFILL, executions.c.attempt > 0),
+            executions.c.trigger != BACKFILL,
         )
     ):
         found.setdefault(task_id, []).append(execution_id)
     return found
+
+
+def _backfilled(connection: Connection, task_ids: Sequence[int]) -> set[int]:
+    """Those tasks of which a backfill is not over.
+
+    Their fires are exclusive whatever their policy: only a claim, and claims are one after the other, sees to it
+    that none starts beside a run of the backfill.
+    """
+    if not task_ids:
+        return set()
+    of_backfill = select(executions.c.id).where(
+        executions.c.task_id == tasks.c.id,
+        state_in(executions.c.state, ACTIVE_STATES),
+        executions.c.trigger == BACKFILL,
+    )
+    return set(connection.scalars(select(tasks.c.id).where(tasks.c.id.in_(task_ids), of_backfill.exists())))
 
 
 def _rows_of(
@@ -195,6 +220,8 @@ def _rows_of(
     now: datetime,
     owner_of: OwnerOf,
     cancel: list[int],
+    *,
+    in_turn: bool,
 ) -> list[dict[str, Any]]:
     rows = []
     if plan.skipped is not None:
@@ -217,7 +244,8 @@ def _rows_of(
         # Several fires made up at once go one after the other; they do not overlap-skip each other. The first one
         # too waits its turn: a node would start it from memory beside the second, claimed by another.
         if verdict.run or (position and not active):
-            row["exclusive"] = verdict.exclusive or (len(plan.run) > 1 and task.overlap_policy != "allow")
+            several = len(plan.run) > 1 and task.overlap_policy != OverlapPolicy.ALLOW
+            row["exclusive"] = verdict.exclusive or in_turn or several
             start = fire if opens <= now else opens
             if task.jitter_seconds:
                 # Also of what waits for its opening: many tasks open at the same moment.
@@ -410,7 +438,8 @@ def fire_now(
     task = read_task(connection, task_id, lock=True)
     if task is None:
         raise NotFound("task", task_id)
-    active = _active_executions(connection, [task_id] if task.overlap_policy != "allow" else [])
+    careful = [task_id] if task.overlap_policy != OverlapPolicy.ALLOW else []
+    active = _active_executions(connection, careful)
     verdict = _overlap(task.overlap_policy, len(active.get(task_id, [])))
     row = ledger_row(task, now, scheduled_for=None, trigger=trigger) | {
         "triggered_by": triggered_by,
@@ -420,7 +449,7 @@ def fire_now(
         row |= {"params": params, "rate_limit": _rate_rule(task, params)}
     fired = Fired(tasks=1)
     if verdict.run:
-        row["exclusive"] = verdict.exclusive
+        row["exclusive"] = verdict.exclusive or bool(_backfilled(connection, careful))
         row["owner"] = owner_of(row)
         fired.cancel = active.get(task_id, []) if verdict.cancel else []
     else:

@@ -17,8 +17,8 @@ BACKFILL = "backfill"
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Pace:
-    """At most `at_once` running together, or one that starts every `every_seconds`; by default one after the
-    other."""
+    """At most `at_once` running together (of a task whose overlap policy is `allow`), or one that starts every
+    `every_seconds`; by default one after the other."""
 
     at_once: Annotated[int | None, Field(ge=1, le=10_000, strict=True)] = None
     every_seconds: Annotated[float | None, Field(gt=0, le=86_400, allow_inf_nan=False)] = None

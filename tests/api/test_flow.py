@@ -131,7 +131,7 @@ def test_a_preview_knows_the_window(client: TestClient) -> None:
 
 
 def test_a_backfill_is_previewed_and_then_recorded(client: TestClient) -> None:
-    task = create(client, schedule="0 * * * *")
+    task = create(client, schedule="0 * * * *", overlap_policy="allow")
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     wanted = {"start": (end - timedelta(hours=5)).isoformat(), "end": end.isoformat()}
     preview = client.post(f"{API}/tasks/{task['id']}/backfill/preview", json=wanted).json()

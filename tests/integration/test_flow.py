@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, select, text, update
 
 from app.db.database import begin_write
 from app.models.task_execution import Execution, ExecutionState
@@ -398,6 +398,29 @@ def test_four_nodes_never_exceed_a_key_and_leave_no_place_empty(nodes: Callable[
                 world.finish(running.pop(0))
         world.clock.advance(1)
     assert used >= 0.95 * 100 * 2.5
+
+
+def test_a_backfill_gives_way_to_whatever_else_its_task_has(nodes: Callable[..., Nodes]) -> None:
+    world = nodes()
+    *made_up, today = world.enqueue(4, task_id=7)
+    ids = [execution.id for execution in made_up]
+    exclusive = update(executions).where(executions.c.task_id == 7).values(exclusive=True)
+    world.write(lambda connection: connection.execute(exclusive))
+    backfill = update(executions).where(executions.c.id.in_(ids)).values(trigger="backfill")
+    world.write(lambda connection: connection.execute(backfill))
+    later = update(executions).where(executions.c.id == today.id).values(run_at=NOON + seconds(9))
+    world.write(lambda connection: connection.execute(later))
+    assert world.claim() == []  # today's is not over
+    world.clock.advance(10)
+    (first,) = world.claim()
+    assert first.id == today.id
+    assert world.claim("b") == []
+    world.finish(first)
+    for expected in ids:
+        (next_one,) = world.claim()
+        assert next_one.id == expected
+        assert world.claim("b") == []
+        world.finish(next_one)
 
 
 # -------------------------------------------------------------------- ageing

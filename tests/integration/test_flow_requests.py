@@ -255,11 +255,71 @@ async def test_a_backfill_that_waits_keeps_no_fire_from_running_and_is_not_cance
     assert len(box.executions(task)) == 20 + 1 + 6
 
 
+@pytest.mark.parametrize("pace", [Pace(), Pace(every_seconds=1800)])
+@pytest.mark.parametrize("policy", ["skip", "queue", "cancel_running"])
+async def test_a_backfill_and_the_schedule_neither_displace_nor_overlap_each_other(
+    scheduler_sandbox: Sandbox, policy: str, pace: Pace
+) -> None:
+    box = scheduler_sandbox
+    active: list[int] = []
+    most: list[int] = []
+
+    async def work(*_: Any) -> None:
+        active.append(1)
+        most.append(len(active))
+        try:
+            await asyncio.sleep(600)
+        finally:
+            active.pop()
+
+    box.register(Recorder("work", work))
+    task = box.define_task("hourly", "work", cron="0 * * * *", overlap_policy=policy)
+    await box.advance(hours=2, minutes=5)  # the second one is under way
+    begin = box.now
+    await box.service.backfill(task.id, begin - timedelta(days=3), begin - timedelta(days=2), pace=pace)
+    await box.advance(hours=10, minutes=30)  # between two fires
+    box.run_now(task)
+    await box.advance(minutes=55)
+    runs = box.executions(task)
+    assert max(most) == 1
+    assert {run.state for run in runs if run.trigger != "backfill"} == {"success"}
+    assert {run.state for run in runs if run.trigger == "backfill"} <= {"success", "running", "pending"}
+    waits = [run.started_at - run.scheduled_for for run in runs if run.trigger == "schedule"]
+    assert len(waits) == 13
+    assert max(waits) <= timedelta(seconds=601)  # the run of the backfill that was under way
+    made_up = [run for run in runs if run.trigger == "backfill" and run.state == "success"]
+    assert len(made_up) >= 11 * 2 - 2
+    assert [run.id for run in sorted(made_up, key=lambda run: run.started_at)] == sorted(r.id for r in made_up)
+
+
+async def test_a_backfill_waits_for_a_run_that_is_to_be_tried_again(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    tries: list[str] = []
+
+    async def work(*_: Any) -> None:
+        tries.append("x")
+        if len(tries) == 1:
+            raise RuntimeError("once")
+
+    box.register(Recorder("work", work))
+    retry = {"max_attempts": 2, "backoff_seconds": 600, "jitter": 0}
+    task = box.define_task("daily", "work", cron="0 0 * * *", retry=retry)
+    run = box.run_now(task)
+    await box.advance(seconds=1)
+    assert box.read(run).state == "retrying"
+    await box.service.backfill(task.id, box.now - timedelta(days=3), box.now)
+    await box.advance(seconds=590)
+    assert len(tries) == 1
+    await box.advance(seconds=60)
+    assert {one.state for one in box.executions(task)} == {"success"}
+
+
 async def test_a_backfill_that_makes_no_sense_is_refused(scheduler_sandbox: Sandbox) -> None:
     box = scheduler_sandbox
     box.register(Recorder("work"))
     plain = box.define_task("plain", "work")
-    keyed = box.define_task("keyed", "work", cron="* * * * *", concurrency_key="k")
+    keyed = box.define_task("keyed", "work", cron="* * * * *", concurrency_key="k", overlap_policy="allow")
+    careful = box.define_task("careful", "work", cron="0 * * * *")
     now, day = box.now, timedelta(days=1)
     for task_id, start, end, pace, sentence in (
         (plain.id, now - day, now, Pace(), "no schedule"),
@@ -267,6 +327,7 @@ async def test_a_backfill_that_makes_no_sense_is_refused(scheduler_sandbox: Sand
         (keyed.id, now, now + day, Pace(), "must be past"),
         (keyed.id, now - 30 * day, now, Pace(), "more than 10000 fires"),
         (keyed.id, now - day, now, Pace(at_once=3), "concurrency key"),
+        (careful.id, now - day, now, Pace(at_once=3), "overlap policy is skip"),
     ):
         with pytest.raises(InvalidRequest, match=sentence):
             await box.service.backfill(task_id, start, end, pace=pace)
