@@ -249,7 +249,7 @@ def _rows_of(
             start = fire if opens <= now else opens
             if task.jitter_seconds:
                 # Also of what waits for its opening: many tasks open at the same moment.
-                start += jitter_of(task.id, start, task.jitter_seconds)
+                start += jitter_of(task.id, start, _jitter_seconds(task, start, now))
             row["run_at"] = max(now, start)
             if opens > now:
                 row["reason"] = "deferred"
@@ -272,6 +272,16 @@ def _open_at(task: Any, fire: datetime, now: datetime) -> datetime | None:
     if hours.is_open(moment):
         return moment
     return hours.next_open(moment) if task.closed_policy == ClosedPolicy.DEFER else None
+
+
+def _jitter_seconds(task: Any, start: datetime, now: datetime) -> float:
+    """By how much a start may be delayed: never to where the task is closed."""
+    hours = hours_of(task.run_window, task.calendar, task.timezone)
+    longest: float = task.jitter_seconds
+    if hours is None:
+        return longest
+    earliest = max(now, start)
+    return min(longest, (earliest - start).total_seconds() + hours.open_for(earliest, longest))
 
 
 @lru_cache(maxsize=1024)

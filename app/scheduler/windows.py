@@ -69,7 +69,7 @@ class RunWindow(BaseModel):
         """Whether `moment` is within it."""
         today = moment.astimezone(zone_of(zone)).date()
         return any(
-            self._is_on(day) and self.start_on(day, zone) <= moment < self._end_of(day, zone)
+            self._is_on(day) and self.start_on(day, zone) <= moment < self.end_of(day, zone)
             for day in (today - _DAY, today)
         )
 
@@ -77,7 +77,8 @@ class RunWindow(BaseModel):
         """When it opens on that day, in UTC."""
         return _wall(day, time.fromisoformat(self.opens), zone)
 
-    def _end_of(self, day: date, zone: str) -> datetime:
+    def end_of(self, day: date, zone: str) -> datetime:
+        """When that which opens on that day closes, in UTC."""
         opens, closes = time.fromisoformat(self.opens), time.fromisoformat(self.closes)
         return _wall(day if closes > opens else day + _DAY, closes, zone)
 
@@ -182,6 +183,22 @@ class Hours:
                 if candidate > moment and self.is_open(candidate):
                     return candidate
         return None
+
+    def open_for(self, moment: datetime, seconds: float) -> float:
+        """For how many of the `seconds` after `moment`, at which it is open, it stays so without a break."""
+        latest = moment + timedelta(seconds=seconds)
+        day = moment.astimezone(zone_of(self.zone)).date() - _DAY
+        closings: set[datetime] = set()
+        while day <= latest.astimezone(zone_of(self.zone)).date():
+            # It closes with the window, or at the midnight before a closed day.
+            closings.add(_wall(day, time(), self.zone))
+            if self.window is not None:
+                closings.add(self.window.end_of(day, self.zone))
+            day += _DAY
+        for closing in sorted(closings):
+            if moment < closing < latest and not self.is_open(closing):
+                return (closing - moment).total_seconds()
+        return seconds
 
 
 def hours_of(run_window: Mapping[str, Any] | None, calendar: Mapping[str, Any] | None, zone: str) -> Hours | None:

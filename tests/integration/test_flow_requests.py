@@ -404,6 +404,23 @@ async def test_what_waits_for_its_opening_is_spread_by_its_jitter(scheduler_sand
     assert all(0 < wait < 301 for wait in waits)
 
 
+async def test_no_jitter_brings_a_start_out_of_its_window(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    box.register(Recorder("work"))
+    task = box.define_task(
+        "late",
+        "work",
+        cron="59 17 * * *",
+        run_window={"opens": "09:00", "closes": "18:00"},
+        jitter_seconds=3600,
+    )
+    await box.advance(days=10)
+    starts = [run.started_at for run in box.executions(task)]
+    assert len(starts) == 10
+    assert {(start.hour, start.minute) for start in starts} == {(17, 59)}
+    assert len({start.second for start in starts}) > 5
+
+
 async def test_a_run_by_hand_asks_no_calendar(scheduler_sandbox: Sandbox) -> None:
     box = scheduler_sandbox
     box.register(Recorder("work"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.scheduler.attention import Severity
 from app.scheduler.doctor.clock_changes import clock_change_findings
 from app.scheduler.doctor.findings import ScheduleFindingKind
-from app.scheduler.doctor.herds import HERD, MAX_JITTER_SECONDS, find_herds, herd_findings
+from app.scheduler.doctor.herds import HERD, MAX_JITTER_SECONDS, find_herds, herd_findings, peak_around
 from app.scheduler.doctor.load import (
     key_findings,
     lanes_findings,
@@ -164,6 +164,18 @@ def test_tasks_that_wait_for_one_opening_are_a_herd_there_and_not_where_they_fir
     assert finding.peak_after is not None
     assert finding.peak_after < 10
     assert len(finding.tasks) == 60
+
+
+def test_a_jitter_ends_with_the_window_for_the_doctor_too() -> None:
+    table = timetable(
+        *[
+            (CronTrigger("59 16 * * *", "Europe/Berlin"), watched(hours=OFFICE, jitter_seconds=3600.0))
+            for _ in range(60)
+        ]
+    )
+    closing = datetime(2030, 1, 8, 16, tzinfo=UTC)
+    assert peak_around(table, closing, {}, 3600) == 0
+    assert peak_around(table, closing - timedelta(minutes=1), {}, 58) > 0
 
 
 def starts_by_second(table: Timetable, jitters: dict[int, float]) -> Counter[int]:

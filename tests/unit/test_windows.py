@@ -43,6 +43,26 @@ def test_the_next_open_moment_is_open_and_everything_before_it_is_closed(
         assert not any(hours.is_open(moment + step * timedelta(minutes=15)) for step in range(steps))
 
 
+@given(
+    windows,
+    st.lists(st.dates(date(2026, 1, 1), date(2027, 12, 31)), max_size=5),
+    moments,
+    st.integers(1, 86_400),
+)
+def test_it_stays_open_for_as_long_as_it_says_and_then_closes(
+    window: RunWindow, closed: list[date], moment: datetime, seconds: int
+) -> None:
+    hours = Hours(window, Calendar(closed=tuple(closed)), BERLIN)
+    opens = hours.next_open(moment)
+    assert opens is not None
+    stays = hours.open_for(opens, seconds)
+    assert 0 < stays <= seconds
+    end = opens + timedelta(seconds=stays)
+    assert all(hours.is_open(opens + step * (end - opens) / 50) for step in range(50))
+    assert hours.is_open(end - timedelta(microseconds=1))
+    assert stays == seconds or not hours.is_open(end)
+
+
 @pytest.mark.parametrize(
     ("moment", "is_open"),
     [

@@ -117,9 +117,11 @@ def peak_around(timetable: Timetable, moment: datetime, jitters: Jitters, span_s
     starts: Counter[int] = Counter()
     for rhythm in _restless(timetable):
         longest = max(jitters.get(task.id, task.jitter_seconds) for task in rhythm.tasks)
+        hours = rhythm.pattern.hours
         for fire in rhythm.fires_in(moment - timedelta(seconds=longest), end):
+            room = hours.open_for(fire, longest) if hours is not None and longest else longest
             for task in rhythm.tasks:
-                jitter = jitters.get(task.id, task.jitter_seconds)
+                jitter = min(jitters.get(task.id, task.jitter_seconds), room)
                 start = fire + jitter_of(task.id, fire, jitter) if jitter else fire
                 if moment <= start < end:
                     starts[_second(start)] += 1
