@@ -92,7 +92,7 @@ class Gauges:
 
     def _of_process(self) -> Iterator[Reading]:
         status = self._runtime.engine_status()
-        for lane in ("thread", "loop"):
+        for lane in ("thread", "loop", "delivery"):
             places = status.get(f"{lane}_lane")
             if places is not None:
                 yield Reading(of.LANE_BUSY, places["busy"], (lane,))

@@ -17,6 +17,7 @@ from app.core.errors import Conflict, InvalidRequest, NotFound, SchedulerError
 from app.core.language import Said
 from app.core.redaction import refuse_lending, refuse_masks, restore
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.alerting.checking import PRIORITY
 from app.scheduler.alerting.observing import DELIVERY
 from app.scheduler.alerting.store import AlertStore
 from app.scheduler.alerting.verdicts import Notice
@@ -363,4 +364,6 @@ class Commands:
         """
         channel = await asyncio.to_thread(self._alerts.channel, channel_id)
         params = {"notice": Notice.TEST.value, "channel_id": channel.id}
-        return await self.enqueue(DELIVERY, params, db=None, max_attempts=1, trigger=trigger, triggered_by=by)
+        return await self.enqueue(
+            DELIVERY, params, db=None, max_attempts=1, priority=PRIORITY, trigger=trigger, triggered_by=by
+        )

@@ -54,7 +54,8 @@ class InvalidExpression(ValueError):
 class Reference:
     """What an expression reads: `steps` and a step's id, `input` and a key, or `item`, `index`, `workflow` alone.
 
-    `optional`: it may be missing, for a `default` or `is defined` stands behind it somewhere in the expression.
+    `optional`: it may be missing, for a `default` or `is defined` stands behind it somewhere in the
+    expression.
     """
 
     root: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -453,6 +454,48 @@ def _due_now(runtime: Runtime, rule_id: int) -> None:
         connection.execute(
             update(AlertRule).where(AlertRule.id == rule_id).values(next_check_at=runtime.clock.now())
         )
+
+
+@pytest.fixture(params=["sqlite_url", "pgqueuer_url"])
+def url_of_an_engine(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+async def test_a_delivery_waits_for_no_hung_work_at_its_first_try_or_a_later_one(
+    url_of_an_engine: str, web: LocalWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.scheduler.runtime.ALERT_SECONDS", 0.2)
+    let_go = threading.Event()
+    executors = (
+        Recorder("hung", lambda *_: let_go.wait(60) and None),
+        Recorder("hung_too", lambda *_: asyncio.sleep(60), lane="loop"),
+        AlertDeliveryExecutor(),
+    )
+    limits = {"scheduler_concurrency": 2, "scheduler_loop_concurrency": 1}
+    async with running(url_of_an_engine, *executors, **limits) as (service, runtime):
+        try:
+            url = hook(web, Answer(b"no", 500), Answer())
+            channel = runtime.alerts.create_channel({"name": "hook", "url": url, "language": "en"})
+            task = runtime.tasks.create(
+                runtime.definition({"name": "digest", "task_type": "hung", "overlap_policy": "allow"})
+            )
+            for _ in range(3):
+                await service.run_now(task.id)
+            await service.enqueue("hung_too")
+            await until(lambda: len(runtime.history.page(states=[ExecutionState.RUNNING])) >= 2)
+            rule = runtime.alerts.create_rule(
+                {"name": "r", "condition": {"type": "late", "seconds": 0.1}, "channel_ids": [channel.id]}
+            )
+            await asyncio.sleep(0.2)
+            _due_now(runtime, rule.id)
+            await until(lambda: len(web.received) == 2, 30)
+            assert titles(web)[1].startswith("[warning] digest is late by ")
+            (delivery,) = [one for one in runtime.history.page() if one.task_type == DELIVERY]
+            assert (await ended(runtime, delivery.id)).state is ExecutionState.SUCCESS
+            assert len(runtime.history.page(states=[ExecutionState.RUNNING])) >= 2
+        finally:
+            let_go.set()
 
 
 def test_old_alerts_go_with_old_history(settings: Settings, sessions: sessionmaker[Session]) -> None:

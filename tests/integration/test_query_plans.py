@@ -25,6 +25,7 @@ from app.scheduler import (
     request_keys,
     retention,
 )
+from app.scheduler.alerting import checking
 from app.scheduler.attention import Attention
 from app.scheduler.changes import ChangeWatch
 from app.scheduler.explain import explain
@@ -94,6 +95,7 @@ ASKED: list[tuple[str, Callable[[Connection], Any]]] = [
     ("ix_task_executions_running_key", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
     ("ix_task_executions_active_task", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
     ("ix_task_executions_put_off", lambda c: claims.claim(c, node="n", now=NOW, limit=9)),
+    ("ix_task_executions_claimable", lambda c: checking.due_deliveries(c, NOW, 4)),
     ("ix_task_executions_put_off", lambda c: buckets.next_put_off(c, NOW)),
     ("ix_task_executions_waits_for", lambda c: buckets.close_gaps(c, {}, NOW)),
     ("ix_rate_limits_line_end", lambda c: buckets.has_line(c, NOW)),

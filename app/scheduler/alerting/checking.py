@@ -24,7 +24,8 @@ from app.scheduler.alerting.conditions import Breach, stored_condition
 from app.scheduler.alerting.observing import DELIVERY, observe
 from app.scheduler.alerting.quiet import QuietHours
 from app.scheduler.alerting.verdicts import GoesOn, IsOver, Manners, Notice, OpenAlert, Opens, Verdict, verdicts
-from app.scheduler.executions import Carry, insert_once
+from app.scheduler.claims import ready
+from app.scheduler.executions import Carry, executions, insert_once
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.requests import execution_values
 from app.scheduler.schedules import zone_of
@@ -62,6 +63,13 @@ def due_at(session: Session) -> datetime | None:
     """When the next rule is due; None: there is none."""
     earliest: datetime | None = session.scalar(select(func.min(rules.c.next_check_at)).where(rules.c.is_active))
     return earliest
+
+
+def due_deliveries(connection: Connection, now: datetime, limit: int) -> list[int]:
+    """Ids of up to `limit` deliveries that may start at `now` and that nobody has; found by their priority."""
+    of_alerts = (executions.c.priority == PRIORITY, executions.c.task_type == DELIVERY)
+    query = ready(now).where(*of_alerts).with_only_columns(executions.c.id)
+    return list(connection.scalars(query.order_by(executions.c.run_at).limit(limit)))
 
 
 def look_at_due(session: Session, now: datetime) -> list[Look]:

@@ -143,6 +143,8 @@ class EmbeddedEngine:
         if self._pool.keep_house():
             # Alone, there is nobody to leave it to.
             self._pool.let_go(older_than_seconds=None if self._pool.is_alone else _LET_GO_SECONDS)
+            if self._may_take and self._claims() is None:
+                self._pool.start_deliveries()
         self._backlog = self._backlog or self._pool.found_dead > buried
         if self._may_take:
             self._claim()

@@ -266,6 +266,8 @@ class PgQueuerEngine:
             return
         if self._pool.keep_house():
             self._pool.let_go(older_than_seconds=None)
+            if self._runs and self._node.runner.lease.is_valid:
+                self._pool.start_deliveries()
         started = time.monotonic()
         if started >= self._next_sweep:
             self._node.journal.step_blocking(

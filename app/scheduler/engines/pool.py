@@ -19,12 +19,14 @@ from sqlalchemy import Engine as Database
 from app.core.clock import Clock
 from app.core.errors import SchedulerError
 from app.models.task_execution import Execution, ExecutionState
+from app.scheduler.alerting.checking import due_deliveries
+from app.scheduler.alerting.observing import DELIVERY
 from app.scheduler.buckets import close_gaps, has_line
-from app.scheduler.claims import Types, lock_claims
+from app.scheduler.claims import Types, claim, lock_claims
 from app.scheduler.engines.forgotten import Forgotten
 from app.scheduler.engines.ticker import TICK_SECONDS
 from app.scheduler.executions import cancel_requests, held_by, parked, release, request_cancel, still_held, unpark
-from app.scheduler.gate import flow_rules
+from app.scheduler.gate import Gate, flow_rules
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
 from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
@@ -34,6 +36,8 @@ from app.services.scheduler_service import SchedulerService
 
 _BLOCKING_GRACE_SECONDS = 2.0
 _SLOWLY_ROUNDS = 5
+DELIVERY_PLACES = 4
+"""Deliveries of alerts at the same time, on a lane that is theirs alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class AttemptPool:
 
     node: NodeParts
     threads: ThreadLane[Attempt] = field(init=False)
+    deliveries: ThreadLane[Attempt] = field(init=False)
+    """What an alert tells of may be the work that holds every other lane."""
     loop_lane: LoopLane[Attempt] | None = None
     is_alone: bool = True
     """Whether the last look found no other node."""
@@ -72,10 +78,15 @@ class AttemptPool:
     def __post_init__(self) -> None:
         node = self.node
         self.threads = ThreadLane(node.concurrency, node.runner.run, node.clock.monotonic)
+        self.deliveries = ThreadLane(DELIVERY_PLACES, node.runner.run, node.clock.monotonic)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         node = self.node
         self.loop_lane = LoopLane(node.loop_concurrency, node.runner.run, node.clock.monotonic, loop)
+
+    @property
+    def _lanes(self) -> list[ThreadLane[Attempt] | LoopLane[Attempt]]:
+        return [self.threads, self.deliveries, *([self.loop_lane] if self.loop_lane is not None else [])]
 
     def free(self) -> list[tuple[Types, int]]:
         """How many more attempts could start at once, by the executors of each lane that has room.
@@ -93,22 +104,45 @@ class AttemptPool:
         """Let them run as soon as their lane has room, the highest priority first."""
         on_loop: list[Attempt] = []
         on_threads: list[Attempt] = []
+        of_alerts: list[Attempt] = []
         for attempt in attempts:
-            executor = self.node.service.get_executor(attempt.execution.task_type)
-            (on_loop if executor is not None and executor.lane == "loop" else on_threads).append(attempt)
+            task_type = attempt.execution.task_type
+            executor = self.node.service.get_executor(task_type)
+            if task_type == DELIVERY:
+                of_alerts.append(attempt)
+            else:
+                (on_loop if executor is not None and executor.lane == "loop" else on_threads).append(attempt)
         if on_loop and self.loop_lane is not None:
             self.loop_lane.put(on_loop)
         if on_threads:
             self.threads.put(on_threads)
+        if of_alerts:
+            self.deliveries.put(of_alerts)
+
+    def start_deliveries(self) -> None:
+        """Claim deliveries of alerts that are due and that nobody has, whatever the other lanes do."""
+        node, room = self.node, self.deliveries.free
+        if not room:
+            return
+        with node.database.connect() as connection:
+            due = due_deliveries(connection, node.clock.now(), room)
+        if due:
+            claimed = node.journal.step_blocking(partial(self._claim_deliveries, due))
+            self.put([Attempt(one, one.attempt, node.node_id, recorded=True) for one in claimed])
+
+    def _claim_deliveries(self, due: list[int], connection: Connection) -> list[Execution]:
+        node = self.node
+        lock_claims(connection)
+        now = node.clock.now()
+        gate = Gate(connection, flow_rules(node.service), now)
+        return claim(connection, node=node.node_id, now=now, limit=len(due), only=due, clock=node.clock, gate=gate)
 
     # ------------------------------------------------------------ ending
 
     def end(self, execution_ids: Sequence[int]) -> None:
         """Cancel executions this node holds: what waits by a write, what runs by asking it to let go."""
         for execution_id in execution_ids:
-            dropped = self.threads.drop(execution_id)
-            if dropped is None and self.loop_lane is not None:
-                dropped = self.loop_lane.drop(execution_id)
+            dropped = next(filter(None, (lane.drop(execution_id) for lane in self._lanes)), None)
             if dropped is None:
                 self.node.runner.stop(execution_id, CANCELLED)
             elif dropped.recorded:
@@ -157,6 +191,7 @@ class AttemptPool:
         # rescues it once this process or its lease is gone.
         await self._until_idle(_BLOCKING_GRACE_SECONDS)
         self.threads.stop()
+        self.deliveries.stop()
 
     async def _until_idle(self, seconds: float) -> None:
         # Real time even under a virtual clock: it bounds how long a shutdown takes.
@@ -172,9 +207,7 @@ class AttemptPool:
 
     def _take_back(self, *, older_than_seconds: float) -> list[int]:
         """Ids of what waited in memory that long and was taken back, to be released."""
-        taken = self.threads.drop_older(older_than_seconds)
-        if self.loop_lane is not None:
-            taken += self.loop_lane.drop_older(older_than_seconds)
+        taken = [attempt for lane in self._lanes for attempt in lane.drop_older(older_than_seconds)]
         for attempt in taken:
             if attempt.recorded:
                 self.node.runner.end_unrun(attempt, HANDED_BACK)
@@ -196,6 +229,7 @@ class AttemptPool:
         self.end(wanted)
         for running in self.node.runner.abandon_overdue(_BLOCKING_GRACE_SECONDS):
             self.threads.abandon(running.thread)
+            self.deliveries.abandon(running.thread)
         self._bury_the_dead()
         self._close_gaps()
         if self._rounds % _SLOWLY_ROUNDS == 0:
@@ -267,8 +301,7 @@ class AttemptPool:
         return (
             execution_id in self.node.runner.running
             or execution_id in self._unstarted
-            or self.threads.is_waiting(execution_id)
-            or (self.loop_lane is not None and self.loop_lane.is_waiting(execution_id))
+            or any(lane.is_waiting(execution_id) for lane in self._lanes)
         )
 
     def _is_runnable(self, execution: Execution) -> bool:
@@ -283,7 +316,8 @@ class AttemptPool:
         loop_lane = self.loop_lane
         return {
             "running": len(self.node.runner.running),
-            "waiting_in_memory": self.threads.waiting + (loop_lane.waiting if loop_lane else 0),
+            "waiting_in_memory": sum(lane.waiting for lane in self._lanes),
             "thread_lane": {"busy": self.threads.busy, "free": self.threads.free},
+            "delivery_lane": {"busy": self.deliveries.busy, "free": self.deliveries.free},
             "loop_lane": {"busy": loop_lane.busy, "free": loop_lane.free} if loop_lane else None,
         }
