@@ -4,8 +4,8 @@ Names and units are OpenTelemetry's; Prometheus's follow from them by the rule o
 underscores, the unit of seconds and a counter's `total` are appended), so a series that reaches Prometheus through
 a collector has the name it has at `/metrics`.
 
-`contenthub.queue.…` and `contenthub.node.…` are global: read from the database, equal from every process
-(aggregate with `max`). All others are the process's own (aggregate with `sum`).
+`contenthub.queue.…`, `contenthub.circuit.…` and `contenthub.node.…` are global: read from the database,
+equal from every process (aggregate with `max`). All others are the process's own (aggregate with `sum`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ FIRE_LATE = Instrument(
     "contenthub.fire.late",
     Kind.HISTOGRAM,
     "s",
-    "From the scheduled moment of a fire to the start of its first attempt, in this process.",
+    "From the scheduled moment of a fire to the start of its first attempt, in this process; without backfills.",
     ("task_type",),
     _SECONDS,
 )
@@ -110,6 +110,13 @@ QUEUE_OLDEST_DUE = Instrument(
     Kind.GAUGE,
     "s",
     "How long the execution that has been due longest has waited, in all processes.",
+)
+CIRCUIT_OPEN = Instrument(
+    "contenthub.circuit.open",
+    Kind.GAUGE,
+    "{circuit}",
+    "Whether the circuit breaker of an executor holds its executions back: 1 (open, half open) or 0.",
+    ("task_type",),
 )
 NODE_HEARTBEAT_AGE = Instrument(
     "contenthub.node.heartbeat.age", Kind.GAUGE, "s", "Since the last heartbeat of each node.", ("node",)

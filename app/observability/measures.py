@@ -87,6 +87,7 @@ class Gauges:
         return [
             *(Reading(of.QUEUE_EXECUTIONS, count, (name,)) for name, count in state.depth.items()),
             Reading(of.QUEUE_OLDEST_DUE, state.oldest_due_seconds),
+            *(Reading(of.CIRCUIT_OPEN, int(is_open), (name,)) for name, is_open in state.circuit_open.items()),
             *(Reading(of.NODE_HEARTBEAT_AGE, age, (node,)) for node, age in state.heartbeat_age_seconds.items()),
         ]
 

@@ -30,6 +30,7 @@ from app.scheduler.executions import Carry
 from app.scheduler.gate import PROBE
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
+from app.scheduler.pace import BACKFILL
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.states import Move, moved
 from app.scheduler.step_writes import watch
@@ -614,7 +615,7 @@ def _holds_others_up(execution: Execution) -> bool:
 
 def _ended(finish: FinishAttempt, execution: Execution) -> AttemptEnded:
     late = None
-    if finish.attempt == 1 and execution.scheduled_for is not None:
+    if finish.attempt == 1 and execution.scheduled_for is not None and execution.trigger != BACKFILL:
         late = (finish.started_at - execution.scheduled_for).total_seconds()
     return AttemptEnded(execution.task_type, finish.duration_seconds, late)
 

@@ -365,15 +365,20 @@ def test_late_fires_and_late_runs(sessions: sessionmaker[Session], store: AlertS
         waiting = ScheduledTask(name="waiting", task_type="work")
         paused = ScheduledTask(name="paused", task_type="work", next_run_at=long_ago, is_active=False)
         made_up_for = ScheduledTask(name="made up for", task_type="work")  # at its pace, which is not late
-        session.add_all([unfired, waiting, paused, made_up_for])
+        put_off = ScheduledTask(
+            name="put off", task_type="work"
+        )  # by a circuit, to a moment that is still to come
+        session.add_all([unfired, waiting, paused, made_up_for, put_off])
         session.flush()
         run = {"task_type": "work", "state": "pending", "run_at": long_ago}
         session.execute(insert(TaskExecution.__table__).values(task_id=waiting.id, **run))
         session.execute(insert(TaskExecution.__table__).values(task_id=made_up_for.id, trigger="backfill", **run))
+        tried_again = {"run_at": now + timedelta(hours=3), "due_at": long_ago, "waits_for": "circuit:work"}
+        session.execute(insert(TaskExecution.__table__).values(task_id=put_off.id, **(run | tried_again)))
         session.commit()
     store.create_rule({"name": "late", "condition": {"type": "late", "seconds": 300}})
     check(sessions, now)
-    assert {alert.task_name for alert in store.alerts()} == {"unfired", "waiting"}
+    assert {alert.task_name for alert in store.alerts()} == {"unfired", "waiting", "put off"}
     assert {alert.details["late_seconds"] for alert in store.alerts()} == {600}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,8 +123,10 @@ def fire_every_second(server: httpx.Client, url: str) -> None:
 
 
 def test_prometheus_has_every_series_and_an_alert_fires_for_an_executor_that_fails(
-    server: httpx.Client, prometheus: Prometheus
+    server: httpx.Client, prometheus: Prometheus, tmp_path: Path
 ) -> None:
+    with sqlite3.connect(tmp_path / "contenthub.db") as database:  # no executor that we ship has a breaker
+        database.execute("INSERT INTO circuits (task_type) VALUES ('http_request')")
     with LocalWeb().serving() as web:
         web.answer("/ok", Answer(b"fine"))
         run(server, web.url("/ok"))

@@ -30,7 +30,8 @@ class Failed(_Condition):
 
 
 class Late(_Condition):
-    """A fire is due for more than `seconds` and not recorded, or what it recorded waits for so long."""
+    """A fire is due for more than `seconds` and not recorded, or what it recorded waits for so long: for a lane, a
+    rate limit or an open circuit. What a backfill recorded waits for its turn, and is not late."""
 
     type: Literal["late"] = "late"
     seconds: Seconds = 300

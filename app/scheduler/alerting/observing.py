@@ -81,13 +81,14 @@ def _late(session: Session, condition: Late, task_id: int | None, now: datetime)
     unfired = _active(tasks.c.next_run_at.label("since"), task_id=task_id).where(
         tasks.c.next_run_at.is_not(None), tasks.c.next_run_at < before
     )
+    due_since = func.coalesce(executions.c.due_at, executions.c.run_at)  # what puts it off is why it is late
     waiting = (
-        select(executions.c.task_id.label("id"), tasks.c.name, func.min(executions.c.run_at).label("since"))
+        select(executions.c.task_id.label("id"), tasks.c.name, func.min(due_since).label("since"))
         .join(tasks, tasks.c.id == executions.c.task_id)
         .where(
             is_not_success(executions.c.state),
             executions.c.state == ExecutionState.PENDING.value,
-            executions.c.run_at < before,
+            due_since < before,
             executions.c.task_type != DELIVERY,
             executions.c.trigger != BACKFILL,  # one after the other is no delay
         )
