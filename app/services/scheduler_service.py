@@ -575,9 +575,15 @@ class SchedulerService:
 
         Raises:
             InvalidRequest: the definition is wrong; `errors` names the fields.
-            Conflict: the name is declared already, with another definition.
+            Conflict: the name is declared already, with another definition, or the scheduler runs.
         """
         declared = self.runtime.declaration({"name": name, "task_type": task_type, **definition})
+        if self.is_running and declared["name"] not in self._declared:
+            raise Conflict.of(
+                "name",
+                f"task {name!r} is declared too late: define_task() comes before start(), which stores all that "
+                "the code declares; put it beside register_executor()",
+            )
         if self._declared.setdefault(declared["name"], declared) != declared:
             raise Conflict.of("name", f"a task named {name!r} is declared twice in code; rename or remove one")
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
@@ -51,24 +52,52 @@ WRITE = "class GreetingExecutor"
 
 
 async def test_the_readmes_snippets_run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    use = snippet("declared in code")
+    def body_of(words: str, result: str) -> Any:
+        exec(
+            f"async def body():\n    {snippet(words).replace(chr(10), chr(10) + '    ')}\n    return {result}\n",
+            names,
+        )
+        return names["body"]
+
     async with running(sqlite_url, start=False) as (service, runtime):
         monkeypatch.setattr("app.services.scheduler_service.scheduler_service", service)
         with runtime.sessions() as session:
-            names: dict[str, Any] = {"session": session}
+            names: dict[str, Any] = {
+                "session": session,
+                "SchedulerService": SchedulerService,
+                "Settings": Settings,
+            }
+            names["scheduler_service"] = service
             exec(snippet(WRITE), names)
             exec(snippet("def register_executors"), names)
             names["register_executors"]()
+            exec(snippet("class LetterExecutor"), names)
             service.start()
-            body = "async def use():\n    " + use.replace("\n", "\n    ") + "\n    return result\n"
-            exec(body, names)
-            result = await names["use"]()
-            session.commit()
+            result = await body_of("as part of your own transaction", "result")()
         assert result.message == "Hello, Ada"
-        measure = snippet("class LetterExecutor")
-        exec("async def measure():\n    " + measure.replace("\n", "\n    "), names)
-        await names["measure"]()
-        assert isinstance(service, SchedulerService)
+        await body_of("repeats=Debounce", "many")()
+        assert runtime.tasks.count()["total"] == 4
+
+
+async def test_the_readmes_routes_are_served_beside_the_schedulers(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, Any] = {}
+    monkeypatch.setattr("app.factory.create_app", lambda: create_app(Settings(database_url=sqlite_url)))
+    exec(snippet(WRITE), names)
+    exec(snippet("APIRouter"), names)
+    application = names["application"]
+    names["scheduler_service"] = application.state.service
+    application.state.service.register_executor(names["GreetingExecutor"]())
+    transport = httpx.ASGITransport(application, client=("127.0.0.1", 1))
+    async with (
+        application.router.lifespan_context(application),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
+        asked = (await client.post("/newsroom/greetings", params={"name": "Ada"})).json()
+        await application.state.service.wait(asked["execution"], timeout=30)
+        found = (await client.get(f"/api/v1/scheduler/executions/{asked['execution']}")).json()
+        assert found["message"] == "Hello, Ada"
 
 
 async def test_the_readmes_test_passes(scheduler_sandbox: Sandbox) -> None:

@@ -346,6 +346,22 @@ def test_a_wrong_declaration_is_refused_where_it_is_made() -> None:
         service.define_task("x", "work", priority=1)
 
 
+async def test_a_declaration_that_comes_after_the_start_is_refused(sqlite_url: str) -> None:
+    async with running(sqlite_url, Recorder("work"), start=False) as (service, runtime):
+        service.define_task("in time", "work")
+        service.start()
+        service.define_task("in time", "work")
+        with pytest.raises(
+            Conflict, match="'late' is declared too late: define_task\\(\\) comes before start\\(\\)"
+        ):
+            service.define_task("late", "work", schedule="* * * * *")
+        assert runtime.tasks.count()["total"] == 1
+        await service.drain()
+        service.define_task("late", "work")
+        service.start()
+        assert runtime.tasks.find("late").is_active
+
+
 async def test_a_start_that_changes_nothing_does_not_wait_for_the_write_lock(sqlite_url: str) -> None:
     for attempt in ("first", "gone", "again"):
         async with running(sqlite_url, Recorder("work"), start=False) as (service, runtime):
