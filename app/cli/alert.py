@@ -93,21 +93,23 @@ def list_rules(as_json: output.JsonFlag = False) -> None:
         rules = runtime.alerts.rules()
         names = {channel.id: channel.name for channel in runtime.alerts.channels()}
         channels = runtime.alerts.channels_of([rule.id for rule in rules])
+        watched = {rule.id: _task_name(runtime, rule.task_id) for rule in rules}
         records = [_rule_record(rule, channels[rule.id]) for rule in rules]
         zone = runtime.settings.scheduler_timezone
     if as_json:
         output.show_json(records)
     elif rules:
         output.show_table(
-            ("id", "name", "condition", "task", "severity", "channels", "silenced until"),
+            ("id", "name", "condition", "task", "severity", "channels", "quiet", "silenced until"),
             [
                 (
                     str(rule.id),
                     rule.name if rule.is_active else f"{rule.name} (paused)",
                     output.plain({"type": rule.kind, **rule.condition}),
-                    "all" if rule.task_id is None else str(rule.task_id),
+                    watched[rule.id],
                     rule.severity,
                     ", ".join(names[channel] for channel in channels[rule.id]) or "none",
+                    _quiet(rule),
                     output.moment(rule.silenced_until, zone),
                 )
                 for rule in rules
@@ -115,6 +117,14 @@ def list_rules(as_json: output.JsonFlag = False) -> None:
         )
     else:
         output.say("No rules. Make one with `contenthub alert rule create`.")
+
+
+def _task_name(runtime: Runtime, task_id: int | None) -> str:
+    return "all" if task_id is None else runtime.tasks.get(task_id).name
+
+
+def _quiet(rule: AlertRule) -> str:
+    return f"{rule.quiet_from}-{rule.quiet_until} {rule.quiet_timezone}" if rule.quiet_from else ""
 
 
 @rule_app.command("create")

@@ -104,6 +104,12 @@ def link(
         from app.workflows.links import ApprovalLinks  # as above
 
         url, made = ApprovalLinks(runtime).make(execution_id, by=name, made_by="cli", is_admin=True, lifetime=span)
+        is_local = not runtime.settings.public_base_url
+    if is_local:
+        server = url.partition("/approvals/")[0]
+        output.note(
+            f"The server is taken to be at {server}; set PUBLIC_BASE_URL, or PORT as it is served, if it is not."
+        )
     if as_json:
         output.show_json({"url": url, "name": made.by, "expires_at": made.until})
     else:

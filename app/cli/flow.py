@@ -43,7 +43,9 @@ def _show(found: FlowStatus, zone: str) -> None:
                 (
                     circuit.task_type,
                     circuit.phase.value,
-                    f"{circuit.failures} of {circuit.attempts}",
+                    f"{circuit.failures} of {circuit.attempts}"
+                    if circuit.attempts
+                    else "",  # none since it opened
                     output.moment(circuit.since, zone),
                     output.moment(circuit.probe_at, zone),
                     str(circuit.waiting),

@@ -165,7 +165,7 @@ class SignalTimeout(SchedulerError, TimeoutError):
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name = name
-        super().__init__(f"no signal {name!r} within {seconds:g} seconds")
+        super().__init__(f"no signal {name!r} within {seconds:g} second{'' if seconds == 1 else 's'}")
 
 
 class SchedulerUnavailable(SchedulerError):

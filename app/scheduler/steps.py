@@ -84,9 +84,9 @@ class Suspension:
         """What it waits for, in words."""
         signals = [signal_name(wait.name) for wait in self.waits if wait.kind is StepKind.SIGNAL]
         parts = [f"信号 {', '.join(signals)}"] if signals else []
-        parts += [f"{self.children} 个子执行结束"] if self.children is not None else []
+        parts += [f"子执行累计 {self.children} 个结束"] if self.children is not None else []
         parts += [f"{self.due_at.isoformat(timespec='seconds')}"] if self.due_at < NEVER else []
-        return f"等待{'或 '.join(parts)}"
+        return f"等待 {' 或 '.join(parts)}"
 
     @property
     def is_woken_from_outside(self) -> bool:

@@ -65,8 +65,9 @@ def decide(
 def stopped_result(stop: str, deadline_seconds: float | None) -> TaskExecutionResult:
     """The result of an attempt that was stopped from outside."""
     if stop == TIMED_OUT:
+        unit = "second" if deadline_seconds == 1 else "seconds"
         return TaskExecutionResult.failure_result(
-            message="任务执行超时", error=f"TimeoutError: no result within {deadline_seconds:g} seconds"
+            message="任务执行超时", error=f"TimeoutError: no result within {deadline_seconds:g} {unit}"
         )
     if stop == CANCELLED:
         return TaskExecutionResult.failure_result(message="任务已取消", error="Cancelled")

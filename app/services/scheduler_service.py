@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
+from inspect import iscoroutinefunction, unwrap
 from math import inf
 from time import perf_counter
 from types import NoneType
@@ -279,8 +280,8 @@ class SchedulerService:
         """Make `executor` run tasks of its type; a second one of the same type replaces the first.
 
         Raises:
-            InvalidRequest: `executor` is no TaskExecutor instance, its type is empty or too long, or another class
-                attribute is nothing that it may be.
+            InvalidRequest: `executor` is no TaskExecutor instance, its type is empty or too long, its `execute()`
+                is no coroutine function, or another class attribute is nothing that it may be.
         """
         candidate: object = executor
         if not isinstance(candidate, TaskExecutor):
@@ -292,6 +293,12 @@ class SchedulerService:
                 "executor_type",
                 f"{type(executor).__name__}.executor_type must be a text of 1 to 100 characters, "
                 f"not {task_type!r}",
+            )
+        if not iscoroutinefunction(unwrap(executor.execute)):
+            raise InvalidRequest.of(
+                "execute",
+                f"{type(executor).__name__}.execute() must be a coroutine function: write `async def execute(…)`; "
+                "it may block, each attempt has a thread of its own",
             )
         _check_attributes(executor)
         if task_type in self._executors:

@@ -170,6 +170,14 @@ def test_the_command_line_makes_tests_and_deletes(tmp_path: Path, web: LocalWeb)
     ).json
     assert rule["remind_seconds"] == 4 * 3600
     assert rule["quiet_hours"] == {"start": "22:00", "end": "08:00", "timezone": "UTC"}
+    task = ("--name", "digest", "--type", "http_request", "--params", '{"url": "http://127.0.0.1/"}')
+    contenthub("task", "create", *task)
+    late = ("alert", "rule", "create", "late", "--condition", '{"type": "late", "seconds": 60}')
+    contenthub(*late, "--task", "digest")
+    listed = contenthub("alert", "rule", "list").out
+    assert "22:00-08:00 UTC" in listed
+    assert "digest" in listed
+    contenthub("alert", "rule", "delete", "late")
     contenthub("alert", "rule", "silence", "thrice", "--for", "2h")
     assert contenthub("alert", "rule", "list", "--json").json[0]["silenced_until"] is not None
     assert "No open alerts" in contenthub("alert", "list").out

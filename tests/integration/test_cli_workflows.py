@@ -47,7 +47,9 @@ def test_a_flow_is_approved_on_the_command_line(contenthub: ContentHub) -> None:
         approval_id = str(question["execution_id"])
         assert question["title"] in contenthub("approval", "list").out
         assert "decide" in contenthub("execution", "signal", approval_id, "decision", code=1).err
-        link = contenthub("approval", "link", approval_id, "--for", "ann", "--lifetime", "1h", "--json").json
+        made = contenthub("approval", "link", approval_id, "--for", "ann", "--lifetime", "1h", "--json")
+        link = made.json
+        assert "The server is taken to be at http://127.0.0.1:8000; set PUBLIC_BASE_URL, or PORT as" in made.err
         assert link["name"] == "ann"
         assert "/approvals/" in link["url"]
         contenthub("approval", "approve", approval_id, "--comment", "good", "--by", "bob")

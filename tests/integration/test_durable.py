@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from app.models.task_execution import ExecutionState
 from app.scheduler.context import current_execution
 from app.scheduler.rates import RateLimit
 from app.scheduler.retention import prune
+from app.scheduler.steps import StepKind, StepRow, Suspension
 from app.services.scheduler_service import TaskExecutionResult
 from tests.support import Recorder, ended, fail_with, running, until
 
@@ -402,3 +403,16 @@ async def test_children_and_steps_stay_as_long_as_their_parent(database_url: str
         with runtime.sessions() as session:
             for table in ("task_executions", "execution_steps", "execution_signals"):
                 assert session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+
+
+def test_what_an_execution_waits_for_is_said_in_words() -> None:
+    at = datetime(2030, 1, 2, tzinfo=UTC)
+
+    def wait(name: str, due_at: datetime | None) -> StepRow:
+        return StepRow(StepKind.SIGNAL, name, 1, 1, at, due_at=due_at)
+
+    assert (
+        Suspension((wait("go", None), wait("stop", at))).sentence
+        == "等待 信号 go, stop 或 2030-01-02T00:00:00+00:00"
+    )
+    assert Suspension(children=2).sentence == "等待 子执行累计 2 个结束"

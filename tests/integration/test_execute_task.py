@@ -274,6 +274,7 @@ async def test_secrets_never_reach_the_log(service: SchedulerService, records: l
         (Recorder("x" * 101), "executor_type"),
         (Recorder(7), "executor_type"),  # type: ignore[arg-type]
         (Recorder("x", lane="fast"), "lane"),
+        (Recorder("x", execute=lambda *_: None), "execute"),
     ],
 )
 def test_registering_something_else_names_what_is_wrong(service: SchedulerService, wrong: Any, field: str) -> None:
