@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.site import Site, Visit
 
@@ -128,6 +128,100 @@ def test_what_only_the_server_finds_wrong_is_in_the_language_of_the_page(site: S
     page.get_by_label("Cron 表达式").fill("0 9 * * 1-5")
     page.get_by_role("button", name="创建").click()
     expect(page.get_by_text("名为 '已有' 的任务已存在；请换一个名称")).to_be_visible()
+
+
+def test_a_form_starts_from_the_task_as_it_is_and_not_as_it_was_shown_before(site: Site, visitor: Visit) -> None:
+    body = {"name": "shown before", "task_type": "content_generation", "params": site.write("before")}
+    task = site.api("POST", "tasks", body)["id"]
+    person = visitor("operator")
+    page = person.page
+    person.go(f"tasks/{task}")
+
+    def choose(action: str) -> None:
+        page.get_by_role("navigation").get_by_role("link", name="Tasks").click()
+        page.get_by_role("heading", level=1, name="Tasks").wait_for()
+        page.get_by_role("button", name="Actions: shown before").click()
+        page.get_by_role("menuitem", name=action).click()
+
+    choose("Pause")
+    site.api("PATCH", f"tasks/{task}", {"priority": 77, "params": site.write("after")})
+    choose("Edit")
+    expect(page.get_by_label("Priority")).to_have_value("77")
+    expect(page.get_by_role("switch", name="Fire from now on")).not_to_be_checked()
+    page.get_by_label("Description").fill("seen again")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("heading", level=1, name="shown before", exact=True).wait_for()
+
+    site.api("PATCH", f"tasks/{task}", {"priority": 78})
+    choose("Duplicate")
+    expect(page.get_by_label("Priority")).to_have_value("78")
+    expect(page.get_by_label("Topic")).to_have_value("after")
+
+
+def test_a_number_is_what_was_typed(site: Site, visitor: Visit) -> None:
+    body = {"name": "numbers", "task_type": "content_generation", "params": site.write("numbers")}
+    more = {
+        "schedule": {"type": "interval", "seconds": 900},
+        "retry": {"max_attempts": 3},
+        "timezone": "Asia/Kolkata",
+    }
+    task = site.api("POST", "tasks", body | more)["id"]
+    person = visitor("operator")
+    page = person.page
+    person.go(f"tasks/{task}/edit")
+    expect(page.get_by_role("textbox", name="Time zone")).to_have_value("Asia/Kolkata")
+    typed = {"Grace (seconds)": "5", "Priority": "-5", "Attempts": "", "Every": ""}
+    for label, text in typed.items():
+        number = page.get_by_label(re.compile(rf"^{re.escape(label)}( \*)?$"))
+        for _ in range(2):  # not all at once: what is left in between is kept
+            number.press("End")
+            number.press("Backspace")
+        number.press_sequentially(text)
+        expect(number).to_have_value(text)
+    page.get_by_role("button", name="Save").click()
+    expect(number).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_role("alert")).to_contain_text("What is wrong is said at its field.")
+    number.press_sequentially("7")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("heading", level=1, name="numbers", exact=True).wait_for()
+    kept = site.api("GET", f"tasks/{task}")
+    assert kept["schedule"]["expression"] == str(7 * 60)
+    assert (kept["misfire_grace_seconds"], kept["priority"], kept["retry"]) == (5, -5, None)
+
+
+def test_another_executor_and_back_are_the_same_params(visitor: Visit) -> None:
+    person = visitor("operator")
+    page = person.page
+    person.go("tasks/new?type=content_generation")
+    page.get_by_label("Topic").fill("not lost")
+    for name in ("http_request", "content_generation"):
+        page.get_by_role("textbox", name="Executor").click()
+        page.get_by_role("option", name=name, exact=True).click()
+    expect(page.get_by_label("Topic")).to_have_value("not lost")
+
+
+def test_a_task_that_was_made_while_the_answer_was_lost_is_the_one_that_was_asked_for(
+    site: Site, visitor: Visit
+) -> None:
+    person = visitor("operator")
+    page = person.page
+    person.go("tasks/new?type=publish_due")
+    page.get_by_label("Name", exact=False).first.fill("asked for twice")
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/api/v1/scheduler/tasks", lose, times=1)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
+    page.get_by_role("button", name="Create").click()
+    page.get_by_role("heading", level=1, name="asked for twice").wait_for()
+    person.go("tasks/new?type=publish_due")
+    page.get_by_label("Name", exact=False).first.fill("asked for twice")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_text("a task named 'asked for twice' exists", exact=False).first).to_be_visible()
+    assert len(site.api("GET", "tasks", search="asked for twice")["items"]) == 1
 
 
 def test_a_viewer_sees_everything_and_can_change_nothing(site: Site, visitor: Visit) -> None:
@@ -729,5 +823,4 @@ def test_an_integer_of_64_bits_is_kept_by_a_browser_whose_numbers_have_53(site: 
     dialog.get_by_role("button", name="Run now").click()
     expect(dialog).to_be_hidden()
     (ran,) = site.api("GET", "executions", task_id=task)["items"]
-    ran = site.api("GET", f"executions/{ran['id']}")
-    assert ran["params"] == {**params, "timeout_seconds": 1}
+    assert site.api("GET", f"executions/{ran['id']}")["params"] == {**params, "timeout_seconds": 1}

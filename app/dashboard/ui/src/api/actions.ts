@@ -15,6 +15,8 @@ export const signOut = async () => {
 
 export const createTask = async (definition: JsonObject) =>
   body(await api.POST(`${root}/tasks`, { body: definition as Schemas["TaskDefinition"] }));
+export const taskNamed = async (name: string) =>
+  body(await api.GET(`${root}/tasks`, { params: { query: { search: name, limit: 100 } } })).items.find((one) => one.name === name);
 export const changeTask = async (id: number, version: number, changes: JsonObject) =>
   body(
     await api.PATCH(`${root}/tasks/{task_id}`, {

@@ -1,13 +1,15 @@
 import { NumberInput, TextInput } from "@mantine/core";
 import { useTranslation } from "react-i18next";
 
-import type { Schemas, Task } from "../api/client";
+import type { JsonObject } from "../api/actions";
+import type { Task } from "../api/client";
+import { numberOf, type Typed } from "./typed-number";
 
 /** A rate limit as it is typed; without a limit there is none. */
 export interface RateDraft {
-  limit: number | null;
-  per_seconds: number | null;
-  burst: number | null;
+  limit: Typed;
+  per_seconds: Typed;
+  burst: Typed;
   key: string;
 }
 
@@ -18,8 +20,9 @@ export function rateDraftOf({ rate_limit }: Task): RateDraft {
 }
 
 /** The draft as the API takes it; null: no limit. */
-export function rateLimitOf({ limit, per_seconds, burst, key }: RateDraft): Schemas["RateLimit"] | null {
-  return limit === null ? null : { limit, per_seconds: per_seconds ?? 1, burst, key: key.trim() || null };
+export function rateLimitOf({ limit, per_seconds, burst, key }: RateDraft): JsonObject | null {
+  const most = numberOf(limit);
+  return most === null ? null : { limit: most, per_seconds: numberOf(per_seconds) ?? 1, burst: numberOf(burst), key: key.trim() || null };
 }
 
 interface Props {
@@ -30,18 +33,19 @@ interface Props {
 
 export function RateFields({ draft, onChange, errors }: Props) {
   const { t } = useTranslation();
+  const isUnlimited = numberOf(draft.limit) === null;
   const number = (field: "limit" | "per_seconds" | "burst") => ({
     value: draft[field] ?? "",
-    onChange: (value: string | number) => onChange({ [field]: value === "" ? null : Number(value) }),
+    onChange: (value: string | number) => onChange({ [field]: value }),
     error: errors[`rate_limit.${field}`],
-    disabled: field !== "limit" && draft.limit === null,
+    disabled: field !== "limit" && isUnlimited,
   });
   return (
     <>
       <NumberInput label={t("rate.limit")} {...number("limit")} error={errors["rate_limit.limit"] ?? errors.rate_limit} />
       <NumberInput label={t("rate.perSeconds")} placeholder="1" {...number("per_seconds")} />
       <NumberInput label={t("rate.burst")} {...number("burst")} />
-      <TextInput label={t("rate.key")} value={draft.key} onChange={(event) => onChange({ key: event.currentTarget.value })} error={errors["rate_limit.key"]} disabled={draft.limit === null} />
+      <TextInput label={t("rate.key")} value={draft.key} onChange={(event) => onChange({ key: event.currentTarget.value })} error={errors["rate_limit.key"]} disabled={isUnlimited} />
     </>
   );
 }

@@ -5,7 +5,7 @@ import { ApiError } from "../api/client";
 import { jsonOf } from "../json";
 
 /** The part of a request that the server calls by that dotted path; tags of unions stand in paths and not in requests. */
-function partOf(value: unknown, path: string): unknown {
+export function partOf(value: unknown, path: string): unknown {
   const parts = path.split(".");
   return parts.reduce((part, name, index) => {
     if (typeof part !== "object" || part === null) return part;

@@ -1,20 +1,23 @@
 import { Group, NumberInput, SegmentedControl, Select, Stack, Text, TextInput } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { previewSchedule, type JsonObject } from "../api/actions";
 import { ApiError, errorOf } from "../api/client";
 import { WallTimePicker } from "./moment-picker";
+import { browserZone } from "../format";
 import { languageOf } from "../i18n";
 import { Fires } from "./fires";
 import { Failure } from "./feedback";
 import { unitSeconds, type Unit } from "./schedule-text";
+import { numberOf, type Typed } from "./typed-number";
 
 export interface ScheduleDraft {
   kind: "cron" | "interval" | "at" | "none";
   expression: string;
-  amount: number;
+  amount: Typed;
   unit: Unit;
   at: string | null;
   timezone: string;
@@ -23,7 +26,10 @@ export interface ScheduleDraft {
 /** The draft as the API takes it; null: no schedule. */
 export function scheduleOf(draft: ScheduleDraft): Record<string, unknown> | null {
   if (draft.kind === "cron") return { type: "cron", expression: draft.expression };
-  if (draft.kind === "interval") return { type: "interval", seconds: draft.amount * unitSeconds[draft.unit] };
+  if (draft.kind === "interval") {
+    const amount = numberOf(draft.amount);
+    return { type: "interval", seconds: typeof amount === "number" ? amount * unitSeconds[draft.unit] : (amount ?? "") };
+  }
   if (draft.kind === "at") return { type: "at", at: draft.at?.replace(" ", "T") ?? "" };
   return null;
 }
@@ -49,7 +55,9 @@ interface Props {
 export function ScheduleEditor({ draft, onChange, errors, firing }: Props) {
   const { t } = useTranslation();
   const change = (changes: Partial<ScheduleDraft>) => onChange({ ...draft, ...changes });
-  const zoneNames = zones.includes("UTC") ? zones : ["UTC", ...zones];
+  // A browser lists one name of each zone and not always the one that is stored: Asia/Calcutta for Asia/Kolkata.
+  const [opened] = useState(draft.timezone);
+  const zoneNames = [...new Set(["UTC", browserZone, opened, draft.timezone, ...zones])];
   return (
     <Stack gap="sm">
       <SegmentedControl
@@ -73,7 +81,7 @@ export function ScheduleEditor({ draft, onChange, errors, firing }: Props) {
       ) : null}
       {draft.kind === "interval" ? (
         <Group align="flex-end" gap="xs">
-          <NumberInput label={t("form.every")} value={draft.amount} min={1} w={120} onChange={(value) => change({ amount: Number(value) })} error={errorOf(errors, "schedule")} required />
+          <NumberInput label={t("form.every")} value={draft.amount ?? ""} w={120} onChange={(amount) => change({ amount })} error={errorOf(errors, "schedule")} required />
           <Select aria-label={t("form.unit")} value={draft.unit} allowDeselect={false} w={140} data={Object.keys(unitSeconds).map((value) => ({ value, label: t(`form.${value as Unit}`) }))} onChange={(value) => change({ unit: (value ?? "minutes") as Unit })} />
         </Group>
       ) : null}
@@ -92,8 +100,9 @@ export function ScheduleEditor({ draft, onChange, errors, firing }: Props) {
   );
 }
 
-function isComplete({ kind, at, expression }: ScheduleDraft): boolean {
-  return kind === "at" ? at !== null : kind !== "cron" || expression.trim() !== "";
+function isComplete({ kind, at, expression, amount }: ScheduleDraft): boolean {
+  if (kind === "interval") return typeof numberOf(amount) === "number";
+  return kind === "at" ? at !== null : expression.trim() !== "";
 }
 
 function Preview({ firing, zone }: { firing: Firing; zone: string }) {

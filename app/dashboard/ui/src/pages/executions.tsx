@@ -11,6 +11,7 @@ import type { ExecutionState } from "../api/client";
 import { executorsQuery, taskQuery, type ExecutionFilters } from "../api/queries";
 import { useActOnMany, useConfirm } from "../components/act";
 import { ExecutionTable } from "../components/execution-table";
+import { typesWith } from "../components/executor-types";
 import { MomentPicker } from "../components/moment-picker";
 import { Page } from "../components/page";
 import { useMay } from "../components/session";
@@ -65,7 +66,7 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
         }}
       />
       <MultiSelect aria-label={t("common.state")} placeholder={filters.state ? undefined : t("executions.anyState")} clearable value={filters.state ?? []} data={states.map((value) => ({ value, label: t(`state.${value}`) }))} onChange={(value) => change({ state: value.length > 0 ? (value as ExecutionState[]) : undefined })} />
-      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
+      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={typesWith(executors.data, filters.task_type)} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
       <Select aria-label={t("executions.trigger")} placeholder={t("executions.trigger")} clearable data={triggers.map((value) => ({ value, label: triggerText(t, value) }))} value={filters.trigger ?? null} onChange={(value) => change({ trigger: value ?? undefined })} />
       <MomentPicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable value={filters.since} onChange={(since) => change({ since: since ?? undefined })} />
       <MomentPicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable value={filters.until} onChange={(until) => change({ until: until ?? undefined })} />

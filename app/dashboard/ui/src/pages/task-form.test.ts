@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import type { Task } from "../api/client";
-import { changesOf, draftOf } from "./task-form";
+import { changesOf, definitionOf, draftOf, notNumbers } from "./task-form";
 
 const task = {
   name: "digest",
@@ -45,4 +45,20 @@ test("only what was changed is sent", () => {
   expect(changesOf({ ...draft, priority: 5 }, task)).toEqual({ priority: 5 });
   expect(changesOf({ ...draft, max_attempts: 4 }, task)).toEqual({ retry: { max_attempts: 4, jitter: true } });
   expect(changesOf({ ...draft, params: { ...draft.params, account_id: 9007199254740992n } }, task)).toEqual({ params: { account_id: 9007199254740992n, token: "********" } });
+});
+
+test("a number is what was typed: empty is what is usual, and what is no number is told where it stands", () => {
+  const draft = draftOf(task);
+  expect(changesOf({ ...draft, misfire_grace_seconds: "", priority: "", timeout_seconds: "1.50" }, task)).toEqual({ timeout_seconds: 1.5 });
+  const interval = { ...draft.schedule, kind: "interval" as const };
+  const typed = definitionOf({ ...draft, timeout_seconds: "-", priority: "-5", schedule: { ...interval, amount: "" }, rate: { ...draft.rate, limit: "-" } });
+  expect(typed).toMatchObject({ timeout_seconds: "-", priority: -5 });
+  expect(notNumbers(typed)).toEqual(["timeout_seconds", "rate_limit.limit", "schedule.seconds"]);
+  expect(notNumbers(definitionOf({ ...draft, schedule: { ...interval, amount: "7" } }))).toEqual([]);
+});
+
+test("without a number of attempts a task is retried as its executor says", () => {
+  const draft = draftOf({ ...task, retry: { max_attempts: 3, backoff_seconds: 2, jitter: 0.1 } } as Task);
+  expect(definitionOf({ ...draft, max_attempts: "" }, task).retry).toBeNull();
+  expect(definitionOf({ ...draft, backoff_seconds: "" }, task).retry).toEqual({ max_attempts: 3, jitter: true });
 });

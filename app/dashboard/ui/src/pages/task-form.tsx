@@ -2,20 +2,22 @@ import { Alert, Button, Group, NumberInput, Select, SimpleGrid, Stack, Switch, T
 import { notifications } from "@mantine/notifications";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCanGoBack, useNavigate, useRouter } from "@tanstack/react-router";
-import { useState } from "react";
+import { useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 
-import { changeTask, createTask, type JsonObject } from "../api/actions";
-import { ApiError, messageOf, type Task } from "../api/client";
+import { changeTask, createTask, taskNamed, type JsonObject } from "../api/actions";
+import { ApiError, messageOf, Unreachable, type Task } from "../api/client";
 import { executorsQuery, taskQuery } from "../api/queries";
+import { typesWith } from "../components/executor-types";
 import { Empty, Failure, Loading } from "../components/feedback";
 import { Page, Section } from "../components/page";
 import ParamsForm from "../components/params-form";
 import { ScheduleEditor, scheduleOf, type ScheduleDraft } from "../components/schedule-editor";
 import { MomentPicker } from "../components/moment-picker";
 import { inUnits } from "../components/schedule-text";
-import { useRefusal } from "../components/refusal";
+import { partOf, useRefusal } from "../components/refusal";
 import { RateFields, rateDraftOf, rateLimitOf, unlimited, type RateDraft } from "../components/rate-fields";
+import { numberOf, type Typed } from "../components/typed-number";
 import { always, WindowFields, windowDraftOf, windowOf, type WindowDraft } from "../components/window-fields";
 import { browserZone, wallTime } from "../format";
 import { jsonOf } from "../json";
@@ -32,15 +34,15 @@ interface Draft {
   end_at: string | null;
   is_active: boolean;
   misfire_policy: Task["misfire_policy"];
-  misfire_grace_seconds: number;
+  misfire_grace_seconds: Typed;
   overlap_policy: Task["overlap_policy"];
-  max_attempts: number | null;
-  backoff_seconds: number | null;
-  timeout_seconds: number | null;
-  priority: number;
-  jitter_seconds: number;
+  max_attempts: Typed;
+  backoff_seconds: Typed;
+  timeout_seconds: Typed;
+  priority: Typed;
+  jitter_seconds: Typed;
   concurrency_key: string;
-  concurrency_limit: number | null;
+  concurrency_limit: Typed;
   window: WindowDraft;
   rate: RateDraft;
 }
@@ -99,24 +101,39 @@ export function draftOf(task: Task): Draft {
   };
 }
 
+/** What stands for an empty input of these. */
+const usual = { misfire_grace_seconds: 60, priority: 0, jitter_seconds: 0 };
+
 /** The draft as the API takes it. What the form does not show of the task that it was made from stays as it was. */
 export function definitionOf(draft: Draft, before?: Task): JsonObject {
   const { schedule, max_attempts, backoff_seconds, concurrency_key, concurrency_limit, window, rate, ...plain } = draft;
-  const retry = {
-    ...before?.retry,
-    ...(max_attempts === null ? {} : { max_attempts }),
-    ...(backoff_seconds === null ? {} : { backoff_seconds }),
-  };
+  const attempts = numberOf(max_attempts);
   return {
     ...plain,
+    timeout_seconds: numberOf(draft.timeout_seconds),
+    misfire_grace_seconds: numberOf(draft.misfire_grace_seconds) ?? usual.misfire_grace_seconds,
+    priority: numberOf(draft.priority) ?? usual.priority,
+    jitter_seconds: numberOf(draft.jitter_seconds) ?? usual.jitter_seconds,
     ...windowOf(window),
     rate_limit: rateLimitOf(rate),
     schedule: scheduleOf(schedule),
     timezone: schedule.timezone,
-    retry: max_attempts === null && backoff_seconds === null ? null : retry,
+    // Without a number of attempts the executor says how it is retried.
+    retry: attempts === null ? null : { ...before?.retry, max_attempts: attempts, backoff_seconds: numberOf(backoff_seconds) ?? undefined },
     concurrency_key: concurrency_key.trim() || null,
-    concurrency_limit: concurrency_key.trim() ? concurrency_limit : null,
+    concurrency_limit: concurrency_key.trim() ? numberOf(concurrency_limit) : null,
   };
+}
+
+/** The inputs of numbers, as the API calls them. */
+const numeric = [
+  ...["retry.max_attempts", "retry.backoff_seconds", "timeout_seconds", "misfire_grace_seconds", "priority", "jitter_seconds"],
+  ...["concurrency_limit", "rate_limit.limit", "rate_limit.per_seconds", "rate_limit.burst", "schedule.seconds"],
+];
+
+/** Where a number was to be and is none. */
+export function notNumbers(definition: JsonObject): string[] {
+  return numeric.filter((path) => typeof partOf(definition, path) === "string");
 }
 
 /** What was changed, as the API takes it: what a person left alone is not sent back, however it was read. */
@@ -128,26 +145,48 @@ export function changesOf(draft: Draft, before: Task): JsonObject {
   return "timezone" in changed ? { ...changed, schedule: wanted.schedule } : changed;
 }
 
+/** The task that a form starts from: as it is now and not as it was when it was last shown, and then left alone
+ * whatever others do meanwhile, since the server compares versions. */
+function useOpened(id: number | undefined) {
+  return useQuery({ ...taskQuery(id ?? 0), queryKey: ["tasks", "opened", id ?? 0], enabled: id !== undefined, staleTime: "static", gcTime: 0 });
+}
+
 export function NewTask() {
   const { t } = useTranslation();
   const { from, type } = newTaskRoute.useSearch();
-  const source = useQuery({ ...taskQuery(from ?? 0), enabled: from !== undefined });
+  const source = useOpened(from);
+  const isAnswerLost = useRef(false);
+  const create = async (wanted: Draft) => {
+    try {
+      return await createTask(definitionOf(wanted, source.data));
+    } catch (failure) {
+      // The name may be taken by the task that was made when the answer was lost: the very one that is wanted.
+      const made = isAnswerLost.current && failure instanceof ApiError && failure.status === 409 ? await taskNamed(wanted.name.trim()) : undefined;
+      if (made !== undefined && Object.keys(changesOf(wanted, made)).length === 0) return made;
+      isAnswerLost.current ||= failure instanceof Unreachable;
+      throw failure;
+    }
+  };
   if (from !== undefined && source.data === undefined) {
-    return source.error ? <Failure error={source.error} /> : <Loading />;
+    return source.error ? <Failure error={source.error} retry={() => void source.refetch()} /> : <Loading />;
   }
-  const draft = source.data ? { ...draftOf(source.data), name: `${source.data.name} 2` } : { ...blank, task_type: type ?? null };
-  return <TaskForm key={from} title={t("form.createTitle")} initial={draft} before={source.data} save={(wanted) => createTask(definitionOf(wanted, source.data))} label={t("common.create")} />;
+  const draft = source.data ? { ...draftOf(source.data), name: copyName(source.data.name) } : { ...blank, task_type: type ?? null };
+  return <TaskForm key={from} title={t("form.createTitle")} initial={draft} before={source.data} save={create} label={t("common.create")} />;
+}
+
+const LONGEST_NAME = 200;
+
+/** As the server counts: in characters and not in their halves. */
+function copyName(name: string): string {
+  return `${Array.from(name).slice(0, LONGEST_NAME - 2).join("")} 2`;
 }
 
 export function EditTask() {
   const { t } = useTranslation();
   const { id } = editTaskRoute.useParams();
-  const found = useQuery({ ...taskQuery(id), staleTime: Infinity, refetchOnWindowFocus: false });
-  const [opened, setOpened] = useState<Task>();
-  if (found.data === undefined) return found.error ? <Failure error={found.error} /> : <Loading />;
-  // What was opened is what the change is meant for, whatever others do meanwhile: the server compares versions.
-  const task = opened ?? found.data;
-  if (opened === undefined) setOpened(found.data);
+  const found = useOpened(id);
+  const task = found.data;
+  if (task === undefined) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
   return (
     <TaskForm
       title={t("form.editTitle", { name: task.name })}
@@ -200,7 +239,19 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
   const change = (changes: Partial<Draft>) => setDraft((before) => ({ ...before, ...changes }));
   const executor = executors.data?.find((item) => item.type === draft.task_type);
 
+  const paramsOf = useRef(new Map<string | null, JsonObject>());
+  const choose = (task_type: string | null) => {
+    paramsOf.current.set(draft.task_type, draft.params);
+    change({ task_type, params: paramsOf.current.get(task_type) ?? {} });
+  };
+
   const submit = async () => {
+    const wrong = notNumbers(definition);
+    if (wrong.length > 0) {
+      const message = t("invalid.type", { kind: t("kind.number") });
+      refuse(new ApiError(422, { errors: wrong.map((field) => ({ field, message, kind: "type" })) }));
+      return;
+    }
     setBusy(true);
     forget();
     try {
@@ -230,7 +281,7 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
               <Section title={t("task.summary")}>
                 <TextInput label={t("form.name")} value={draft.name} onChange={(event) => change({ name: event.currentTarget.value })} error={errors.name} required />
                 <Textarea label={t("form.description")} value={draft.description} onChange={(event) => change({ description: event.currentTarget.value })} error={errors.description} autosize minRows={2} />
-                <Select label={t("form.executor")} value={draft.task_type} data={executors.data?.map((item) => item.type) ?? []} onChange={(value) => change({ task_type: value, params: {} })} error={errors.task_type} allowDeselect={false} searchable required />
+                <Select label={t("form.executor")} value={draft.task_type} data={typesWith(executors.data, draft.task_type)} onChange={choose} error={errors.task_type} allowDeselect={false} searchable required />
                 <Switch label={t("form.active")} checked={draft.is_active} onChange={(event) => change({ is_active: event.currentTarget.checked })} />
               </Section>
               <Section title={t("form.params")}>
@@ -252,11 +303,11 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
                   <Select label={t("form.overlap")} value={draft.overlap_policy} allowDeselect={false} data={(["skip", "queue", "allow", "cancel_running"] as const).map((value) => ({ value, label: t(`form.overlap_${value}`) }))} onChange={(value) => change({ overlap_policy: (value ?? "skip") as Draft["overlap_policy"] })} error={errors.overlap_policy} />
                   <Select label={t("form.misfire")} value={draft.misfire_policy} allowDeselect={false} data={(["latest", "all", "skip"] as const).map((value) => ({ value, label: t(`form.misfire_${value}`) }))} onChange={(value) => change({ misfire_policy: (value ?? "latest") as Draft["misfire_policy"] })} error={errors.misfire_policy} />
                   <Numeric label={t("form.attempts")} value={draft.max_attempts} onChange={(max_attempts) => change({ max_attempts })} error={errors["retry.max_attempts"]} />
-                  <Numeric label={t("form.backoff")} value={draft.backoff_seconds} onChange={(backoff_seconds) => change({ backoff_seconds })} error={errors["retry.backoff_seconds"]} />
+                  <Numeric label={t("form.backoff")} value={draft.backoff_seconds} onChange={(backoff_seconds) => change({ backoff_seconds })} error={errors["retry.backoff_seconds"]} disabled={numberOf(draft.max_attempts) === null} />
                   <Numeric label={t("form.timeout")} value={draft.timeout_seconds} onChange={(timeout_seconds) => change({ timeout_seconds })} error={errors.timeout_seconds} />
-                  <Numeric label={t("form.grace")} value={draft.misfire_grace_seconds} onChange={(value) => change({ misfire_grace_seconds: value ?? 60 })} error={errors.misfire_grace_seconds} />
-                  <Numeric label={t("form.priority")} value={draft.priority} onChange={(value) => change({ priority: value ?? 0 })} error={errors.priority} />
-                  <Numeric label={t("form.jitter")} value={draft.jitter_seconds} onChange={(value) => change({ jitter_seconds: value ?? 0 })} error={errors.jitter_seconds} />
+                  <Numeric label={t("form.grace")} value={draft.misfire_grace_seconds} usually={usual.misfire_grace_seconds} onChange={(misfire_grace_seconds) => change({ misfire_grace_seconds })} error={errors.misfire_grace_seconds} />
+                  <Numeric label={t("form.priority")} value={draft.priority} usually={usual.priority} onChange={(priority) => change({ priority })} error={errors.priority} />
+                  <Numeric label={t("form.jitter")} value={draft.jitter_seconds} usually={usual.jitter_seconds} onChange={(jitter_seconds) => change({ jitter_seconds })} error={errors.jitter_seconds} />
                   <TextInput label={t("form.key")} value={draft.concurrency_key} onChange={(event) => change({ concurrency_key: event.currentTarget.value })} error={errors.concurrency_key} />
                   <Numeric label={t("form.limit")} value={draft.concurrency_limit} onChange={(concurrency_limit) => change({ concurrency_limit })} error={errors.concurrency_limit} disabled={draft.concurrency_key.trim() === ""} />
                   <RateFields draft={draft.rate} onChange={(changes) => change({ rate: { ...draft.rate, ...changes } })} errors={errors} />
@@ -291,12 +342,14 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
 
 interface NumericProps {
   label: string;
-  value: number | null;
-  onChange: (value: number | null) => void;
+  value: Typed;
+  onChange: (value: Typed) => void;
   error?: string | undefined;
   disabled?: boolean;
+  /** What stands for an empty input. */
+  usually?: number;
 }
 
-function Numeric({ label, value, onChange, error, disabled }: NumericProps) {
-  return <NumberInput label={label} value={value ?? ""} onChange={(next) => onChange(next === "" ? null : Number(next))} error={error} disabled={disabled} />;
+function Numeric({ value, usually, ...props }: NumericProps) {
+  return <NumberInput value={value ?? ""} placeholder={usually === undefined ? undefined : String(usually)} {...props} />;
 }

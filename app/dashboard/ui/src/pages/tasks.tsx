@@ -11,6 +11,7 @@ import type { ExecutionState, Task } from "../api/client";
 import { executorsQuery, taskRunsQuery, tasksQuery, type TaskFilters } from "../api/queries";
 import { useAct, useActOnMany, useConfirm } from "../components/act";
 import { DeleteTask } from "../components/delete-task";
+import { typesWith } from "../components/executor-types";
 import { Empty, Loaded } from "../components/feedback";
 import { Page } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
@@ -142,7 +143,7 @@ function Filters({ filters }: { filters: TaskFilters }) {
           search(event.currentTarget.value);
         }}
       />
-      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={executors.data?.map((item) => item.type) ?? []} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
+      <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={typesWith(executors.data, filters.task_type)} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
       <Select aria-label={t("tasks.activity")} placeholder={t("tasks.activity")} clearable data={[{ value: "true", label: t("tasks.active") }, { value: "false", label: t("tasks.paused") }]} value={filters.is_active === undefined ? null : String(filters.is_active)} onChange={(value) => change({ is_active: value === null ? undefined : value === "true" })} />
       <Select aria-label={t("tasks.lastState")} placeholder={t("tasks.lastState")} clearable data={lastStates.map((value) => ({ value, label: t(`state.${value}`) }))} value={filters.last_state ?? null} onChange={(value) => change({ last_state: (value as ExecutionState | null) ?? undefined })} />
       <Select aria-label={t("tasks.order")} allowDeselect={false} data={(["id", "name", "next_run_at"] as const).map((value) => ({ value, label: t(`tasks.order_${value}`) }))} value={filters.order ?? "id"} onChange={(value) => change({ order: value === "id" ? undefined : (value as TaskFilters["order"]) })} />
