@@ -88,8 +88,14 @@ class Site:
 
 
 @contextmanager
-def serving(folder: Path, *, servers: int = 1, **settings: str) -> Iterator[Site]:
-    """`servers` processes on one SQLite file in `folder`.
+def serving(
+    folder: Path,
+    *,
+    servers: int = 1,
+    roles: tuple[str, ...] = ("viewer", "operator", "admin"),
+    **settings: str,
+) -> Iterator[Site]:
+    """`servers` processes on one SQLite file in `folder`, with a token for each of `roles`.
 
     Raises:
         RuntimeError: the dashboard has not been built.
@@ -111,7 +117,7 @@ def serving(folder: Path, *, servers: int = 1, **settings: str) -> Iterator[Site
     contenthub("db", "upgrade")
     tokens = {
         role: contenthub("token", "create", f"the {role}", "--role", role, "--json").json["token"]
-        for role in ("viewer", "operator", "admin")
+        for role in roles
     }
     with ExitStack() as stack:
         urls = []

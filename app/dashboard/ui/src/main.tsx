@@ -28,9 +28,11 @@ const client = new QueryClient({
       staleTime: 2_000,
       retry: (failures, error) => !(error instanceof ApiError && error.status < 500) && failures < 3,
     },
+    // What a person asks for is tried at once, and its failure told: it does not wait for a network without a word.
+    mutations: { networkMode: "always" },
   },
 });
-onSignedOut(() => void client.resetQueries({ queryKey: sessionQuery.queryKey }));
+onSignedOut(() => void client.invalidateQueries({ queryKey: sessionQuery.queryKey }));
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("the page has no #root");

@@ -3,7 +3,6 @@ import { useDisclosure } from "@mantine/hooks";
 import {
   IconBell, IconCalendarWeek, IconChecklist, IconCpu, IconLanguage, IconLayoutDashboard, IconListCheck, IconLogout, IconMoon, IconServer, IconSun, IconTimeline,
 } from "@tabler/icons-react";
-import { useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useLocation, useRouter } from "@tanstack/react-router";
 import { Suspense, useEffect } from "react";
 import { useTranslation } from "react-i18next";
@@ -11,7 +10,7 @@ import { useTranslation } from "react-i18next";
 import { signOut } from "./api/actions";
 import type { Role } from "./api/client";
 import { useLive } from "./api/live";
-import { sessionQuery } from "./api/queries";
+import { useAct } from "./components/act";
 import { Empty, Loading } from "./components/feedback";
 import { useMay, useSession } from "./components/session";
 import { Dot } from "./components/state";
@@ -125,18 +124,13 @@ function SchemeSwitch() {
 function SignOut() {
   const { t } = useTranslation();
   const session = useSession();
-  const client = useQueryClient();
+  // With the window goes what it has read.
+  const leave = useAct(signOut, { then: () => window.location.reload() });
   if (session.csrf_token === null) return null;
   const who = t("header.signedIn", { name: session.name, role: t(`role.${session.role as Role}`) });
-  const leave = async () => {
-    await signOut();
-    client.clear();
-    await client.resetQueries({ queryKey: sessionQuery.queryKey });
-    window.location.reload();
-  };
   return (
     <Tooltip label={`${t("header.signOut")} · ${who}`}>
-      <ActionIcon variant="subtle" color="gray" aria-label={t("header.signOut")} onClick={() => void leave()}>
+      <ActionIcon variant="subtle" color="gray" aria-label={t("header.signOut")} onClick={() => leave.mutate(undefined)}>
         <IconLogout size={18} aria-hidden />
       </ActionIcon>
     </Tooltip>

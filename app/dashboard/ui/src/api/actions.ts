@@ -8,9 +8,31 @@ const execution = (execution_id: number) => ({ params: { path: { execution_id } 
 
 export type JsonObject = Record<string, unknown>;
 
-export const signIn = async (token: string) => body(await api.POST(`${root}/session`, { body: { token } }));
+const CHANNEL = "contenthub-session";
+
+/** The windows of a browser have one session: the others are told that it is another one, or none. */
+function tellOtherWindows(): void {
+  const channel = new BroadcastChannel(CHANNEL);
+  channel.postMessage(null);
+  channel.close();
+}
+
+/** What to do when somebody signs in or out in another window. Returns what ends that. */
+export function onSignedInElsewhere(listener: () => void): () => void {
+  const channel = new BroadcastChannel(CHANNEL);
+  channel.onmessage = listener;
+  return () => channel.close();
+}
+
+export const signIn = async (token: string) => {
+  const session = body(await api.POST(`${root}/session`, { body: { token } }));
+  tellOtherWindows();
+  return session;
+};
+
 export const signOut = async () => {
   await api.DELETE(`${root}/session`);
+  tellOtherWindows();
 };
 
 export const createTask = async (definition: JsonObject) =>

@@ -1,9 +1,9 @@
-import { Button, Center, Paper, PasswordInput, Stack, Text, Title } from "@mantine/core";
+import { Button, Center, Modal, Paper, PasswordInput, Stack, Text, Title } from "@mantine/core";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { createContext, useContext, useEffect, useState, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
-import { signIn } from "../api/actions";
+import { onSignedInElsewhere, signIn } from "../api/actions";
 import { ApiError, messageOf, setCsrfToken, type Role, type Schemas } from "../api/client";
 import { sessionQuery } from "../api/queries";
 import { Failure, Loading } from "./feedback";
@@ -24,15 +24,36 @@ export function useMay(role: Role): boolean {
   return rank[useSession().role as Role] >= rank[role];
 }
 
-/** Shows its children to those who are signed in, or need not be; to others a way in. */
+/** Shows its children to those who are signed in, or need not be; to others a way in. Where a session ends under an
+ * open page the way in lies over it: what was being written there is kept. */
 export function SessionGate({ children }: { children: ReactNode }) {
+  const client = useQueryClient();
   const session = useQuery(sessionQuery);
   const token = session.data?.csrf_token ?? null;
   setCsrfToken(token);
+  useEffect(() => onSignedInElsewhere(() => void client.invalidateQueries()), [client]);
   if (session.isPending) return <Loading />;
-  if (session.error instanceof ApiError && session.error.status === 401) return <SignIn />;
-  if (session.data === undefined) return <Failure error={session.error} retry={() => void session.refetch()} />;
-  return <SessionContext value={session.data}>{children}</SessionContext>;
+  const isOut = session.error instanceof ApiError && session.error.status === 401;
+  if (session.data === undefined) {
+    return isOut ? <Center mih="100vh" p="md" component="main"><SignIn /></Center> : <Failure error={session.error} retry={() => void session.refetch()} />;
+  }
+  return (
+    <SessionContext value={session.data}>
+      {children}
+      {isOut ? <SignInOver /> : null}
+    </SessionContext>
+  );
+}
+
+function SignInOver() {
+  const { t } = useTranslation();
+  return (
+    <Modal.Root opened fullScreen closeOnEscape={false} onClose={() => undefined} zIndex={1000}>
+      <Modal.Content aria-label={t("signIn.title")}>
+        <Center mih="100vh" p="md"><SignIn /></Center>
+      </Modal.Content>
+    </Modal.Root>
+  );
 }
 
 function SignIn() {
@@ -42,8 +63,12 @@ function SignIn() {
   const [problem, setProblem] = useState<string>();
   const [isBusy, setBusy] = useState(false);
   useEffect(() => {
+    const before = document.title;
     document.title = `${t("signIn.title")} · ${t("app")}`;
-  });
+    return () => {
+      document.title = before;
+    };
+  }, [t]);
 
   const submit = async () => {
     setBusy(true);
@@ -59,34 +84,32 @@ function SignIn() {
   };
 
   return (
-    <Center mih="100vh" p="md" component="main">
-      <Paper withBorder p="xl" radius="lg" w={400} maw="100%" shadow="sm">
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            void submit();
-          }}
-        >
-          <Stack>
-            <div>
-              <Title order={1} size="h3">{t("app")}</Title>
-              <Text c="dimmed" size="sm">{t("signIn.title")}</Text>
-            </div>
-            <PasswordInput
-              label={t("signIn.token")}
-              value={token}
-              onChange={(event) => setToken(event.currentTarget.value)}
-              error={problem}
-              autoComplete="current-password"
-              visibilityToggleButtonProps={{ "aria-label": t("signIn.show") }}
-              required
-              data-autofocus
-            />
-            <Text size="xs" c="dimmed" className="mono">{t("signIn.hint")}</Text>
-            <Button type="submit" loading={isBusy} disabled={token.trim() === ""}>{t("signIn.submit")}</Button>
-          </Stack>
-        </form>
-      </Paper>
-    </Center>
+    <Paper withBorder p="xl" radius="lg" w={400} maw="100%" shadow="sm">
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit();
+        }}
+      >
+        <Stack>
+          <div>
+            <Title order={1} size="h3">{t("app")}</Title>
+            <Text c="dimmed" size="sm">{t("signIn.title")}</Text>
+          </div>
+          <PasswordInput
+            label={t("signIn.token")}
+            value={token}
+            onChange={(event) => setToken(event.currentTarget.value)}
+            error={problem}
+            autoComplete="current-password"
+            visibilityToggleButtonProps={{ "aria-label": t("signIn.show") }}
+            required
+            data-autofocus
+          />
+          <Text size="xs" c="dimmed" className="mono">{t("signIn.hint")}</Text>
+          <Button type="submit" loading={isBusy} disabled={token.trim() === ""}>{t("signIn.submit")}</Button>
+        </Stack>
+      </form>
+    </Paper>
   );
 }

@@ -1,19 +1,19 @@
 import { Badge, Button, Code, Group, Modal, Select, SimpleGrid, Stack, Table, Text, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
-import { makeToken, revokeToken } from "../api/actions";
-import type { Role } from "../api/client";
-import { settingsQuery, statusQuery, tokensQuery } from "../api/queries";
+import { makeToken, revokeToken, signIn } from "../api/actions";
+import type { Role, Schemas } from "../api/client";
+import { sessionQuery, settingsQuery, statusQuery, tokensQuery } from "../api/queries";
 import { useAct, useConfirm } from "../components/act";
 import { Flow } from "../components/flow";
 import { Copy } from "../components/copy";
 import { Failure, Loaded, Loading } from "../components/feedback";
 import { NodeTable } from "../components/nodes";
 import { Facts, Page, Section } from "../components/page";
-import { useMay } from "../components/session";
+import { useMay, useSession } from "../components/session";
 import { Ago, Moment } from "../components/time";
 import { count, duration } from "../format";
 import { jsonOf } from "../json";
@@ -21,6 +21,8 @@ import { jsonOf } from "../json";
 export default function System() {
   const { t } = useTranslation();
   const isAdmin = useMay("admin");
+  // Here and not among the tokens: who makes the first one may not be an admin any more, and has yet to read it.
+  const [isMaking, making] = useDisclosure();
   return (
     <Page title={t("system.title")}>
       <Section title={t("system.nodes")} flush><NodeTable /></Section>
@@ -28,12 +30,13 @@ export default function System() {
       <Flow />
       {isAdmin ? (
         <SimpleGrid cols={{ base: 1, lg: 2 }} spacing="md" style={{ alignItems: "start" }}>
-          <Tokens />
+          <Tokens onNew={making.open} />
           <SettingsTable />
         </SimpleGrid>
       ) : (
         <Text size="sm" c="dimmed">{t("system.adminOnly")}</Text>
       )}
+      {isMaking ? <NewToken onClose={making.close} /> : null}
     </Page>
   );
 }
@@ -89,14 +92,13 @@ function SettingsTable() {
   );
 }
 
-function Tokens() {
+function Tokens({ onNew }: { onNew: () => void }) {
   const { t } = useTranslation();
   const found = useQuery(tokensQuery);
   const confirm = useConfirm();
   const revoke = useAct(revokeToken);
-  const [isMaking, making] = useDisclosure();
   return (
-    <Section title={t("system.tokens")} aside={<Button size="xs" variant="default" onClick={making.open}>{t("system.newToken")}</Button>}>
+    <Section title={t("system.tokens")} aside={<Button size="xs" variant="default" onClick={onNew}>{t("system.newToken")}</Button>}>
       <Loaded query={found} none={found.data?.length === 0 ? t("system.noTokens") : null}>
         {(data) => (
           <Table.ScrollContainer minWidth={360} scrollAreaProps={{ type: "auto" }}>
@@ -121,7 +123,6 @@ function Tokens() {
           </Table.ScrollContainer>
         )}
       </Loaded>
-      {isMaking ? <NewToken onClose={making.close} /> : null}
     </Section>
   );
 }
@@ -130,7 +131,14 @@ function NewToken({ onClose }: { onClose: () => void }) {
   const { t } = useTranslation();
   const [name, setName] = useState("");
   const [role, setRole] = useState<Role>("viewer");
-  const make = useAct(makeToken);
+  const client = useQueryClient();
+  const isAnonymous = useSession().csrf_token === null;
+  const make = useAct(async (request: Schemas["TokenRequest"]) => {
+    const made = await makeToken(request);
+    // From the first token on nobody is let in without one: this window goes on with it.
+    if (isAnonymous) await signIn(made.token).then((session) => client.setQueryData(sessionQuery.queryKey, session), () => undefined);
+    return made;
+  });
   return (
     <Modal opened onClose={onClose} title={t("system.newToken")}>
       {make.data ? (
