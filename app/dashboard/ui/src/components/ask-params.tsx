@@ -1,4 +1,5 @@
 import { Button, Group, Modal, Stack } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
 import { lazy, Suspense, useState } from "react";
 import { useTranslation } from "react-i18next";
@@ -6,8 +7,10 @@ import { useTranslation } from "react-i18next";
 import type { JsonObject } from "../api/actions";
 import { messageOf } from "../api/client";
 import { executorsQuery } from "../api/queries";
+import { jsonOf } from "../json";
 import { Failure, Loading } from "./feedback";
 import { useRefusal } from "./refusal";
+import { AskToLeave } from "./unsent";
 
 const ParamsForm = lazy(() => import("./params-form"));
 
@@ -22,14 +25,30 @@ interface Props {
 
 /** Ask for params before something runs; the server's errors stay in the form. */
 export function AskParams({ opened, title, ...asked }: Props) {
+  const [isDirty, setDirty] = useState(false);
+  const [isAsking, ask] = useDisclosure();
+  const leave = () => {
+    ask.close();
+    setDirty(false);
+    asked.onClose();
+  };
+  const close = isDirty ? ask.open : leave;
   return (
-    <Modal opened={opened} onClose={asked.onClose} title={title} size="lg">
-      <Asked {...asked} />
-    </Modal>
+    <>
+      <Modal opened={opened} onClose={close} title={title} size="lg" closeOnEscape={!isAsking}>
+        <Asked {...asked} onClose={close} onSent={leave} onDirty={setDirty} />
+      </Modal>
+      <AskToLeave opened={isAsking} onStay={ask.close} onLeave={leave} />
+    </>
   );
 }
 
-function Asked({ taskType, params, onClose, submit }: Omit<Props, "opened" | "title">) {
+interface AskedProps extends Omit<Props, "opened" | "title"> {
+  onSent: () => void;
+  onDirty: (isDirty: boolean) => void;
+}
+
+function Asked({ taskType, params, onClose, submit, onSent, onDirty }: AskedProps) {
   const { t } = useTranslation();
   const executors = useQuery(executorsQuery);
   const [value, setValue] = useState(params);
@@ -43,7 +62,7 @@ function Asked({ taskType, params, onClose, submit }: Omit<Props, "opened" | "ti
     forget();
     try {
       await submit(value);
-      onClose();
+      onSent();
     } catch (failure) {
       refuse(failure);
     } finally {
@@ -60,7 +79,10 @@ function Asked({ taskType, params, onClose, submit }: Omit<Props, "opened" | "ti
           <ParamsForm
             executor={executors.data.find((item) => item.type === taskType)}
             value={value}
-            onChange={setValue}
+            onChange={(next) => {
+              setValue(next);
+              onDirty(jsonOf(next) !== jsonOf(params));
+            }}
             onValid={setValid}
             errors={errors}
           />

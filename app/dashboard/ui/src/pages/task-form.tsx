@@ -16,6 +16,7 @@ import { ScheduleEditor, scheduleOf, type ScheduleDraft } from "../components/sc
 import { MomentPicker } from "../components/moment-picker";
 import { inUnits } from "../components/schedule-text";
 import { partOf, useRefusal } from "../components/refusal";
+import { KeepUnsent } from "../components/unsent";
 import { RateFields, rateDraftOf, rateLimitOf, unlimited, type RateDraft } from "../components/rate-fields";
 import { numberOf, type Typed } from "../components/typed-number";
 import { always, WindowFields, windowDraftOf, windowOf, type WindowDraft } from "../components/window-fields";
@@ -230,6 +231,7 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
   const leave = () => (canGoBack ? history.back() : void navigate({ to: "/tasks" }));
   const client = useQueryClient();
   const executors = useQuery(executorsQuery);
+  const [opened] = useState(initial);
   const [draft, setDraft] = useState(initial);
   const definition = definitionOf(draft, before);
   const [areParamsJson, setParamsJson] = useState(true);
@@ -258,7 +260,7 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
       const task = await save(draft);
       await client.invalidateQueries();
       notifications.show({ message: t("form.saved", { name: task.name }), color: "teal" });
-      await navigate({ to: "/tasks/$id", params: { id: task.id } });
+      await navigate({ to: "/tasks/$id", params: { id: task.id }, ignoreBlocker: true });
     } catch (failure) {
       refuse(failure);
     } finally {
@@ -268,6 +270,7 @@ function TaskForm({ title, initial, before, anchor, save, label }: FormProps) {
 
   return (
     <Page title={title}>
+      <KeepUnsent isDirty={jsonOf(draft) !== jsonOf(opened)} />
       <form
         noValidate
         onSubmit={(event) => {

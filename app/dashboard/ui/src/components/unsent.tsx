@@ -1,0 +1,31 @@
+/** What was written and not sent is not lost without a question. */
+import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { useBlocker } from "@tanstack/react-router";
+import { useTranslation } from "react-i18next";
+
+interface Props {
+  opened: boolean;
+  onStay: () => void;
+  onLeave: () => void;
+}
+
+export function AskToLeave({ opened, onStay, onLeave }: Props) {
+  const { t } = useTranslation();
+  return (
+    <Modal opened={opened} onClose={onStay} title={t("unsent.title")}>
+      <Stack>
+        <Text size="sm">{t("unsent.text")}</Text>
+        <Group justify="flex-end">
+          <Button variant="default" onClick={onStay} data-autofocus>{t("unsent.stay")}</Button>
+          <Button color="red.8" onClick={onLeave}>{t("unsent.leave")}</Button>
+        </Group>
+      </Stack>
+    </Modal>
+  );
+}
+
+/** Asks before a page is left, in whatever way, while something was written on it. */
+export function KeepUnsent({ isDirty }: { isDirty: boolean }) {
+  const { status, proceed, reset } = useBlocker({ shouldBlockFn: () => isDirty, enableBeforeUnload: () => isDirty, withResolver: true });
+  return <AskToLeave opened={status === "blocked"} onStay={() => reset?.()} onLeave={() => proceed?.()} />;
+}
