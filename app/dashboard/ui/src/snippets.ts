@@ -19,11 +19,12 @@ const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 export function asCurl(execution: Asked, origin = window.location.origin): string {
   const { path, text } = request(execution);
   return [
-    `curl -X POST ${quoted(origin + path)}`,
+    `curl --fail-with-body -X POST ${quoted(origin + path)}`,
     `-H "Authorization: Bearer $CONTENTHUB_TOKEN"`,
     `-H 'Content-Type: application/json'`,
-    `--data-raw ${quoted(text)}`,
-  ].join(" \\\n  ");
+    // No argument: one may not have more than 128 kB. The JSON is one line that begins with a brace, never END.
+    `--data-binary @- <<'END'`,
+  ].join(" \\\n  ") + `\n${text}\nEND\n`;
 }
 
 export function asPython(execution: Asked, origin = window.location.origin): string {
@@ -36,10 +37,11 @@ export function asPython(execution: Asked, origin = window.location.origin): str
     "import httpx",
     "",
     `body = json.loads(${jsonOf(text)})`,
+    `token = os.environ.get("CONTENTHUB_TOKEN")`,
     `answer = httpx.post(`,
     `    ${jsonOf(origin + path)},`,
     `    json=body,`,
-    `    headers={"Authorization": f"Bearer {os.environ.get('CONTENTHUB_TOKEN', '')}"},`,
+    `    headers={"Authorization": f"Bearer {token}"} if token else {},`,
     `)`,
     `answer.raise_for_status()`,
     `print(answer.json()["id"])`,
