@@ -98,6 +98,11 @@ export function body<T>(answer: { data?: T }): T {
   return answer.data;
 }
 
+/** Whether the server knows no such thing, or none any more: what was read of it before is of the past. */
+export function isGone(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 404;
+}
+
 export function messageOf(error: unknown): string {
   if (error instanceof Unreachable) return i18next.t(`unreachable.${error.what}`);
   return error instanceof Error ? error.message : String(error);

@@ -129,9 +129,12 @@ export const taskPreviewQuery = (id: number, language: Language) =>
   });
 
 export const taskChangesQuery = (id: number) =>
-  queryOptions({
+  infiniteQueryOptions({
     queryKey: ["tasks", "changes", id],
-    queryFn: async () => body(await api.GET(`${root}/tasks/{task_id}/changes`, { params: { path: { task_id: id } } })),
+    queryFn: async ({ pageParam }) =>
+      body(await api.GET(`${root}/tasks/{task_id}/changes`, { params: { path: { task_id: id }, query: { cursor: pageParam } } })),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (page) => page.next_cursor ?? undefined,
   });
 
 /** Why a task ran, or did not, at that moment (ISO 8601 with an offset). */

@@ -5,15 +5,18 @@ import { useTranslation } from "react-i18next";
 
 import { decideApproval } from "../api/actions";
 import { useAct } from "./act";
-import { useMay } from "./session";
+import { useMay, useSession } from "./session";
 
 /** The API's. No `maxLength`: a browser cuts off what is pasted, and says nothing. */
 const LONGEST_COMMENT = 2000;
 
 /** Says yes or no to an approval that waits; once. */
-export function Decision({ id, title }: { id: number; title: string }) {
+export function Decision({ id, title, approvers }: { id: number; title: string; approvers: string[] }) {
   const { t } = useTranslation();
-  const mayDecide = useMay("operator");
+  const { name } = useSession();
+  const isOperator = useMay("operator");
+  const isAdmin = useMay("admin");
+  const mayDecide = isOperator && (isAdmin || approvers.length === 0 || approvers.includes(name));
   const [comment, setComment] = useState("");
   const decide = useAct((approved: boolean) => decideApproval(id, { approved, comment }), {
     done: (execution) => t("approvals.decided", { id: execution.id }),

@@ -4,7 +4,7 @@ import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { Schemas } from "../api/client";
-import { nodesQuery } from "../api/queries";
+import { nodesQuery, statusQuery } from "../api/queries";
 import { Failure, Loading } from "./feedback";
 import { Dot } from "./state";
 import { Ago, useNow } from "./time";
@@ -53,7 +53,10 @@ export function NodeTable() {
 
 function NodeState({ node }: { node: Schemas["NodeAnswer"] }) {
   const { t } = useTranslation();
-  const now = useNow();
+  const status = useQuery(statusQuery);
+  // By the server's clock: that of the browser may be wrong.
+  const ahead = status.data === undefined ? 0 : status.dataUpdatedAt - Date.parse(status.data.now);
+  const now = useNow() - ahead;
   const [color, text] = node.found_dead
     ? (["#e0413f", "dead"] as const)
     : node.stopped_at !== null

@@ -33,6 +33,11 @@ export function triggerText(t: Translate, trigger: string): string {
   return t(`trigger.${trigger}` as "trigger.api", { defaultValue: trigger });
 }
 
+/** What came of asking for a run: a request may be recorded as skipped, and nothing runs. */
+export function startedText(t: Translate, { id, state, reason }: { id: number; state: ExecutionState; reason: string | null }): string {
+  return state === "skipped" ? t("tasks.notRan", { id, reason: reasonText(t, reason ?? "") }) : t("tasks.ran", { id });
+}
+
 /** The last runs of a task, oldest left: colour is the state, height the duration. Leads to all of them. */
 export function RunBars({ task, runs }: { task: Task; runs: Schemas["RecentRun"][] }) {
   const { t } = useTranslation();

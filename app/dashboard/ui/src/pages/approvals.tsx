@@ -50,7 +50,7 @@ function Question({ question }: { question: Schemas["QuestionAnswer"] }) {
         {question.approvers.length > 0 ? <Text size="sm" c="dimmed">{t("approvals.approvers", { names: question.approvers.join(", ") })}</Text> : null}
       </Group>
       {question.details ? <Text size="sm" className="wrap" style={{ whiteSpace: "pre-wrap" }}>{question.details}</Text> : null}
-      <Stack maw={560}><Decision id={question.execution_id} title={question.title} /></Stack>
+      <Stack maw={560}><Decision id={question.execution_id} title={question.title} approvers={question.approvers} /></Stack>
     </Section>
   );
 }

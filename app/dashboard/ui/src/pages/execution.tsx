@@ -7,7 +7,7 @@ import { useEffect, useRef, useState, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
 import { cancelExecution, enqueue, readLogs, retryExecution, runTask } from "../api/actions";
-import type { ExecutionDetail, ExecutionState, Schemas } from "../api/client";
+import { isGone, type ExecutionDetail, type ExecutionState, type Schemas } from "../api/client";
 import { executionQuery } from "../api/queries";
 import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
@@ -18,7 +18,7 @@ import { Children, Parent } from "../components/family";
 import { Block, Empty, Failure, JsonBlock, Loading } from "../components/feedback";
 import { Facts, Page, Section } from "../components/page";
 import { useMay } from "../components/session";
-import { Dot, StateMark, reasonText, triggerText } from "../components/state";
+import { Dot, StateMark, reasonText, startedText, triggerText } from "../components/state";
 import { Signals, Steps } from "../components/steps";
 import { Ago, Moment, useNow } from "../components/time";
 import { WorkflowGraph } from "../components/workflow-graph";
@@ -33,7 +33,7 @@ const over: ExecutionState[] = ["success", "failed", "cancelled", "skipped"];
 export default function ExecutionPage() {
   const { id } = executionRoute.useParams();
   const found = useQuery(executionQuery(id));
-  if (found.data === undefined) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
+  if (found.data === undefined || isGone(found.error)) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
   return <Shown execution={found.data} />;
 }
 
@@ -51,16 +51,16 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
       {execution.progress != null && !over.includes(execution.state) ? (
         <div>
           <Progress value={execution.progress * 100} size="lg" aria-label={t("execution.progress")} />
-          <Text size="sm" c="dimmed">{Math.round(execution.progress * 100)} % {execution.progress_message}</Text>
+          <Text size="sm" c="dimmed">{Math.round(execution.progress * 100)} % {visible(execution.progress_message ?? "")}</Text>
         </div>
       ) : null}
       {execution.error ? (
-        <Alert color="red" variant="outline" title={execution.message ?? t("execution.error")}>
-          <Text size="sm" className="mono wrap" c="var(--mantine-color-text)">{execution.error}</Text>
+        <Alert color="red" variant="outline" title={visible(execution.message ?? t("execution.error"))}>
+          <Text size="sm" className="mono wrap" c="var(--mantine-color-text)">{visible(execution.error)}</Text>
         </Alert>
       ) : null}
       {execution.task_type === "approval" && execution.state === "suspended" ? (
-        <Section title={t("approvals.question")}><Decision id={execution.id} title={`#${execution.id}`} /></Section>
+        <Section title={t("approvals.question")}><Decision id={execution.id} title={`#${execution.id}`} approvers={approversOf(execution)} /></Section>
       ) : null}
       {execution.task_type === "workflow" ? <WorkflowGraph id={execution.id} isOver={over.includes(execution.state)} /> : null}
       <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
@@ -80,6 +80,8 @@ function Shown({ execution }: { execution: ExecutionDetail }) {
   );
 }
 
+const approversOf = ({ params: { approvers } }: ExecutionDetail): string[] => (Array.isArray(approvers) ? approvers.map(String) : []);
+
 function Details({ execution }: { execution: ExecutionDetail }) {
   const { t } = useTranslation();
   const optional = (name: string, value: ReactNode): [string, ReactNode][] => (value == null || value === false || value === 0 ? [] : [[name, value]]);
@@ -90,7 +92,7 @@ function Details({ execution }: { execution: ExecutionDetail }) {
         [t("common.type"), execution.task_type],
         [t("execution.trigger"), `${triggerText(t, execution.trigger)}${execution.triggered_by ? ` · ${t("execution.by", { who: execution.triggered_by })}` : ""}`],
         ...optional(t("execution.parent"), execution.parent && <Parent parent={execution.parent} childKey={execution.child_key} />),
-        ...optional(t("execution.message"), execution.message),
+        ...optional(t("execution.message"), execution.message && visible(execution.message)),
         ...optional(t("execution.scheduledFor"), execution.scheduled_for && <><Moment at={execution.scheduled_for} />{execution.fire_count > 1 ? ` · ${t("execution.fireCount", { count: execution.fire_count })}` : ""}</>),
         [t("execution.created"), <Moment key="created" at={execution.created_at} />],
         ...optional(t("execution.runAt"), execution.run_at !== null && execution.run_at !== execution.created_at && <Moment at={execution.run_at} />),
@@ -132,7 +134,7 @@ function Attempts({ attempts }: { attempts: Schemas["AttemptAnswer"][] }) {
           title={<Text size="sm" fw={600}>{t("execution.attemptNumber", { number: attempt.number })} · {t(`state.${attemptState(attempt)}`)}{attempt.reason ? ` · ${reasonText(t, attempt.reason)}` : ""}</Text>}
         >
           <Text size="xs" c="dimmed" component="div"><Ago at={attempt.started_at} /> · {duration(attempt.duration_seconds)} · <span className="mono">{attempt.node}</span></Text>
-          {attempt.error ? <Text size="xs" className="mono wrap">{attempt.error}</Text> : null}
+          {attempt.error ? <Text size="xs" className="mono wrap">{visible(attempt.error)}</Text> : null}
         </Timeline.Item>
       ))}
     </Timeline>
@@ -152,7 +154,7 @@ function Actions({ execution }: { execution: ExecutionDetail }) {
       execution.task_id === null
         ? enqueue({ task_type: execution.task_type, params: params, priority: execution.priority })
         : runTask(execution.task_id, params),
-    { done: (made) => t("tasks.ran", { id: made.id }), then: (made) => void navigate({ to: "/executions/$id", params: { id: made.id } }) },
+    { done: (made) => startedText(t, made), then: (made) => void navigate({ to: "/executions/$id", params: { id: made.id } }) },
   );
   return (
     <>

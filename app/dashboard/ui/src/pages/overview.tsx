@@ -2,7 +2,7 @@ import { Alert, Group, Paper, Progress, SegmentedControl, SimpleGrid, Stack, Tab
 import { IconAlertTriangle, IconCircleCheck, IconInfoCircle } from "@tabler/icons-react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { lazy, Suspense, useState } from "react";
+import { cloneElement, lazy, Suspense, useState, type ReactElement } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { ExecutionState, Schemas } from "../api/client";
@@ -67,13 +67,35 @@ function AttentionList() {
           <Alert key={finding.kind} role="listitem" color={color} variant="outline" p="sm" icon={<Icon aria-hidden />} aria-label={t(`severity.${finding.severity}`)} title={t(`attention.${finding.kind}`, { count: finding.count })}>
             <Group gap="sm" c="var(--mantine-color-text)">
               {finding.examples.map((example) => <ExampleLink key={`${example.kind}${example.id}`} example={example} />)}
-              {finding.count > finding.examples.length ? <Text size="sm" c="dimmed">+{finding.count - finding.examples.length}</Text> : null}
+              {finding.count > finding.examples.length ? <TheRest finding={finding} /> : null}
             </Group>
           </Alert>
         );
       })}
     </Stack>
   );
+}
+
+const restLinks: Partial<Record<Schemas["FindingAnswer"]["kind"], ReactElement>> = {
+  late_fires: <Link to="/tasks" search={{ is_active: true, order: "next_run_at" }} />,
+  broken_schedules: <Link to="/tasks" search={{ is_active: true }} />,
+  failing_tasks: <Link to="/tasks" search={{ is_active: true, last_state: "failed" }} />,
+  unknown_executors: <Link to="/tasks" search={{ is_active: true }} />,
+  parked: <Link to="/executions" search={{ state: ["parked"] }} />,
+  waiting_long: <Link to="/executions" search={{ state: ["pending", "suspended"] }} />,
+  running_long: <Link to="/executions" search={{ state: ["running"] }} />,
+  rescued: <Link to="/executions" search={{ state: ["pending", "running", "retrying", "suspended"] }} />,
+  lost: <Link to="/executions" search={{ state: ["failed"] }} />,
+  dead_nodes: <Link to="/system" />,
+  circuit_open: <Link to="/system" />,
+};
+
+/** How many more there are, and where they are among others. */
+function TheRest({ finding: { kind, count, examples } }: { finding: Schemas["FindingAnswer"] }) {
+  const { t } = useTranslation();
+  const link = restLinks[kind];
+  const text = t("overview.more", { count: count - examples.length });
+  return link === undefined ? <Text size="sm" c="dimmed">{text}</Text> : cloneElement(link, { className: "link" } as object, text);
 }
 
 function ExampleLink({ example }: { example: Schemas["ExampleAnswer"] }) {

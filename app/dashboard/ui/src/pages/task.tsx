@@ -1,14 +1,14 @@
 import { Alert, Button, Group, Menu, SimpleGrid, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { IconChevronDown, IconPlayerPause, IconPlayerPlay, IconRocket } from "@tabler/icons-react";
-import { useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import type { TFunction } from "i18next";
 import { useState, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
 import { pauseTask, resumeTask, runTask } from "../api/actions";
-import type { ExecutionState, Schemas, Task } from "../api/client";
+import { isGone, type ExecutionState, type Task } from "../api/client";
 import { explainQuery, statisticsQuery, taskChangesQuery, taskPreviewQuery, taskQuery } from "../api/queries";
 import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
@@ -21,7 +21,7 @@ import { Fires } from "../components/fires";
 import { Facts, Page, Section } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
 import { useMay } from "../components/session";
-import { StateMark } from "../components/state";
+import { startedText, StateMark } from "../components/state";
 import { Ago, Moment } from "../components/time";
 import { dayName } from "../components/window-fields";
 import { browserZone, duration, percent, visible } from "../format";
@@ -33,7 +33,7 @@ import { NextFire } from "./tasks";
 export default function TaskPage() {
   const { id } = taskRoute.useParams();
   const found = useQuery(taskQuery(id));
-  if (found.data === undefined) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
+  if (found.data === undefined || isGone(found.error)) return found.error ? <Failure error={found.error} retry={() => void found.refetch()} /> : <Loading />;
   return <Shown task={found.data} />;
 }
 
@@ -118,8 +118,7 @@ function Actions({ task }: { task: Task }) {
   const navigate = useNavigate();
   const [isAsking, ask] = useDisclosure();
   const [isBackfilling, backfill] = useDisclosure();
-  const started = (execution: Schemas["ExecutionAnswer"]) => t("tasks.ran", { id: execution.id });
-  const run = useAct((params?: Record<string, unknown>) => runTask(task.id, params), { done: started });
+  const run = useAct((params?: Record<string, unknown>) => runTask(task.id, params), { done: (execution) => startedText(t, execution) });
   const toggle = useAct(task.is_active ? pauseTask : resumeTask);
   const ToggleIcon = task.is_active ? IconPlayerPause : IconPlayerPlay;
   if (!mayChange) return null;
@@ -179,8 +178,8 @@ function Why({ task }: { task: Task }) {
 
 function History({ id }: { id: number }) {
   const { t } = useTranslation();
-  const found = useQuery(taskChangesQuery(id));
-  const changes = found.data?.items ?? [];
+  const found = useInfiniteQuery(taskChangesQuery(id));
+  const changes = found.data?.pages.flatMap((page) => page.items) ?? [];
   return (
     <Section title={t("task.history")}>
       <Loaded query={found} none={changes.length === 0 ? t("task.noChanges") : null}>
@@ -193,16 +192,22 @@ function History({ id }: { id: number }) {
                   <Text size="xs" c="dimmed" component="div"><Moment at={change.changed_at} /> · {t("task.version", { version: change.version })}</Text>
                 </Group>
                 {change.action === "update" ? (
-                  <Facts items={Object.entries(change.changes).map(([field, pair]) => [field, <ChangedValue key={field} pair={pair} />])} />
+                  <Facts items={Object.entries(change.changes).map(([field, pair]) => [fieldText(t, field), <ChangedValue key={field} pair={pair} />])} />
                 ) : null}
               </div>
             ))}
+            {found.hasNextPage ? (
+              <Button variant="default" loading={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>{t("common.more")}</Button>
+            ) : null}
           </Stack>
         )}
       </Loaded>
     </Section>
   );
 }
+
+/** What the form calls a field of a task. */
+const fieldText = (t: TFunction, field: string) => t(`taskField.${field}` as "taskField.name", { defaultValue: field });
 
 const shown = (value: unknown) => visible(jsonOf(value) ?? "");
 

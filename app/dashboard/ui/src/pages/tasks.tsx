@@ -1,7 +1,7 @@
 import { ActionIcon, Button, Checkbox, Group, Menu, Paper, Select, SimpleGrid, Table, Text, TextInput } from "@mantine/core";
 import { useDebouncedCallback } from "@mantine/hooks";
 import { IconDots, IconPlayerPause, IconPlayerPlay, IconPlus, IconRocket, IconSearch, IconTrash } from "@tabler/icons-react";
-import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery, useQueries, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
@@ -16,7 +16,7 @@ import { Empty, Loaded } from "../components/feedback";
 import { Page } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
 import { useMay } from "../components/session";
-import { RunBars, StateMark } from "../components/state";
+import { RunBars, startedText, StateMark } from "../components/state";
 import { Ago } from "../components/time";
 import { tasksRoute } from "../router";
 
@@ -28,8 +28,10 @@ export default function Tasks() {
   const mayChange = useMay("operator");
   const found = useInfiniteQuery(tasksQuery(filters));
   const tasks = found.data?.pages.flatMap((page) => page.items) ?? [];
-  const runs = useQuery(taskRunsQuery(tasks.slice(0, 100).map((task) => task.id)));
-  const runsOf = new Map(runs.data?.map((one) => [one.task_id, one.runs]));
+  // Of each page by itself: more than a hundred tasks are not answered at once.
+  const pages = found.data?.pages.map((page) => page.items.map((task) => task.id)) ?? [];
+  const runs = useQueries({ queries: pages.map((ids) => taskRunsQuery(ids)) });
+  const runsOf = new Map(runs.flatMap(({ data }) => data?.map((one) => [one.task_id, one.runs] as const) ?? []));
   const [picked, setPicked] = useState<ReadonlySet<number>>(new Set());
   const chosen = tasks.filter((task) => picked.has(task.id));
   const isFiltered = Object.entries(filters as Record<string, unknown>).some(([key, value]) => key !== "order" && value !== undefined);
@@ -189,7 +191,7 @@ function Bulk({ tasks, clear }: { tasks: Task[]; clear: () => void }) {
 function TaskMenu({ task }: { task: Task }) {
   const { t } = useTranslation();
   const navigate = useNavigate();
-  const run = useAct((id: number) => runTask(id), { done: (execution) => t("tasks.ran", { id: execution.id }) });
+  const run = useAct((id: number) => runTask(id), { done: (execution) => startedText(t, execution) });
   const toggle = useAct(task.is_active ? pauseTask : resumeTask);
   return (
     <Menu position="bottom-end">
