@@ -292,7 +292,14 @@ def preview_task(
 ) -> PreviewAnswer:
     """The task's next fires, in words and moments."""
     task = runtime.tasks.get(task_id)
-    return _preview(runtime, TaskDefinition.of(task), count, task.created_at, language)
+    found = _preview(runtime, TaskDefinition.of(task), count, task.created_at, language)
+    if task.schedule_error is None:
+        return found
+    why = Said(
+        f"does not fire: its schedule could not be read: {task.schedule_error}",
+        f"不会触发：它的计划无法解析：{task.schedule_error}",
+    )
+    return PreviewAnswer(fires=[], description=found.description, warnings=[why.in_(language)])
 
 
 def _preview(

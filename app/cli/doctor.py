@@ -295,10 +295,17 @@ def _schedules(runtime: Runtime) -> Iterator[Finding]:
 
     from app.models.scheduled_task import ScheduledTask
     from app.scheduler.schedules import from_columns, zone_of
+    from app.scheduler.shelf import left_to_others
 
     kind, expression, zone = ScheduledTask.schedule_type, ScheduledTask.schedule_expression, ScheduledTask.timezone
+    shelved = select(ScheduledTask.name, ScheduledTask.schedule_error).where(
+        ScheduledTask.is_active, ScheduledTask.schedule_error.is_not(None)
+    )
     with runtime.sessions() as session:
         stored = session.execute(select(kind, expression, zone).where(kind.is_not(None)).distinct()).all()
+        on_shelf = session.execute(shelved.order_by(ScheduledTask.id)).all()
+        query = left_to_others(session.get_bind().dialect)
+        left = [] if query is None else session.execute(query).all()
     wrong = []
     for row in stored:
         try:
@@ -306,6 +313,14 @@ def _schedules(runtime: Runtime) -> Iterator[Finding]:
             from_columns(row.schedule_type, row.schedule_expression)
         except InvalidRequest as error:
             wrong.append(f"{row.schedule_expression!r} in {row.timezone}: {error}")
+    wrong += [f"task {row.name} does not fire: {row.schedule_error}" for row in on_shelf]
+    if left:
+        yield Finding(
+            "schedules",
+            "warn",
+            f"the calendars of {len(left)} tasks cannot be judged here: other nodes must fire them",
+            "install contenthub-scheduler[calendars]",
+        )
     for sentence in wrong:
         yield Finding(
             "schedules", "fail", sentence, "mend the tasks that have it; `contenthub task list` marks them"

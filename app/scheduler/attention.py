@@ -15,6 +15,7 @@ from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ACTIVE_STATES, ExecutionState, TaskExecution, is_not_success, state_in
 from app.scheduler.breaker import Phase
+from app.scheduler.shelf import left_to_others
 
 executions = TaskExecution.__table__
 tasks = ScheduledTask.__table__
@@ -36,6 +37,7 @@ class Kind(StrEnum):
 
     LATE_FIRES = "late_fires"
     BROKEN_SCHEDULES = "broken_schedules"
+    UNKNOWN_HOLIDAYS = "unknown_holidays"
     FAILING_TASKS = "failing_tasks"
     PARKED = "parked"
     WAITING_LONG = "waiting_long"
@@ -117,6 +119,9 @@ class Attention:
             "task",
             active.where(tasks.c.schedule_error.is_not(None)),
         )
+        unjudged = left_to_others(session.get_bind().dialect)
+        if unjudged is not None:
+            yield from _found(session, Kind.UNKNOWN_HOLIDAYS, Severity.WARNING, "task", unjudged)
         unknown = set(session.scalars(_TYPES_IN_USE)) - set(known_types) - {None}
         if unknown:
             forlorn = active.where(tasks.c.task_type.in_(unknown))

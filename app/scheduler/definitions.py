@@ -113,7 +113,7 @@ class TaskDefinition(BaseModel):
         return self
 
     def hours(self) -> Hours | None:
-        """When it may fire; None: always."""
+        """When it may fire; None: always. Raises Unjudged: this process lacks the package of holidays."""
         if self.run_window is None and self.calendar is None:
             return None
         return Hours(self.run_window, self.calendar, self.timezone)

@@ -35,6 +35,7 @@ from app.scheduler.policies import (
     plan_fires,
 )
 from app.scheduler.rates import task_rule
+from app.scheduler.shelf import judged_here
 from app.scheduler.telemetry import UNTRACED, Origin
 from app.scheduler.triggers import ScheduleTrigger, fires_between, jitter_of
 from app.scheduler.windows import ClosedPolicy, hours_of
@@ -96,7 +97,12 @@ def fire_due(
     """Fire up to `limit` due tasks, the longest due first. One transaction, the caller's."""
     found = connection.execute(
         select(*(tasks.c[name] for name in _FIRE_COLUMNS))
-        .where(tasks.c.is_active, tasks.c.next_run_at.is_not(None), tasks.c.next_run_at <= now)
+        .where(
+            tasks.c.is_active,
+            tasks.c.next_run_at.is_not(None),
+            tasks.c.next_run_at <= now,
+            judged_here(connection.dialect),
+        )
         .order_by(tasks.c.next_run_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -416,9 +422,11 @@ def skip_due(connection: Connection, task_id: int, *, now: datetime, reason: str
 
 
 def next_fire_at(connection: Connection) -> datetime | None:
-    """When the next task is due; None: none is."""
+    """When the next task is due that this process can fire; None: none is."""
     earliest: datetime | None = connection.execute(
-        select(func.min(tasks.c.next_run_at)).where(tasks.c.is_active, tasks.c.next_run_at.is_not(None))
+        select(func.min(tasks.c.next_run_at)).where(
+            tasks.c.is_active, tasks.c.next_run_at.is_not(None), judged_here(connection.dialect)
+        )
     ).scalar()
     return earliest
 

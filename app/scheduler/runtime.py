@@ -49,6 +49,7 @@ from app.scheduler.live import LiveNode
 from app.scheduler.pace import Backfill
 from app.scheduler.request_keys import forget_expired
 from app.scheduler.retention import BATCH, prune
+from app.scheduler.shelf import rearm_shelved, say_left
 from app.scheduler.statistics import Statistics
 from app.scheduler.tasks import TaskStore, located
 from app.scheduler.upcoming import Upcoming
@@ -101,6 +102,7 @@ class Runtime(Foundation):
         self._tuning = InterpreterTuning(self.settings.scheduler_switch_interval_seconds)
         self._ticking = False
         self._tick_again = False
+        self._has_looked_at_shelf = False
         self._last_tick: datetime | None = None
 
     # ------------------------------------------------------------ what it is made of
@@ -223,6 +225,7 @@ class Runtime(Foundation):
             self._loop = None
             self.stopping = None
             self._ticking = False
+            self._has_looked_at_shelf = False
         logger.info("调度器已关闭")
 
     # ------------------------------------------------------------ the clock
@@ -287,6 +290,9 @@ class Runtime(Foundation):
         self._ticking = True
         next_fire: datetime | None = None
         try:
+            if not self._has_looked_at_shelf:
+                await self.journal.step(self._look_at_shelf)
+                self._has_looked_at_shelf = True
             next_fire = await self._fire_all_due()
             self._last_tick = self.clock.now()
         except (SchedulerError, SQLAlchemyError) as error:
@@ -297,6 +303,10 @@ class Runtime(Foundation):
             self._ticking = False
             again, self._tick_again = self._tick_again, False
             self._schedule_tick(self.clock.now() if again else next_fire)
+
+    def _look_at_shelf(self, connection: Connection) -> None:
+        rearm_shelved(connection, self.clock.now())
+        say_left(connection)
 
     async def _fire_all_due(self) -> datetime | None:
         """Fire what is due, batch by batch, and start it when all of it is in the ledger.

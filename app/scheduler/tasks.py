@@ -210,9 +210,14 @@ class TaskStore:
             if isinstance(changes.get("params"), Mapping):
                 values["params"] = restore(changes["params"], task.params)
             definition = TaskDefinition.parse(values)
-            self.check(definition)
             after = definition.columns()
             before = {column: getattr(task, column) for column in after}
+            if after["calendar"] == before["calendar"]:
+                self._check_work(
+                    definition
+                )  # a calendar that only other nodes can judge is no reason not to pause it
+            else:
+                self.check(definition)
             if is_rescheduled := task.schedule_error is not None or any(
                 before[column] != after[column] for column in _SCHEDULE_COLUMNS
             ):
@@ -279,7 +284,12 @@ class TaskStore:
             return list(session.scalars(query))
 
     def check(self, definition: TaskDefinition) -> None:
-        """Raises ExecutorNotFound, InvalidParameters, InvalidRequest: nobody runs it, or its params are wrong."""
+        """Raises ExecutorNotFound, InvalidParameters, InvalidRequest: nobody runs it, its params are wrong, or its
+        calendar cannot be judged here."""
+        self._check_work(definition)
+        definition.hours()
+
+    def _check_work(self, definition: TaskDefinition) -> None:
         refuse_masks(definition.params)
         self._service.check(definition.task_type, dict(definition.params))
 

@@ -1,7 +1,11 @@
 """When a task may fire: hours of the day, days of the week, and days on which it is closed.
 
-Everything is wall time in the task's zone. A window may go over midnight; it belongs to the day on which it
-opens. A time that a change of clocks skips or repeats is read as PEP 495 says, as everywhere here.
+What counts is what a clock on the wall of the task's zone shows: an hour that happens twice is in its window both
+times, and a time that the clocks skip has its window begin or end at the jump.
+
+A window may go over midnight; it belongs to the day on which it opens, and so do its `days`. A closed day of a
+calendar is a date, from midnight to midnight, whatever the window: nothing fires on it, not even the early hours
+of a night that opened the day before, while the early hours after it are open if their window is.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from functools import lru_cache
-from typing import Annotated, Any, Protocol, TypeVar
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -20,10 +25,15 @@ from app.core.errors import InvalidRequest
 from app.core.language import Said
 from app.core.validation import message_of
 from app.scheduler.schedules import zone_of
+from app.scheduler.triggers import ScheduleTrigger, transition_between
 
 HORIZON_DAYS = 2 * 366
 """How far ahead the next open moment is looked for."""
+_OPENINGS = 400
+"""Openings, at most one or two a day, at which a schedule is asked whether it fires then: more than a year."""
 _DAY = timedelta(days=1)
+_TICK = timedelta(microseconds=1)
+_ANY_YEAR = 2026
 
 M = TypeVar("M", bound=BaseModel)
 Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -65,22 +75,18 @@ class RunWindow(BaseModel):
     closes: Clock = Field(default="00:00", examples=["06:00"])
     days: tuple[Weekday, ...] = Field(default=(), max_length=7, examples=[["mon", "tue", "wed", "thu", "fri"]])
 
-    def holds(self, moment: datetime, zone: str) -> bool:
-        """Whether `moment` is within it."""
-        today = moment.astimezone(zone_of(zone)).date()
-        return any(
-            self._is_on(day) and self.start_on(day, zone) <= moment < self.end_of(day, zone)
-            for day in (today - _DAY, today)
-        )
+    def holds(self, wall: datetime) -> bool:
+        """Whether the window is open when a clock shows `wall`."""
+        shown, day = wall.time(), wall.date()
+        opens, closes = self.span
+        if opens < closes:
+            return opens <= shown < closes and self._is_on(day)
+        return self._is_on(day) if shown >= opens else shown < closes and self._is_on(day - _DAY)
 
-    def start_on(self, day: date, zone: str) -> datetime:
-        """When it opens on that day, in UTC."""
-        return _wall(day, time.fromisoformat(self.opens), zone)
-
-    def end_of(self, day: date, zone: str) -> datetime:
-        """When that which opens on that day closes, in UTC."""
-        opens, closes = time.fromisoformat(self.opens), time.fromisoformat(self.closes)
-        return _wall(day if closes > opens else day + _DAY, closes, zone)
+    @cached_property
+    def span(self) -> tuple[time, time]:
+        """When it opens and closes."""
+        return time.fromisoformat(self.opens), time.fromisoformat(self.closes)
 
     def _is_on(self, day: date) -> bool:
         return not self.days or _WEEK[day.weekday()] in self.days
@@ -104,8 +110,8 @@ class Calendar(BaseModel):
     def _known(self) -> Calendar:
         if self.country is None and self.subdivision is not None:
             raise ValueError(Said("subdivision needs a country", "subdivision 需要同时填写 country"))
-        if self.country is not None:
-            public_holidays(self.country, self.subdivision)
+        if self.country is not None and knows_holidays():
+            public_holidays(self.country, self.subdivision, _ANY_YEAR)
         return self
 
     def is_closed(self, day: date) -> bool:
@@ -114,35 +120,38 @@ class Calendar(BaseModel):
             return False
         if day in self.closed:
             return True
-        return self.country is not None and day in public_holidays(self.country, self.subdivision)
+        return self.country is not None and day in public_holidays(self.country, self.subdivision, day.year)
 
 
-class Days(Protocol):
-    """Some days."""
-
-    def __contains__(self, day: object, /) -> bool: ...
+class Unjudged(InvalidRequest):
+    """This process cannot say when a task is open, for want of a package; another one may."""
 
 
-@lru_cache(maxsize=256)
-def public_holidays(country: str, subdivision: str | None) -> Days:
-    """The public holidays of a country or a part of it, of every year.
-
-    Raises:
-        ValueError: there is no such country or part of it, or the package is not installed.
-    """
+def knows_holidays() -> bool:
+    """Whether the package `holidays` is there; without it a calendar with a country can be kept, not judged."""
     try:
         # Optional, and a tenth of a second to load.
-        import holidays
+        import holidays  # noqa: F401
     except ImportError:
-        raise ValueError(
-            Said(
-                "country needs the package `holidays`: install contenthub-scheduler[calendars],"
-                " or list dates in `closed`",
-                "country 需要 `holidays` 包：请安装 contenthub-scheduler[calendars]，或在 `closed` 中列出日期",
-            )
-        ) from None
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def public_holidays(country: str, subdivision: str | None, year: int) -> frozenset[date]:
+    """The public holidays of a country or a part of it in one year.
+
+    A value of its own for each year: the package's objects fill themselves while they are asked, and threads that
+    ask one at the same time leave it wrong for good.
+
+    Raises:
+        ValueError: there is no such country or part of it.
+        ImportError: the package is not installed.
+    """
+    import holidays
+
     try:
-        found: Days = holidays.country_holidays(country, subdiv=subdivision)
+        found = holidays.country_holidays(country, subdiv=subdivision, years=year, expand=False)
     except NotImplementedError as error:
         raise ValueError(
             Said(
@@ -150,7 +159,7 @@ def public_holidays(country: str, subdivision: str | None) -> Days:
                 f"country：{error}；请填写 ISO 3166 代码，例如 CN，或 DE 与 BY",
             )
         ) from None
-    return found
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +170,24 @@ class Hours:
     calendar: Calendar | None
     zone: str
 
+    def __post_init__(self) -> None:
+        """Raises Unjudged: this process lacks the package that the calendar needs."""
+        if self.calendar is not None and self.calendar.country is not None and not knows_holidays():
+            raise Unjudged.of(
+                "calendar",
+                Said(
+                    "country needs the package `holidays`: install contenthub-scheduler[calendars],"
+                    " or list dates in `closed`",
+                    "country 需要 `holidays` 包：请安装 contenthub-scheduler[calendars]，或在 `closed` 中列出日期",
+                ),
+            )
+
     def is_open(self, moment: datetime) -> bool:
         """Whether the task may fire at `moment`."""
-        day = moment.astimezone(zone_of(self.zone)).date()
-        if self.calendar is not None and self.calendar.is_closed(day):
+        wall = moment.astimezone(zone_of(self.zone))
+        if self.calendar is not None and self.calendar.is_closed(wall.date()):
             return False
-        return self.window is None or self.window.holds(moment, self.zone)
+        return self.window is None or self.window.holds(wall)
 
     def next_open(self, moment: datetime) -> datetime | None:
         """`moment` if it is open then, or else the next open one, in UTC; None: not within `HORIZON_DAYS`."""
@@ -175,11 +196,9 @@ class Hours:
         first = moment.astimezone(zone_of(self.zone)).date()
         for ahead in range(-1, HORIZON_DAYS):
             day = first + ahead * _DAY
-            # It opens with the window, or at midnight after a closed day.
-            candidates = {_wall(day, time(), self.zone)}
-            if self.window is not None:
-                candidates.add(self.window.start_on(day, self.zone))
-            for candidate in sorted(candidates):
+            if self.calendar is not None and self.calendar.is_closed(day):
+                continue
+            for candidate in self._turns(day):
                 if candidate > moment and self.is_open(candidate):
                     return candidate
         return None
@@ -187,24 +206,58 @@ class Hours:
     def open_for(self, moment: datetime, seconds: float) -> float:
         """For how many of the `seconds` after `moment`, at which it is open, it stays so without a break."""
         latest = moment + timedelta(seconds=seconds)
-        day = moment.astimezone(zone_of(self.zone)).date() - _DAY
-        closings: set[datetime] = set()
-        while day <= latest.astimezone(zone_of(self.zone)).date():
-            # It closes with the window, or at the midnight before a closed day.
-            closings.add(_wall(day, time(), self.zone))
-            if self.window is not None:
-                closings.add(self.window.end_of(day, self.zone))
+        day, last = (one.astimezone(zone_of(self.zone)).date() for one in (moment, latest))
+        while day <= last:
+            for turn in self._turns(day):
+                if moment < turn < latest and not self.is_open(turn):
+                    return (turn - moment).total_seconds()
             day += _DAY
-        for closing in sorted(closings):
-            if moment < closing < latest and not self.is_open(closing):
-                return (closing - moment).total_seconds()
         return seconds
+
+    def _turns(self, day: date) -> list[datetime]:
+        """Where it may open or close on that day: with the window, at midnight, or where the clocks jump;
+        ascending, in UTC."""
+        zone = zone_of(self.zone)
+        found = {_wall(day, time(), zone)}
+        for edge in self.window.span if self.window is not None else ():
+            found |= {_wall(day, edge, zone), _wall(day, edge.replace(fold=1), zone)}
+        start, end = _wall(day, time(), zone), _wall(day + _DAY, time(), zone)
+        if end - start != _DAY:
+            found.add(transition_between(zone, start - _DAY, end))
+        return sorted(found)
+
+
+class Run(NamedTuple):
+    """A fire of a schedule, and when it runs."""
+
+    fire: datetime
+    at: datetime
+
+
+@lru_cache(maxsize=20_000)
+def next_run(trigger: ScheduleTrigger, hours: Hours | None, policy: ClosedPolicy, fire: datetime) -> Run | None:
+    """`fire`, or the first after it that is not skipped because the task is closed then, and when it runs.
+
+    None: there is none, or none at the next `_OPENINGS` openings.
+    """
+    for _ in range(_OPENINGS):
+        opens = fire if hours is None else hours.next_open(fire)
+        if opens is None:
+            return None
+        if opens == fire or policy is ClosedPolicy.DEFER:
+            return Run(fire, opens)
+        following = trigger.next_after(opens - _TICK)
+        if following is None:
+            return None
+        fire = following
+    return None
 
 
 def hours_of(run_window: Mapping[str, Any] | None, calendar: Mapping[str, Any] | None, zone: str) -> Hours | None:
     """The hours in the columns of a task; None: it is always open.
 
     Raises:
+        Unjudged: this process lacks the package that the calendar needs.
         InvalidRequest: the columns (plain SQL may have written them) cannot be read; the field is named.
     """
     if run_window is None and calendar is None:
@@ -232,5 +285,5 @@ def _read(model: type[M], text: str | None, field: str) -> M | None:
         raise InvalidRequest.of(field, message_of(error.errors()[0])) from None
 
 
-def _wall(day: date, clock: time, zone: str) -> datetime:
-    return datetime.combine(day, clock, tzinfo=zone_of(zone)).astimezone(UTC)
+def _wall(day: date, clock: time, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, clock, tzinfo=zone).astimezone(UTC)

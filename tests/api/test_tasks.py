@@ -255,7 +255,18 @@ def test_a_task_that_cannot_be_read_is_shown_as_such_and_hides_no_other(
     assert shown[ids[1]]["schedule_error"] is None
     assert client.get(f"{API}/tasks/{ids[0]}").json() == shown[ids[0]]
     assert client.get(f"{API}/tasks/{ids[0]}/explain").status_code < 500
+    assert client.get(f"{API}/tasks/{ids[0]}/preview").status_code < 500
     value = "UTC" if column == "timezone" else None
     mended = client.patch(f"{API}/tasks/{ids[0]}", json={column: value})
     assert mended.status_code == 200
     assert mended.json()["schedule_error"] is None
+
+
+def test_the_preview_of_a_shelved_task_says_why_it_does_not_fire(client: TestClient, application: FastAPI) -> None:
+    shelved = create(client, schedule="0 9 * * *")["id"]
+    with application.state.runtime.engine.begin() as connection:
+        update = "UPDATE scheduled_tasks SET next_run_at = NULL, schedule_error = 'no such zone' WHERE id = :id"
+        connection.execute(text(update), {"id": shelved})
+    found = client.get(f"{API}/tasks/{shelved}/preview").json()
+    assert found["fires"] == []
+    assert found["warnings"] == ["does not fire: its schedule could not be read: no such zone"]

@@ -139,6 +139,14 @@ def test_doctor_names_unknown_types_and_unreadable_schedules(contenthub: Content
         "INSERT INTO scheduled_tasks (name, task_type, schedule_type, schedule_expression)"
         " VALUES ('odd', 'my_type', 'cron', '0 25 * * *')",
     )
+    write(
+        contenthub,
+        "INSERT INTO scheduled_tasks (name, task_type, schedule_type, schedule_expression, schedule_error)"
+        " VALUES ('shelved', 'my_type', 'cron', '0 9 * * *', 'no such zone')",
+    )
+    told = [item["message"] for item in contenthub("doctor", "--json", code=1).json["findings"]]
+    assert "task shelved does not fire: no such zone" in told
+    write(contenthub, "DELETE FROM scheduled_tasks WHERE name = 'shelved'")
     findings = {item["check"]: item for item in contenthub("doctor", "--json", code=1).json["findings"]}
     assert "my_type" in findings["executors"]["message"]
     assert "hour '25' is wrong" in findings["schedules"]["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from app.db.database import begin_write, make_engine
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
 from app.scheduler.claims import claim
-from app.scheduler.firing import Fired, arm_tasks, fire_due
+from app.scheduler.firing import Fired, arm_tasks, fire_due, next_fire_at
 from app.scheduler.runtime import Runtime
 from tests.support import Recorder, running, until
 
@@ -603,3 +604,58 @@ async def test_the_account_of_a_fire_is_given_in_chinese_too(database_url: str) 
         assert "在触发之前任务已被暂停" in said
         assert "已暂停" in runtime.explain(task_id, None, "zh")
         assert "还没有到" in runtime.explain(task_id, first + timedelta(days=1), "zh")
+
+
+# ---------------------------------------------------------------- a node that lacks the package of holidays
+
+
+async def test_a_node_without_the_package_of_holidays_leaves_its_tasks_to_others(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        holiday = define(runtime, "holiday", schedule="0 9 * * *", calendar={"country": "IS"})
+        dates = define(runtime, "dates", schedule="0 9 * * *", calendar={"closed": ["2030-01-02"]})
+        for task_id in (holiday, dates):
+            set_due(runtime, task_id, START + timedelta(seconds=30))
+        now = START + timedelta(seconds=31)
+        monkeypatch.setitem(sys.modules, "holidays", None)
+        assert fire(runtime.engine, now).tasks == 1
+        assert len(ledger(runtime, dates)) == 1
+        assert ledger(runtime, holiday) == []
+        assert runtime.tasks.get(holiday).schedule_error is None
+        with runtime.sessions() as session:
+            assert next_fire_at(session.connection()) > now  # the clock does not turn round what it leaves
+        (found,) = [one for one in runtime.findings() if one.kind == "unknown_holidays"]
+        assert [example.name for example in found.examples] == ["holiday"]
+        runtime.tasks.resume(runtime.tasks.pause(holiday).id)  # which takes no judging
+        with pytest.raises(InvalidRequest, match="install contenthub-scheduler"):
+            define(runtime, "another", schedule="0 9 * * *", calendar={"country": "FO"})
+        set_due(runtime, holiday, START + timedelta(seconds=30))
+        runtime.start()
+        await until(lambda: any("holiday" in line and "holidays" in line for line in warnings))
+        await asyncio.sleep(1.5)
+        assert len([line for line in warnings if "holidays" in line]) == 1
+        await runtime.drain(0)
+        monkeypatch.undo()
+        assert fire(runtime.engine, now).tasks == 1
+        assert len(ledger(runtime, holiday)) == 1
+
+
+async def test_a_shelved_task_fires_again_once_a_node_starts_that_can_read_it(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        ids = [define(runtime, name, schedule="0 9 * * *", calendar={"country": "IS"}) for name in ("old", "bad")]
+        error = "calendar: country needs the package `holidays`"
+        with runtime.sessions() as session:
+            shelve = text("UPDATE scheduled_tasks SET next_run_at = NULL, schedule_error = :error")
+            session.execute(shelve, {"error": error})
+            spoil = text("UPDATE scheduled_tasks SET schedule_expression = '0 25 * * *' WHERE id = :id")
+            session.execute(spoil, {"id": ids[1]})
+            session.commit()
+        report = runtime.examine_schedules(30)
+        (unread,) = [one for one in report.findings if one.kind == "unreadable_schedule"]
+        assert [task.id for task in unread.tasks] == ids
+        assert error in unread.sentence
+        runtime.start()
+        mended = await until(lambda: (task := runtime.tasks.get(ids[0])).next_run_at and task)
+        assert mended.schedule_error is None
+        assert runtime.tasks.get(ids[1]).schedule_error == error

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
+import holidays
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +18,7 @@ from pydantic import ValidationError
 from app.core.language import Language
 from app.scheduler.preview import preview
 from app.scheduler.schedules import CronSchedule, DstPolicy
-from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow, Weekday
+from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow, Weekday, public_holidays
 
 BERLIN = "Europe/Berlin"
 clocks = st.builds(lambda hour, minute: f"{hour:02}:{minute:02}", st.integers(0, 23), st.sampled_from([0, 15, 30]))
@@ -96,13 +101,56 @@ def test_a_window_over_midnight_belongs_to_the_day_it_opens_on(moment: str, is_o
     assert hours.is_open(berlin(moment)) is is_open
 
 
-def test_a_window_that_begins_in_a_gap_opens_after_it_and_a_repeated_hour_opens_once() -> None:
+def test_a_window_that_begins_in_a_gap_opens_at_the_jump_and_a_repeated_hour_is_in_it_both_times() -> None:
     hours = Hours(RunWindow(opens="02:30", closes="04:00"), None, BERLIN)
-    assert hours.next_open(berlin("2026-03-29T00:00")) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)  # 03:30 CEST
+    assert hours.next_open(berlin("2026-03-29T00:00")) == datetime(2026, 3, 29, 1, 0, tzinfo=UTC)  # 03:00 CEST
     first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)  # 02:30 CEST
     assert hours.next_open(berlin("2026-10-25T00:00")) == first
     assert hours.is_open(first + timedelta(hours=1))  # 02:30 CET
     assert not hours.is_open(datetime(2026, 10, 25, 3, 0, tzinfo=UTC))  # 04:00 CET
+
+
+def test_a_window_is_what_the_clock_shows_also_on_the_day_of_a_change() -> None:
+    gap = Hours(RunWindow(opens="02:30", closes="03:15"), None, BERLIN)
+    assert gap.is_open(berlin("2026-03-29T03:05"))
+    assert not gap.is_open(berlin("2026-03-29T03:15"))
+    fold = Hours(RunWindow(opens="01:00", closes="02:30"), None, BERLIN)
+    assert not fold.is_open(datetime(2026, 10, 25, 0, 30, tzinfo=UTC))  # 02:30 CEST
+    again = datetime(2026, 10, 25, 1, 0, tzinfo=UTC)  # 02:00 CET
+    assert fold.next_open(datetime(2026, 10, 25, 0, 30, tzinfo=UTC)) == again
+    assert not fold.is_open(again + timedelta(minutes=30))
+
+
+def test_a_closed_day_is_a_date_also_where_the_window_goes_over_midnight() -> None:
+    hours = Hours(RunWindow(opens="22:00", closes="06:00"), Calendar(closed=(date(2026, 5, 1),)), BERLIN)
+    assert hours.is_open(berlin("2026-04-30T23:59"))
+    assert not hours.is_open(berlin("2026-05-01T00:00"))
+    assert not hours.is_open(berlin("2026-05-01T23:59"))
+    assert hours.next_open(berlin("2026-05-01T00:00")) == berlin("2026-05-02T00:00")
+    friday = Hours(RunWindow(opens="22:00", closes="06:00", days=(Weekday.FRI,)), hours.calendar, BERLIN)
+    assert friday.is_open(berlin("2026-05-02T00:30"))  # the night of Friday, 1 May
+
+
+def filter_list(keep: Callable[[date], bool], days: list[date]) -> list[date]:
+    return list(filter(keep, days))
+
+
+def test_threads_that_ask_for_the_same_holidays_all_get_the_right_ones() -> None:
+    truth = {year: set(holidays.country_holidays("CN", years=year)) for year in (2024, 2025, 2026)}
+    days = [date(year, 1, 1) + day * timedelta(days=1) for year in truth for day in range(365)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.00001)
+    try:
+        for shift in range(30):
+            public_holidays.cache_clear()
+            calendar = Calendar(country="CN")
+            turned = [days[(start := (shift + part) * 37 % len(days)) :] + days[:start] for part in range(4)]
+            with ThreadPoolExecutor(4) as threads:
+                found = threads.map(partial(filter_list, calendar.is_closed), turned)
+            for closed in (*found, filter_list(calendar.is_closed, days)):
+                assert set(closed) == {day for day in days if day in truth[day.year]}
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_equal_ends_are_a_whole_day() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core.errors import InvalidRequest
-from app.core.language import Said
+from app.core.errors import InvalidRequest, sentence_of
+from app.core.language import Said, in_language
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.arming import trigger_of
 from app.scheduler.attention import Severity
@@ -25,7 +25,7 @@ from app.scheduler.doctor.timetable import Timetable, Watched, tasks_on
 from app.scheduler.rates import RateLimit, RateRule, rule_of, task_rule
 from app.scheduler.statistics import Period, Statistics
 from app.scheduler.triggers import ScheduleTrigger
-from app.scheduler.windows import hours_of
+from app.scheduler.windows import Unjudged, hours_of
 
 MAX_DAYS = 366
 MAX_TASKS = 100_000
@@ -59,8 +59,10 @@ class _Patients:
 
     timed: list[tuple[ScheduleTrigger, Watched]]
     count: int
-    broken: list[TaskRef]
-    """Their schedule cannot be read."""
+    broken: list[tuple[TaskRef, str]]
+    """Their schedule cannot be read, and why."""
+    unjudged: list[str]
+    """Why this process cannot judge them: one entry a task. They fire on nodes that can."""
     homeless: dict[str, list[TaskRef]]
     """By executor type: nobody is registered for it."""
     over: frozenset[int]
@@ -144,7 +146,7 @@ class ScheduleDoctor:
 def _read(session: Session, known_types: Collection[str], rates: Mapping[str, RateLimit]) -> _Patients:
     columns = (*(tasks.c[name] for name in _COLUMNS),)
     query = select(*columns).where(tasks.c.is_active).order_by(tasks.c.id).limit(MAX_TASKS)
-    found = _Patients([], 0, [], {}, frozenset(), defaultdict(list))
+    found = _Patients([], 0, [], [], {}, frozenset(), defaultdict(list))
     count, over = 0, set()
     for row in session.execute(query.execution_options(yield_per=_CHUNK)):
         count += 1
@@ -155,14 +157,20 @@ def _read(session: Session, known_types: Collection[str], rates: Mapping[str, Ra
             over.add(row.id)
         try:
             trigger, rules, watched = trigger_of(row), list(_rules_of(row, rates)), _watched(row)
-        except InvalidRequest:
-            found.broken.append(ref)
+        except Unjudged as error:
+            found.unjudged.append(sentence_of(error))
+        except InvalidRequest as error:
+            found.broken.append((ref, sentence_of(error)))
         else:
-            if trigger is not None:
+            if row.schedule_error is not None:
+                found.broken.append((ref, row.schedule_error))
+            elif trigger is not None:
                 found.timed.append((trigger, watched))
                 for rule in rules:
                     found.limited[rule].append(row.id)
-    return _Patients(found.timed, count, found.broken, found.homeless, frozenset(over), found.limited)
+    return _Patients(
+        found.timed, count, found.broken, found.unjudged, found.homeless, frozenset(over), found.limited
+    )
 
 
 def _rules_of(row: Row[Any], rates: Mapping[str, RateLimit]) -> Iterator[RateRule]:
@@ -176,7 +184,16 @@ def _rules_of(row: Row[Any], rates: Mapping[str, RateLimit]) -> Iterator[RateRul
 _COLUMNS = (
     *("id", "name", "task_type", "jitter_seconds", "overlap_policy", "concurrency_key", "concurrency_limit"),
     *("schedule_type", "schedule_expression", "timezone", "dst_policy", "start_at", "end_at", "created_at"),
-    *("exhausted_at", "last_run_at", "params", "rate_limit", "run_window", "calendar", "closed_policy"),
+    *(
+        "exhausted_at",
+        "schedule_error",
+        "last_run_at",
+        "params",
+        "rate_limit",
+        "run_window",
+        "calendar",
+        "closed_policy",
+    ),
 )
 
 
@@ -189,17 +206,19 @@ def _watched(row: Row[Any]) -> Watched:
 def _broken(patients: _Patients) -> Iterator[Finding]:
     if patients.broken:
         number = len(patients.broken)
+        first, why = patients.broken[0]
         yield Finding(
             kind=ScheduleFindingKind.UNREADABLE_SCHEDULE,
             severity=Severity.ERROR,
-            tasks=tuple(patients.broken),
+            tasks=tuple(ref for ref, _ in patients.broken),
             sentence=Said(
-                f"the schedule of {counted(number, 'task')} cannot be read: nothing fires",
-                f"{number} 个任务的计划无法解析：不会触发",
+                f"the schedule of {counted(number, 'task')} cannot be read, so nothing fires;"
+                f" of {first.name}: {why}",
+                f"{number} 个任务的计划无法解析，不会触发；其中 {first.name}：{in_language(why, 'zh')}",
             ),
             remedy=Said(
-                "change the schedule; `contenthub task show NAME` says what is wrong with it",
-                "请修改计划；`contenthub task show NAME` 会说明哪里有误",
+                "change the schedule; `contenthub task show NAME` says what is wrong with each",
+                "请修改计划；`contenthub task show NAME` 会说明每个任务哪里有误",
             ),
         )
 
@@ -250,6 +269,13 @@ def _notes(timetable: Timetable, patients: _Patients) -> Iterator[Said]:
             f" are looked for up to {shortest}, and their fires are an estimate",
             f"{len(cut)} 个计划触发太频繁，无法跟到最后：只由它们造成的拥挤看到 {shortest} 为止，"
             f"它们的触发次数是估计值",
+        )
+    if patients.unjudged:
+        number, why = len(patients.unjudged), patients.unjudged[0]
+        yield Said(
+            f"{counted(number, 'task')} could not be looked at here, only nodes that can judge them fire them:"
+            f" {why}",
+            f"{number} 个任务在这里无法判断，只在能判断的节点上触发：{in_language(why, 'zh')}",
         )
     if patients.count == MAX_TASKS:
         yield Said(

@@ -23,6 +23,7 @@ export const en = {
   attention: {
     late_fires_one: "{{count}} task is late: it is due and no node fires it", late_fires_other: "{{count}} tasks are late: they are due and no node fires them",
     broken_schedules_one: "{{count}} task has a schedule that cannot be read", broken_schedules_other: "{{count}} tasks have schedules that cannot be read",
+    unknown_holidays_one: "{{count}} task has a calendar that this server cannot judge: only nodes with the package `holidays` fire it", unknown_holidays_other: "{{count}} tasks have calendars that this server cannot judge: only nodes with the package `holidays` fire them",
     failing_tasks_one: "{{count}} active task failed at its last run", failing_tasks_other: "{{count}} active tasks failed at their last run",
     parked_one: "{{count}} execution is parked: its executor is missing or refuses its params", parked_other: "{{count}} executions are parked: their executors are missing or refuse their params",
     waiting_long_one: "{{count}} execution has waited for more than five minutes", waiting_long_other: "{{count}} executions have waited for more than five minutes",

@@ -23,6 +23,7 @@ export const zh: typeof en = {
   attention: {
     late_fires_one: "{{count}} 个任务已到期，但没有节点触发它", late_fires_other: "{{count}} 个任务已到期，但没有节点触发它们",
     broken_schedules_one: "{{count}} 个任务的调度无法读取", broken_schedules_other: "{{count}} 个任务的调度无法读取",
+    unknown_holidays_one: "本服务无法判断 {{count}} 个任务的日历：只有装有 holidays 包的节点会触发它", unknown_holidays_other: "本服务无法判断 {{count}} 个任务的日历：只有装有 holidays 包的节点会触发它们",
     failing_tasks_one: "{{count}} 个启用的任务最近一次运行失败", failing_tasks_other: "{{count}} 个启用的任务最近一次运行失败",
     parked_one: "{{count}} 次执行被搁置：执行器缺失或参数未通过校验", parked_other: "{{count}} 次执行被搁置：执行器缺失或参数未通过校验",
     waiting_long_one: "{{count}} 次执行等待超过五分钟", waiting_long_other: "{{count}} 次执行等待超过五分钟",
