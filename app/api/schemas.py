@@ -23,6 +23,7 @@ from app.core.redaction import redact, redact_quotes
 from app.models.execution_step import StepKind
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
+from app.scheduler.arming import next_run_of
 from app.scheduler.attention import Kind, Severity
 from app.scheduler.breaker import CircuitBreaker, Phase
 from app.scheduler.definitions import Params
@@ -82,7 +83,9 @@ class TaskAnswer(_Answer):
     run_window: RunWindow | None
     calendar: Calendar | None
     closed_policy: ClosedPolicy
-    next_run_at: datetime | None
+    next_run_at: datetime | None = Field(
+        description="When it runs next, its run window and calendar considered; null: it does not."
+    )
     exhausted_at: datetime | None
     schedule_error: str | None
     last_run_at: datetime | None
@@ -101,6 +104,7 @@ class TaskAnswer(_Answer):
             else None
         )
         columns = {name: getattr(task, name) for name in cls.model_fields if hasattr(task, name)}
+        columns["next_run_at"] = next_run_of(task)
         for name, reader in _STORED_AS_JSON.items():
             try:
                 columns[name] = reader.validate_python(columns[name])

@@ -125,7 +125,12 @@ def _next_run(task: ScheduledTask) -> str:
         return "paused"
     if task.exhausted_at is not None:
         return "over"
-    return output.moment(task.next_run_at, task.timezone)
+    from app.scheduler.arming import next_run_of  # with SQLAlchemy, see session.py
+
+    runs_at = next_run_of(task)
+    if task.next_run_at is not None and runs_at is None:
+        return "never: closed at every fire"
+    return output.moment(runs_at, task.timezone)
 
 
 @app.command()
@@ -264,7 +269,7 @@ def create(
     if as_json:
         output.show_json(task_record(task))
         return
-    when = f"; it fires next at {_next_run(task)}" if task.next_run_at is not None else ""
+    when = f"; it runs next at {_next_run(task)}" if task.next_run_at is not None else ""
     output.say(f"Created task {task.id} ({task.name}){when}.", style="green")
 
 

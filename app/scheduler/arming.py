@@ -1,13 +1,15 @@
-"""From the columns of a task to its trigger, and to the fire it waits for."""
+"""From the columns of a task to its trigger, to the fire it waits for, and to its next run."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
+from app.core.errors import InvalidRequest
 from app.scheduler.schedules import DstPolicy, from_columns
 from app.scheduler.triggers import ScheduleTrigger, make_trigger
+from app.scheduler.windows import ClosedPolicy, hours_of, next_run
 
 _NO_ANCHOR = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -22,6 +24,15 @@ class ScheduledRow(Protocol):
     start_at: datetime | None
     end_at: datetime | None
     created_at: datetime
+
+
+class ArmedRow(ScheduledRow, Protocol):
+    """With the columns that say which of its fires run."""
+
+    next_run_at: datetime | None
+    run_window: dict[str, Any] | None
+    calendar: dict[str, Any] | None
+    closed_policy: str
 
 
 def trigger_of(task: ScheduledRow) -> ScheduleTrigger | None:
@@ -74,3 +85,19 @@ def first_fire(task: ScheduledRow, now: datetime) -> datetime | None:
     if trigger is None:
         return None
     return trigger.next_after(min(task.created_at, now) if task.schedule_type == "at" else now)
+
+
+def next_run_of(task: ArmedRow) -> datetime | None:
+    """When a task runs next: its next fire that is not skipped because it is closed then, or the opening to which
+    that fire is put off. None: no fire is left, or it is closed at all that it looked at.
+
+    Where this process cannot read the columns, it is the next fire.
+    """
+    if task.next_run_at is None or (task.run_window is None and task.calendar is None):
+        return task.next_run_at
+    try:
+        trigger, hours = trigger_of(task), hours_of(task.run_window, task.calendar, task.timezone)
+    except InvalidRequest:
+        return task.next_run_at
+    run = None if trigger is None else next_run(trigger, hours, ClosedPolicy(task.closed_policy), task.next_run_at)
+    return None if run is None else run.at

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, Table, select, update
 from app.core.clock import Clock
 from app.core.errors import Conflict, FieldError, InvalidRequest, NotFound, SchedulerError
 from app.models.scheduled_task import ScheduledTask
+from app.scheduler.arming import next_run_of
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.tasks import TaskStore, located, one_transaction
 from app.services.scheduler_service import SchedulerService
@@ -67,6 +68,8 @@ def reconcile(
         for task in brought:
             if task.exhausted_at == task.updated_at:  # it was armed now, and found no fire
                 logger.warning("任务 {} 的计划今后不会触发，仅作为已结束的任务保存", task.name)
+            elif task.next_run_at is not None and next_run_of(task) is None:
+                logger.warning("任务 {} 的每次触发都在关闭时间（时段或日历），不会运行", task.name)
     for name in sorted(gone):
         logger.warning("任务 {} 曾在代码中声明，现已不在代码中；它保持不变，可手动删除", name)
 

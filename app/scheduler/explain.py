@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core.errors import InvalidRequest, NotFound
-from app.core.language import Language, Said
+from app.core.errors import InvalidRequest, NotFound, sentence_of
+from app.core.language import Language, Said, in_language
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import WAITING_STATES, Execution, ExecutionState, TaskExecution
-from app.scheduler.arming import trigger_of
+from app.scheduler.arming import next_run_of, trigger_of
 from app.scheduler.schedules import zone_of
 from app.scheduler.steps import NEVER
 from app.scheduler.triggers import ScheduleTrigger
@@ -41,6 +41,7 @@ _SKIP_REASONS = {
         "the task's schedule was changed before anybody had fired it", "在触发之前任务的计划已被修改"
     ),
 }
+_CLOSED_BY = {"calendar": Said("calendar", "日历"), "run_window": Said("run window", "时段")}
 _WAIT_REASONS = {
     "rate_limited": Said("it waits for its rate limit", "它在等待限速放行"),
     "circuit_open": Said(
@@ -136,14 +137,61 @@ def _outlook(task: ScheduledTask) -> Said:
 
 def _closed_then(task: ScheduledTask, fire: datetime) -> Said:
     """What its window and calendar make of a fire to come."""
-    hours = hours_of(task.run_window, task.calendar, task.timezone)
-    if hours is None or hours.is_open(fire):
+    try:
+        hours = hours_of(task.run_window, task.calendar, task.timezone)
+    except InvalidRequest as error:
+        why = sentence_of(error)
+        return Said(
+            f", if it is open then, which cannot be told here: {why}",
+            f"（若那时开放；这里无法判断：{in_language(why, 'zh')}）",
+        )
+    closed_by = None if hours is None else hours.closed_by(fire)
+    if hours is None or closed_by is None:
         return Said("", "")
-    opens = hours.next_open(fire) if task.closed_policy == ClosedPolicy.DEFER else None
-    if opens is None:
-        return Said(", but is closed then, so that fire will be skipped", "，但那时不开放，该次触发将被跳过")
-    then = _local(opens, task)
-    return Said(f", but is closed then, so that fire will run at {then}", f"，但那时不开放，将推迟到 {then} 运行")
+    by = _CLOSED_BY[closed_by]
+    runs_at = hours.next_open(fire) if task.closed_policy == ClosedPolicy.DEFER else None
+    if runs_at is not None:
+        then = _local(runs_at, task)
+        return Said(
+            f", but is closed then by its {by.en}, so that fire will run at {then}",
+            f"，但那时按{by.zh}不开放，将推迟到 {then} 运行",
+        )
+    following = next_run_of(task)
+    after = (
+        Said("; it is closed at every fire to come", "；今后每次触发时都不开放")
+        if following is None
+        else Said(f"; it runs next at {_local(following, task)}", f"；下一次运行在 {_local(following, task)}")
+    )
+    return Said(
+        f", but is closed then by its {by.en}, so that fire will be skipped{after.en}",
+        f"，但那时按{by.zh}不开放，该次触发将被跳过{after.zh}",
+    )
+
+
+def _to_come(task: ScheduledTask, at: datetime) -> Said:
+    """What will be at a moment to come: whether its schedule fires then, and whether it is open."""
+    trigger = trigger_of(task)
+    fires = trigger is not None and _fires_in_second(trigger, at)
+    plan = (
+        Said("that moment is still to come; it fires then", "那个时刻还没有到；它将在那时触发")
+        if fires and task.is_active
+        else Said("that moment is still to come; it does not fire then", "那个时刻还没有到；它在那时不触发")
+    )
+    hours = hours_of(task.run_window, task.calendar, task.timezone)
+    closed_by = None if hours is None else hours.closed_by(at)
+    if closed_by is None:
+        return plan
+    by = _CLOSED_BY[closed_by]
+    if fires and task.is_active:
+        fate = (
+            Said("the fire waits for the next opening", "该次触发推迟到下一次开放")
+            if task.closed_policy == ClosedPolicy.DEFER
+            else Said("the fire will be skipped", "该次触发将被跳过")
+        )
+        return Said(
+            f"{plan.en}, but is closed by its {by.en}: {fate.en}", f"{plan.zh}，但按{by.zh}不开放：{fate.zh}"
+        )
+    return Said(f"{plan.en}, and is closed by its {by.en}", f"{plan.zh}，并且按{by.zh}不开放")
 
 
 def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | None:
@@ -211,7 +259,11 @@ def _absence(task: ScheduledTask, at: datetime, now: datetime) -> Said:
         return Said("it has no schedule; it runs only when asked to.", "它没有计划，只在被要求时运行。")
     if at > now:
         outlook = _outlook(task)
-        return Said(f"that moment is still to come. It {outlook.en}", f"那个时刻还没有到。它{outlook.zh}")
+        try:
+            then = _to_come(task, at)
+        except InvalidRequest:  # the outlook says what cannot be read
+            then = Said("that moment is still to come", "那个时刻还没有到")
+        return Said(f"{then.en}. It {outlook.en}", f"{then.zh}。它{outlook.zh}")
     if at < task.created_at:
         made = _local(task.created_at, task)
         return Said(f"the task was made later, at {made}.", f"任务在那之后才创建，于 {made}。")

@@ -40,7 +40,7 @@ from app.scheduler.triggers import (
     transition_between,
     wall_times,
 )
-from app.scheduler.windows import ClosedPolicy, Hours
+from app.scheduler.windows import ClosedPolicy, Hours, next_run
 
 MAX_COUNT = 1_000
 """Fires of one preview, at most."""
@@ -53,6 +53,7 @@ RHYTHM_SAMPLE = 50
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
+_TICK = timedelta(microseconds=1)
 _ANY_DATE = datetime(2000, 1, 1)  # noqa: DTZ001 - cronsim parses an expression only together with a date
 
 _SHORT_MONTHS = {
@@ -119,9 +120,15 @@ def preview(
     make = partial(
         make_trigger, schedule, zone=zone, dst_policy=dst_policy, anchor=anchor or now, start_at=start_at
     )
-    fires = _fires_after(make(end_at=end_at), now)
-    opened = _Opened(fires, hours, closed_policy)
-    sample = list(islice(opened, max(count, RHYTHM_SAMPLE)))
+    trigger = make(end_at=end_at)
+    opened = _Opened(_fires_after(trigger, now), hours, closed_policy)
+    wanted = max(count, RHYTHM_SAMPLE)
+    sample = list(islice(opened, wanted))
+    if not sample and opened.last is not None:
+        # A schedule that fires every second has that many fires in one evening: look on from the next opening.
+        run = next_run(trigger, hours, closed_policy, opened.last)
+        later = _fires_after(trigger, run.fire - _TICK) if run is not None else iter(())
+        sample = list(islice(_Opened(later, hours, closed_policy), wanted))
     window = _Window(
         zone_of(zone),
         max(now, to_utc(start_at, zone, field="start_at")) if start_at else now,

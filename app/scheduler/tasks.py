@@ -30,7 +30,7 @@ from app.db.types import UtcDateTime
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_change import TaskChange
 from app.models.task_execution import WAITING_STATES, ExecutionState, state_in
-from app.scheduler.arming import first_fire
+from app.scheduler.arming import first_fire, next_run_of
 from app.scheduler.definitions import TaskDefinition
 from app.scheduler.executions import executions
 from app.scheduler.family import call_off_descendants, wake_parents
@@ -56,7 +56,7 @@ class TaskOrder(StrEnum):
     ID = "id"
     NAME = "name"
     NEXT_RUN_AT = "next_run_at"
-    """Soonest first; what does not fire comes last."""
+    """Soonest fire of the schedule first, whether the task is open then or not; what does not fire comes last."""
 
 
 _ORDER_KEYS: dict[TaskOrder, tuple[ColumnElement[Any], ...]] = {
@@ -93,8 +93,8 @@ class TaskStore:
     ) -> ScheduledTask:
         """Store a task and arm its schedule. `by`: who asks, for the task's history.
 
-        One that never fires from now on is refused; if the code declares it (`declared`), which was right when it
-        was written, it is stored as one whose schedule is over.
+        One that never fires from now on, or is closed whenever it would, is refused; if the code declares it
+        (`declared`), which was right when it was written, it is stored all the same.
 
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: the field is named, nothing is stored.
@@ -110,6 +110,17 @@ class TaskStore:
             raise InvalidRequest.of(
                 field,
                 Said("never fires from now on; choose a moment to come", "从现在起永远不会触发；请选择将来的时刻"),
+                "never_fires",
+            )
+        if task.next_run_at is not None and next_run_of(task) is None and declared is None:
+            raise InvalidRequest.of(
+                "calendar" if task.run_window is None else "run_window",
+                Said(
+                    "never runs: the task is closed at every fire of its schedule; change the schedule, the window"
+                    " or the calendar, or write closed_policy defer",
+                    "永远不会运行：计划的每次触发都在关闭时间；请修改计划、时段或日历，"
+                    "或把 closed_policy 设为 defer",
+                ),
                 "never_fires",
             )
         with self._sessions() as session:

@@ -14,14 +14,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.errors import InvalidRequest
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.arming import trigger_of
-from app.scheduler.windows import ClosedPolicy, hours_of
+from app.scheduler.windows import ClosedPolicy, hours_of, next_run
 
 COUNTED = 200
 """Fires of one task that are counted one by one; a denser task's are taken to go on at the same rate."""
-
-
-LOOKED_AT = 1_000
-"""Fires in a row at which a task is closed, after which no further are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +80,12 @@ def _moments(task: ScheduledTask) -> Iterator[datetime]:
     except InvalidRequest:
         return  # plain SQL has written a schedule that cannot be read; the clock says so in `schedule_error`
     at = task.next_run_at
-    looked_at = 0
-    while at is not None and trigger is not None and looked_at < LOOKED_AT:
-        looked_at += 1
-        runs_at = at if hours is None or hours.is_open(at) else None
-        if runs_at is None and hours is not None and task.closed_policy == ClosedPolicy.DEFER:
-            runs_at = hours.next_open(at)
-        if runs_at is not None:
-            yield runs_at
-            looked_at = 0
-        at = trigger.next_after(at)
+    while at is not None and trigger is not None:
+        run = next_run(trigger, hours, ClosedPolicy(task.closed_policy), at)
+        if run is None:
+            return
+        yield run.at
+        at = trigger.next_after(run.fire)
 
 
 def _load(task: ScheduledTask, since: datetime, until: datetime, hours: int) -> TaskLoad:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -30,7 +30,9 @@ from app.scheduler.triggers import ScheduleTrigger, transition_between
 HORIZON_DAYS = 2 * 366
 """How far ahead the next open moment is looked for."""
 _OPENINGS = 400
-"""Openings, at most one or two a day, at which a schedule is asked whether it fires then: more than a year."""
+"""Openings, one or two a day at most, at which a schedule is asked whether it fires then: about a year of them."""
+_FEW_OPENINGS, _LONG, _LONGEST = 60, timedelta(days=2 * 366), timedelta(days=30 * 366)
+"""As far ahead as it is asked otherwise: years enough for 29 February to have been every day of the week."""
 _DAY = timedelta(days=1)
 _TICK = timedelta(microseconds=1)
 _ANY_YEAR = 2026
@@ -184,10 +186,14 @@ class Hours:
 
     def is_open(self, moment: datetime) -> bool:
         """Whether the task may fire at `moment`."""
+        return self.closed_by(moment) is None
+
+    def closed_by(self, moment: datetime) -> Literal["calendar", "run_window"] | None:
+        """What closes the task at `moment`; None: it is open."""
         wall = moment.astimezone(zone_of(self.zone))
         if self.calendar is not None and self.calendar.is_closed(wall.date()):
-            return False
-        return self.window is None or self.window.holds(wall)
+            return "calendar"
+        return None if self.window is None or self.window.holds(wall) else "run_window"
 
     def next_open(self, moment: datetime) -> datetime | None:
         """`moment` if it is open then, or else the next open one, in UTC; None: not within `HORIZON_DAYS`."""
@@ -238,9 +244,12 @@ class Run(NamedTuple):
 def next_run(trigger: ScheduleTrigger, hours: Hours | None, policy: ClosedPolicy, fire: datetime) -> Run | None:
     """`fire`, or the first after it that is not skipped because the task is closed then, and when it runs.
 
-    None: there is none, or none at the next `_OPENINGS` openings.
+    None: there is none, or none as far as one looks, which is years.
     """
-    for _ in range(_OPENINGS):
+    first = fire
+    for looked in range(_OPENINGS):
+        if fire - first > (_LONG if looked > _FEW_OPENINGS else _LONGEST):
+            return None
         opens = fire if hours is None else hours.next_open(fire)
         if opens is None:
             return None

@@ -69,6 +69,22 @@ def test_a_task_is_created_with_its_schedule_and_policies(contenthub: ContentHub
     }
 
 
+def test_the_next_run_that_is_told_is_one_at_which_the_task_is_open(contenthub: ContentHub) -> None:
+    made = contenthub(
+        *("task", "create", "--name", "nightly", "--type", "content_generation", "--params", PARAMS),
+        *("--cron", "0 * * * *", "--window", "22:00-22:30", "--timezone", "UTC"),
+    ).out
+    assert "it runs next at" in made
+    assert "22:00" in made
+    assert "22:00" in contenthub("task", "show", "nightly").out.split("next run at")[1].splitlines()[0]
+    refused = contenthub(
+        *("task", "create", "--name", "noon", "--type", "content_generation", "--params", PARAMS),
+        *("--cron", "0 12 * * *", "--window", "22:00-06:00"),
+        code=1,
+    )
+    assert "never runs: the task is closed at every fire" in refused.err
+
+
 def test_every_wrong_field_is_named_and_nothing_is_stored(contenthub: ContentHub) -> None:
     ran = contenthub(
         *("task", "create", "--name", "wrong", "--type", "content_generation", "--cron", "0 25 * * *"),

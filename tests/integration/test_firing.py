@@ -14,11 +14,13 @@ import pytest
 from loguru import logger
 from sqlalchemy import Engine, text, update
 
+from app.api.schemas import TaskAnswer
 from app.core.config import Settings
 from app.core.errors import Conflict, ExecutorNotFound, InvalidParameters, InvalidRequest
 from app.db.database import begin_write, make_engine
 from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import ExecutionState
+from app.scheduler.arming import next_run_of
 from app.scheduler.claims import claim
 from app.scheduler.firing import Fired, arm_tasks, fire_due, next_fire_at
 from app.scheduler.runtime import Runtime
@@ -525,6 +527,71 @@ async def test_explain_accounts_for_every_moment(database_url: str) -> None:
         assert "still to come" in runtime.explain(task_id, nine + timedelta(days=900))
         with pytest.raises(InvalidRequest, match="zone"):
             runtime.explain(task_id, datetime(2030, 1, 1))  # noqa: DTZ001
+
+
+async def test_explain_says_that_the_task_is_closed_at_a_moment_to_come(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        year = datetime.now(UTC).year + 1
+        closed = {"closed": [f"{year}-05-01"], "country": "IS"}
+        daily = define(
+            runtime, schedule="0 9 * * *", calendar=closed, run_window={"opens": "08:00", "closes": "18:00"}
+        )
+        nine = datetime(year, 5, 1, 9, tzinfo=UTC)
+        assert "but is closed by its calendar: the fire will be skipped" in runtime.explain(daily, nine)
+        at_ten = runtime.explain(daily, nine + timedelta(hours=1))
+        assert "does not fire then, and is closed by its calendar" in at_ten
+        assert "does not fire then, and is closed by its run window" in runtime.explain(
+            daily, nine + timedelta(days=1, hours=12)
+        )
+        assert "it fires then. It fires next" in runtime.explain(daily, nine + timedelta(days=1))
+        assert "按日历不开放：该次触发将被跳过" in runtime.explain(daily, nine, "zh")
+        night = define(
+            runtime,
+            "night",
+            schedule="0 * * * *",
+            run_window={"opens": "22:00", "closes": "22:01"},
+            timezone="UTC",
+        )
+        set_due(runtime, night, datetime(year, 1, 4, 9, tzinfo=UTC))
+        told = runtime.explain(night, None)
+        assert "closed then by its run window" in told
+        assert f"runs next at {year}-01-04T22:00:00+00:00" in told
+
+
+async def test_the_next_run_is_one_at_which_the_task_is_open(database_url: str) -> None:
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        night = {"opens": "22:00", "closes": "06:00"}
+        for name, values, runs_at in (
+            ("skips", {"schedule": "*/30 * * * * *"}, datetime(2030, 1, 7, 22, tzinfo=UTC)),
+            ("defers", {"schedule": "0 12 * * *", "closed_policy": "defer"}, datetime(2030, 1, 7, 22, tzinfo=UTC)),
+        ):
+            task_id = define(runtime, name, run_window=night, **values)
+            set_due(runtime, task_id, datetime(2030, 1, 7, 12, tzinfo=UTC))
+            task = runtime.tasks.get(task_id)
+            assert next_run_of(task) == runs_at
+            assert TaskAnswer.of(task).next_run_at == runs_at
+            first = next(fire for fire in runtime.upcoming.fires(5) if fire.task_id == task_id)
+            assert first.at == runs_at
+
+
+async def test_a_task_that_is_closed_at_every_fire_is_refused_and_a_declared_one_warned_about(
+    database_url: str, warnings: list[str]
+) -> None:
+    never = {"schedule": "0 12 * * *", "run_window": {"opens": "22:00", "closes": "06:00"}}
+    async with running(database_url, Recorder("work"), start=False) as (service, runtime):
+        with pytest.raises(InvalidRequest, match="run_window: never runs: the task is closed at every fire") as no:
+            define(runtime, **never)
+        assert no.value.errors[0].kind == "never_fires"
+        with pytest.raises(InvalidRequest, match="calendar: never runs"):
+            define(runtime, schedule="0 9 1 5 *", calendar={"country": "DE"})
+        define(runtime, "defers", closed_policy="defer", **never)
+        define(runtime, "rarely", schedule="0 9 29 2 *", calendar={"country": "DE"})
+        service.define_task("declared", "work", **never)
+        runtime.reconcile_declarations()
+        assert [line for line in warnings if "declared" in line and "关闭时间" in line]
+        (told,) = [one for one in runtime.examine_schedules(30).findings if one.kind == "never_fires"]
+        assert [task.name for task in told.tasks] == ["declared"]
+        assert next_run_of(runtime.tasks.find("declared")) is None
 
 
 # ---------------------------------------------------------------- changed while due

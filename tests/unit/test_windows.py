@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -18,9 +19,11 @@ from pydantic import ValidationError
 from app.core.language import Language
 from app.scheduler.preview import preview
 from app.scheduler.schedules import CronSchedule, DstPolicy
-from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow, Weekday, public_holidays
+from app.scheduler.triggers import CronTrigger
+from app.scheduler.windows import Calendar, ClosedPolicy, Hours, RunWindow, Weekday, next_run, public_holidays
 
 BERLIN = "Europe/Berlin"
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 clocks = st.builds(lambda hour, minute: f"{hour:02}:{minute:02}", st.integers(0, 23), st.sampled_from([0, 15, 30]))
 windows = st.builds(
     RunWindow, opens=clocks, closes=clocks, days=st.lists(st.sampled_from(Weekday), max_size=3).map(tuple)
@@ -213,3 +216,20 @@ def test_a_schedule_that_never_meets_its_window_is_warned_about() -> None:
     assert found.fires == []
     assert found.warnings[0].startswith("never fires within its run window and calendar")
     assert "永远不会触发" in preview_of(ClosedPolicy.SKIP, hours, "zh").warnings[0]
+
+
+def test_a_schedule_of_every_second_is_previewed_up_to_its_next_opening() -> None:
+    hours = Hours(RunWindow(opens="22:00", closes="06:00"), None, BERLIN)
+    found = preview_of(ClosedPolicy.SKIP, hours, expression="* * * * * *")
+    assert [f"{fire:%a %H:%M:%S}" for fire in found.fires] == ["Fri 22:00:00", "Fri 22:00:01", "Fri 22:00:02"]
+    assert not any(warning.startswith("never") for warning in found.warnings)
+
+
+def test_two_hundred_schedules_that_never_meet_their_hours_are_told_in_seconds() -> None:
+    asked = time.process_time()
+    for number in range(200):
+        zone = (BERLIN, "Asia/Shanghai", "America/New_York")[number % 3]
+        trigger = CronTrigger(f"{number % 60} {14 + number // 60} * * *", zone, DstPolicy.CRON)
+        hours = Hours(RunWindow(opens="13:00", closes="13:01", days=(Weekday.MON,)), Calendar(country="CN"), zone)
+        assert next_run(trigger, hours, ClosedPolicy.SKIP, trigger.next_after(MONDAY)) is None
+    assert time.process_time() - asked < 10  # it took forty

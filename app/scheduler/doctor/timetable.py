@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from app.scheduler.triggers import ScheduleTrigger
-from app.scheduler.windows import ClosedPolicy, Hours
+from app.scheduler.windows import ClosedPolicy, Hours, next_run
 
 WALKED_FIRES = 300_000
 """Fires kept in all: a few seconds of work, and some tens of megabytes."""
@@ -26,8 +26,6 @@ LEAST_WALKED = 100
 _WINDOW_FIRES = 20_000
 _LONGEST_LOOK_BACK = timedelta(days=1)
 """Before a window: what fires since then may wait for an opening in it."""
-_JUMPS = 1000
-"""Openings at which a schedule is asked whether it fires, before it is said never to."""
 _TICK = timedelta(microseconds=1)
 
 
@@ -78,16 +76,10 @@ class Pattern(NamedTuple):
         return starts if self.stacks else list(dict.fromkeys(starts))
 
     def has_start_after(self, moment: datetime) -> bool:
-        """Whether anything starts after `moment`, ever."""
-        for _ in range(_JUMPS):
-            fire = self.trigger.next_after(moment)
-            if fire is None or self.hours is None:
-                return fire is not None
-            opening = self.hours.next_open(fire)
-            if opening is None or opening == fire or self.defers:
-                return opening is not None
-            moment = opening - _TICK
-        return False
+        """Whether anything starts after `moment`, as far as `next_run()` looks."""
+        fire = self.trigger.next_after(moment)
+        policy = ClosedPolicy.DEFER if self.defers else ClosedPolicy.SKIP
+        return fire is not None and next_run(self.trigger, self.hours, policy, fire) is not None
 
 
 @dataclass(slots=True)

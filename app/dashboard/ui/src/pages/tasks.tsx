@@ -121,7 +121,10 @@ export function NextFire({ task }: { task: Task }) {
   if (task.schedule_error) return <Text size="sm" c="var(--mantine-color-error)" lineClamp={2}>{t("tasks.broken", { error: task.schedule_error })}</Text>;
   if (!task.is_active) return <Text size="sm" c="dimmed">{t("tasks.paused")}</Text>;
   if (task.schedule === null) return <Text size="sm" c="dimmed">–</Text>;
-  if (task.next_run_at === null) return <Text size="sm" c="dimmed">{t("tasks.exhausted")}</Text>;
+  if (task.next_run_at === null) {
+    const isOver = task.exhausted_at !== null || (task.run_window === null && task.calendar === null);
+    return <Text size="sm" c="dimmed">{t(isOver ? "tasks.exhausted" : "tasks.closed")}</Text>;
+  }
   return <Ago at={task.next_run_at} />;
 }
 
