@@ -36,7 +36,13 @@ def to_plain_json(value: Any, *, finite: bool = False, at_most: int | None = Non
     except (PydanticSerializationError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
     if at_most is not None and len(written) - 2 * _WRAPS > at_most:
-        raise ValueError(f"it has {len(written) - 2 * _WRAPS:,} bytes, and at most {at_most:,} are stored")
+        size = len(written) - 2 * _WRAPS
+        raise ValueError(
+            Said(
+                f"it has {size:,} bytes, and at most {at_most:,} are stored",
+                f"它有 {size:,} 字节，最多保存 {at_most:,} 字节",
+            )
+        )
     try:
         found = from_json(written, allow_inf_nan=False)
     except ValueError as error:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import ExecutorNotFound, FieldError, InvalidParameters
 from app.core.jsonable import LARGEST_RESULT
+from app.core.language import Said
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.task_execution import ExecutionState
 from app.scheduler.context import CurrentExecution, current_execution
@@ -59,7 +60,10 @@ class WorkflowExecutor(TaskExecutor):
     def refuse_retry(self, result: dict[str, Any] | None) -> str | None:
         undone = ((result or {}).get("data") or {}).get("undone")
         if undone and all(run["state"] == StepState.SUCCESS for run in undone):
-            return "its finished steps have been undone; run the workflow anew"
+            return Said(
+                "its finished steps have been undone; run the workflow anew",
+                "它完成的步骤已经撤销；请重新运行工作流",
+            )
         return None
 
     def got_over(self, task_params: dict[str, Any], children: Mapping[str, ExecutionState]) -> Collection[str]:
@@ -86,10 +90,16 @@ class WorkflowExecutor(TaskExecutor):
         if key not in self.got_over(task_params, children):
             return None
         if _undoes(children):
-            return "its workflow has begun to undo what it had done; run the workflow anew"
+            return Said(
+                "its workflow has begun to undo what it had done; run the workflow anew",
+                "它的工作流已开始撤销；请重新运行工作流",
+            )
         if not _later_steps(task_params)[_step_of(key)]:
             return None
-        return "its workflow went on without it, and what comes after it is decided; run the workflow anew"
+        return Said(
+            "its workflow went on without it, and what comes after it is decided; run the workflow anew",
+            "它的工作流已越过它继续，后面的走向已定；请重新运行工作流",
+        )
 
     async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
         definition = WorkflowDefinition.model_validate(task_params)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, InvalidRequest, NotFound, SchedulerError
-from app.core.language import Said
+from app.core.language import Said, in_language
 from app.core.redaction import refuse_lending, refuse_masks, restore
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.checking import PRIORITY
@@ -329,13 +329,13 @@ class Commands:
             states = {key: failed if state is ExecutionState.CANCELLED else state for key, state in states.items()}
         refusal = executor.refuse_child_retry(parent.params, child.child_key, states)
         if refusal is not None:
-            raise Conflict(f"execution {child.id} cannot be retried: {refusal}")
+            raise _not_retried(child, refusal)
 
     def _refuse_retry(self, execution: Execution) -> None:
         executor = self._base.service.get_executor(execution.task_type)
         refusal = executor.refuse_retry(execution.result) if executor is not None else None
         if refusal is not None:
-            raise Conflict(f"execution {execution.id} cannot be retried: {refusal}")
+            raise _not_retried(execution, refusal)
 
     async def reset_circuit(self, task_type: str) -> None:
         """Close the circuit of an executor by hand: what waits for it may start, its past is forgiven.
@@ -367,3 +367,12 @@ class Commands:
         return await self.enqueue(
             DELIVERY, params, db=None, max_attempts=1, priority=PRIORITY, trigger=trigger, triggered_by=by
         )
+
+
+def _not_retried(execution: Execution, refusal: str) -> Conflict:
+    return Conflict(
+        Said(
+            f"execution {execution.id} cannot be retried: {refusal}",
+            f"执行 {execution.id} 不能重试：{in_language(refusal, 'zh')}",
+        )
+    )

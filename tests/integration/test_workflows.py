@@ -366,8 +366,9 @@ async def test_a_step_that_the_workflow_went_on_without_is_not_retried_by_itself
         execution = await start(flow, service=service)
         assert (await ended(runtime, execution.id)).state is ExecutionState.FAILED
         first, *_ = runtime.history.children(execution.id)
-        with pytest.raises(Conflict, match="its workflow went on without it"):
+        with pytest.raises(Conflict, match="its workflow went on without it") as refusal:
             await service.retry(first.id)
+        assert "不能重试：它的工作流已越过它继续" in refusal.value.said("zh")
         assert runtime.history.get(first.id) == first
         await service.retry(execution.id)
         await ended(runtime, execution.id)
