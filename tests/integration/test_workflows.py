@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from app.core.errors import Conflict, InvalidParameters
 from app.core.jsonable import size_of
 from app.db.database import make_engine
 from app.models.task_execution import ExecutionState
+from app.scheduler.context import find_current_execution
 from app.services.scheduler_service import TaskExecutionResult
 from app.workflows import chain, group, start, step
 from app.workflows.approvals import Approvals, Via
@@ -308,17 +310,31 @@ async def test_a_workflow_whose_steps_return_too_much_together_fails_and_says_so
     assert [(one.state, one.result) for one in shown] == [(ExecutionState.SUCCESS, None)] * 3
 
 
+class _Slow(Recorder):
+    """Looks at params for as long as nobody has cancelled the workflow that asks."""
+
+    looks = 0
+
+    def validate_params(self, task_params: dict[str, Any]) -> bool:
+        asking = find_current_execution()
+        if asking is not None:
+            self.looks += 1
+            end = time.monotonic() + 20
+            while not asking.cancelled and time.monotonic() < end:
+                time.sleep(0.01)
+        return True
+
+
 async def test_a_cancelled_workflow_stops_planning(sqlite_url: str) -> None:
-    """Its plan takes seconds, and would go on to its end."""
-    flow = step("work", {"n": "{{ input.l|unique|length + index }}"}, id="each", for_each="input.items", limit=20)
-    given = {"l": list(range(300_000)), "items": list(range(1000))}
-    async with workflows(sqlite_url) as (service, runtime):
-        execution = await start(flow, given, service=service)
-        await until(lambda: runtime.history.get(execution.id).state is ExecutionState.RUNNING)
+    slow = _Slow("slow")
+    flow = chain(step("slow", {"n": "{{ index }}"}, id="each", for_each="input.items"))
+    async with workflows(sqlite_url, slow) as (service, runtime):
+        execution = await start(flow, {"items": list(range(1000))}, service=service)
+        await until(lambda: slow.looks)
         await service.cancel(execution.id)
-        stored = await ended(runtime, execution.id)
-        assert stored.state is ExecutionState.CANCELLED
+        assert (await ended(runtime, execution.id)).state is ExecutionState.CANCELLED
         assert runtime.history.children(execution.id) == []
+    assert slow.looks == 1
 
 
 @pytest.mark.parametrize("by", ["request", "task"])
