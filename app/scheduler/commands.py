@@ -35,6 +35,7 @@ from app.scheduler.pace import Backfill, Pace
 from app.scheduler.repeats import Debounce, Once, Repeats, Throttle
 from app.scheduler.request_keys import record_under
 from app.scheduler.requests import (
+    checked_id,
     checked_signal,
     execution_values,
     insert_into,
@@ -249,6 +250,7 @@ class Commands:
         guard: Callable[[Connection], object] | None = None,
     ) -> Signal:
         """`guard` is called first, in the same transaction, and raises where the signal must not be sent."""
+        execution_id = checked_id(execution_id)
         name, payload = checked_signal(name, payload)
         now = self._base.clock.now()
         write = SendSignal(execution_id, name, payload, signalled_by, now, self._base.carry)
@@ -270,6 +272,8 @@ class Commands:
         return sent
 
     async def cancel(self, execution_id: int) -> Execution:
+        execution_id = checked_id(execution_id)
+
         def ask(connection: Connection) -> tuple[Execution, CalledOff]:
             asked, family = request_cancel(connection, execution_id, self._base.clock.now())
             if not asked.is_final:
@@ -293,6 +297,8 @@ class Commands:
         return execution
 
     async def retry(self, execution_id: int) -> Execution:
+        execution_id = checked_id(execution_id)
+
         def put_back(connection: Connection) -> list[Execution]:
             execution = read_execution(execution_id, connection)
             if execution.parent_id is not None:

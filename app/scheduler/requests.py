@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Executable, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from app.core.errors import InvalidRequest
+from app.core.errors import InvalidRequest, NotFound
 from app.core.jsonable import to_plain_json
 from app.core.language import Said
 from app.core.validation import field_errors
@@ -191,6 +191,25 @@ def plain_params(params: dict[str, Any]) -> dict[str, Any]:
             "params", Said(f"params must be JSON: {error}", f"参数须为 JSON：{error}")
         ) from None
     return plain
+
+
+def checked_id(execution_id: object) -> int:
+    """The id of an execution, as code gave it.
+
+    Raises:
+        InvalidRequest: it is no whole number. NotFound: no execution can have it.
+    """
+    if not isinstance(execution_id, int) or isinstance(execution_id, bool):
+        raise InvalidRequest.of(
+            "execution_id",
+            Said(
+                f"execution_id must be a whole number, the id of an execution, not {execution_id!r}",
+                f"execution_id 须为整数，即执行的编号，而不是 {execution_id!r}",
+            ),
+        )
+    if not 1 <= execution_id < 2**31:
+        raise NotFound("execution", execution_id)
+    return execution_id
 
 
 def checked_signal(name: str, payload: Any) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from app.scheduler.events import EventBus, ExecutionChanged
 from app.scheduler.history import History
 from app.scheduler.outcome import outcome_of
+from app.scheduler.requests import checked_id
 from app.services.scheduler_service import TaskExecutionResult
 
 POLL_SECONDS = 0.5
@@ -25,6 +26,7 @@ class Waiters:
         events.subscribe(self._tell)
 
     async def wait(self, execution_id: int, timeout: float | None) -> TaskExecutionResult:
+        execution_id = checked_id(execution_id)
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         waiter = (loop, told)
         with self._lock:

@@ -150,6 +150,18 @@ async def test_a_signal_wakes_who_waits_for_it_and_waits_for_who_does_not(databa
             await service.signal(execution.id, "")
 
 
+async def test_what_is_no_id_of_an_execution_is_refused_with_a_sentence(database_url: str) -> None:
+    async with running(database_url) as (service, _):
+        asks = (lambda one: service.signal(one, "word"), service.cancel, service.retry, service.wait)
+        for ask in asks:
+            for wrong in ("1", True, 1.5, None):
+                with pytest.raises(InvalidRequest, match="execution_id must be a whole number"):
+                    await ask(wrong)
+            for unknown in (2**70, 2**31, 0, -1):
+                with pytest.raises(NotFound):
+                    await ask(unknown)
+
+
 async def test_a_wait_for_a_signal_ends_after_its_timeout_for_good(database_url: str) -> None:
     async def work(*_: Any) -> TaskExecutionResult:
         me = current_execution()
