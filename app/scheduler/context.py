@@ -28,11 +28,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from loguru import logger
 
@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     # Not at run time: the command line imports this module, and must not open the database before it has read its
     # own options into the settings.
     from app.models.task_execution import Execution
+    from app.scheduler.rates import RateLimit
     from app.services.scheduler_service import TaskExecutionResult
+
+T = TypeVar("T")
 
 _LONGEST_LINE = 16_000
 _LONGEST_PROGRESS = 1_000
@@ -63,6 +66,20 @@ class LogLine:
 class ExecutionSuspended(asyncio.CancelledError):
     """Unwinds an attempt that ends by waiting. A cancellation, so that `except Exception` lets it pass; code that
     catches it to clean up raises it again."""
+
+
+class ChildOptions(TypedDict, total=False):
+    """How a child runs; each as in `enqueue()`."""
+
+    run_at: datetime | None
+    priority: int
+    max_attempts: int | None
+    timeout_seconds: float | None
+    concurrency_key: str | None
+    concurrency_limit: int | None
+    rate_limit: RateLimit | None
+    rate_limit_key: str | None
+    triggered_by: str | None
 
 
 class Durable(Protocol):
@@ -115,6 +132,12 @@ class CurrentExecution:
 
     # ------------------------------------------------------------ for good
 
+    @overload
+    async def step(
+        self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, retries: int = 0, **kwargs: Any
+    ) -> T: ...
+    @overload
+    async def step(self, name: str, fn: Callable[..., T], /, *args: Any, retries: int = 0, **kwargs: Any) -> T: ...
     async def step(self, name: str, fn: Callable[..., Any], /, *args: Any, retries: int = 0, **kwargs: Any) -> Any:
         """Call `fn(*args, **kwargs)` once in the life of this execution and return its result, as JSON.
 
@@ -154,11 +177,12 @@ class CurrentExecution:
         limit = _span("timeout", timeout) if timeout is not None else None
         return await self._for_good().wait_for_signal(name, limit)
 
-    async def spawn(self, key: str, task_type: str, params: dict[str, Any] | None = None, **options: Any) -> int:
+    async def spawn(
+        self, key: str, task_type: str, params: dict[str, Any] | None = None, **options: Unpack[ChildOptions]
+    ) -> int:
         """Record a child execution and return its id; once in the life of this execution for each `key`.
 
-        `options` as those of `enqueue()`. Children run on their own, also when this one ends; who cancels it
-        cancels them.
+        Children run on their own, also when this one ends; who cancels it cancels them.
 
         Raises:
             ExecutorNotFound, InvalidParameters, InvalidRequest: refused, nothing stored.
@@ -175,7 +199,7 @@ class CurrentExecution:
         await self._for_good().wait_for_children(ended)
 
     async def call(
-        self, key: str, task_type: str, params: dict[str, Any] | None = None, **options: Any
+        self, key: str, task_type: str, params: dict[str, Any] | None = None, **options: Unpack[ChildOptions]
     ) -> TaskExecutionResult:
         """`spawn()`, wait for that child, and return its result; a failure is a result too.
 
