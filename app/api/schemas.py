@@ -443,6 +443,13 @@ class BackfillAnswer(BaseModel):
         )
 
 
+class BackfillCancelled(BaseModel):
+    """What became of the rest of a task's backfills."""
+
+    cancelled: int = Field(description="Executions that waited and are over now.")
+    ending: int = Field(description="Executions under way that were asked to end.")
+
+
 class RateAnswer(_Answer):
     """A bucket of tokens."""
 

@@ -15,6 +15,7 @@ from app.api.auth import Admin, Operator, RuntimeOf, Viewer
 from app.api.problems import PreconditionFailed, documented
 from app.api.schemas import (
     BackfillAnswer,
+    BackfillCancelled,
     BackfillRange,
     BackfillRequest,
     ExecutionAnswer,
@@ -244,6 +245,14 @@ async def backfill_task(
         task_id, wanted.start, wanted.end, pace=wanted.pace, triggered_by=caller.name
     )
     return BackfillAnswer.of(found)
+
+
+@router.post("/{task_id}/backfill/cancel", summary="Cancel a backfill", responses=documented(404))
+async def cancel_backfill(task_id: TaskId, runtime: RuntimeOf, _caller: Operator) -> BackfillCancelled:
+    """End what is left of the backfills of a task: what waits at once, what runs as soon as its code lets go. The
+    schedule goes on."""
+    called_off = await runtime.commands.cancel_backfill(task_id)
+    return BackfillCancelled(cancelled=len(called_off.ended), ending=len(called_off.asked))
 
 
 @router.post("/{task_id}/pause", summary="Pause a task", responses=documented(404))

@@ -318,9 +318,9 @@ def run(
 def backfill(
     name: TaskName,
     start: Annotated[
-        datetime,
+        datetime | None,
         arguments.moment_option("--from", "ISO 8601; without an offset in the task's zone."),
-    ],
+    ] = None,
     end: Annotated[
         datetime | None,
         arguments.moment_option("--to", "Until before this moment; by default now."),
@@ -330,9 +330,19 @@ def backfill(
     every: Annotated[
         float | None, arguments.duration_option("--every", "Start one every 30s, 5m … instead.")
     ] = None,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End what is left of the task's backfills instead.")
+    ] = False,
     as_json: output.JsonFlag = False,
 ) -> None:
     """Run the fires a task would have had in a past range, but for those its ledger has. A server runs them."""
+    if cancel:
+        if start is not None or end is not None or dry_run or at_once is not None or every is not None:
+            raise typer.BadParameter("it ends all of them: give nothing else with it", param_hint="--cancel")
+        _cancel_backfill(name, as_json=as_json)
+        return
+    if start is None:
+        raise typer.BadParameter("say from when on the past is made up for", param_hint="--from")
     with opened(executors=True) as runtime:
         import asyncio
 
@@ -350,6 +360,23 @@ def backfill(
         output.show_json(BackfillAnswer.of(found).model_dump())
         return
     _show_backfill(found, task, dry_run=dry_run)
+
+
+def _cancel_backfill(name: str, *, as_json: bool) -> None:
+    with opened(executors=True) as runtime:
+        import asyncio
+
+        from app.api.schemas import BackfillCancelled  # as above
+
+        task = runtime.tasks.find(name)
+        called_off = asyncio.run(runtime.service.cancel_backfill(task.id))
+    if as_json:
+        found = BackfillCancelled(cancelled=len(called_off.ended), ending=len(called_off.asked))
+        output.show_json(found.model_dump())
+        return
+    output.say(f"Cancelled {len(called_off.ended)} waiting executions of {task.name}'s backfills.", style="green")
+    if called_off.asked:
+        output.say(f"{len(called_off.asked)} under way were asked to end.")
 
 
 def _pace(at_once: int | None, every: float | None) -> Pace:

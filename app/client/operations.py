@@ -14,6 +14,7 @@ from app.api.doctor import ScheduleReport
 from app.api.pool import PoolAnswer, PoolPage
 from app.api.schemas import (
     BackfillAnswer,
+    BackfillCancelled,
     BulkAnswer,
     CalendarAnswer,
     EnqueuedAnswer,
@@ -330,6 +331,14 @@ class Operations(ABC):
             f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill",
             BackfillAnswer,
             body={"start": start, "end": end, "pace": pace},
+        )
+
+    def cancel_backfill(self, task_id: int) -> BackfillCancelled:
+        """End what is left of the backfills of a task: what waits at once, what runs as soon as its code lets
+        go. The schedule goes on.
+        """
+        return self._call(
+            "POST", f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill/cancel", BackfillCancelled
         )
 
     def pause_task(self, task_id: int) -> TaskAnswer:
@@ -1090,6 +1099,14 @@ class AsyncOperations(ABC):
             f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill",
             BackfillAnswer,
             body={"start": start, "end": end, "pace": pace},
+        )
+
+    async def cancel_backfill(self, task_id: int) -> BackfillCancelled:
+        """End what is left of the backfills of a task: what waits at once, what runs as soon as its code lets
+        go. The schedule goes on.
+        """
+        return await self._call(
+            "POST", f"/api/v1/scheduler/tasks/{path_part(task_id)}/backfill/cancel", BackfillCancelled
         )
 
     async def pause_task(self, task_id: int) -> TaskAnswer:

@@ -9,20 +9,22 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select, update
 
 from app.core.errors import InvalidRequest, NotFound
 from app.core.language import Said
-from app.models.task_execution import Execution
+from app.models.task_execution import ACTIVE_STATES, Execution, ExecutionState, is_not_success, state_in
 from app.scheduler.arming import trigger_of
 from app.scheduler.executions import execution_of, executions
+from app.scheduler.family import call_off_descendants
 from app.scheduler.firing import OwnerOf, insert_fires, ledger_row, read_task
-from app.scheduler.pace import BACKFILL, Backfill, Known, Pace
+from app.scheduler.pace import BACKFILL, Backfill, Known, Pace, Stopped
 from app.scheduler.policies import OverlapPolicy
 from app.scheduler.windows import hours_of
 
 MAX_FIRES = 10_000
 """Fires of one backfill, at most."""
+_AT_ONCE = 500
 _TICK = timedelta(microseconds=1)
 
 
@@ -73,6 +75,38 @@ def record_backfill(
     fires = tuple(execution.scheduled_for for execution in recorded if execution.scheduled_for is not None)
     ids = tuple(execution.id for execution in recorded)
     return Backfill(fires, found.known, found.closed, ids), recorded
+
+
+def cancel_backfill(connection: Connection, task_id: int, now: datetime) -> Stopped:
+    """End what is left of the backfills of a task, and the children of that: what waits at once, what a node holds
+    when that lets go.
+
+    Raises:
+        NotFound: no such task.
+    """
+    _task(connection, task_id, lock=True)
+    of_backfill = (
+        select(executions.c.id, executions.c.state, executions.c.owner)
+        .where(executions.c.task_id == task_id, executions.c.trigger == BACKFILL)
+        .order_by(executions.c.id)
+        .with_for_update()
+    )
+    parked = and_(is_not_success(executions.c.state), executions.c.state == ExecutionState.PARKED.value)
+    left = [
+        row
+        for state in (state_in(executions.c.state, ACTIVE_STATES), parked)
+        for row in connection.execute(of_backfill.where(state))
+    ]
+    is_held = {row.id: row.state == ExecutionState.RUNNING or row.owner is not None for row in left}
+    ended = [one for one, held in is_held.items() if not held]
+    asked = [one for one, held in is_held.items() if held]
+    cancelled = {"state": ExecutionState.CANCELLED.value, "finished_at": now, "reason": None}
+    for ids, values in ((ended, cancelled), (asked, {})):
+        for start in range(0, len(ids), _AT_ONCE):
+            some = executions.c.id.in_(ids[start : start + _AT_ONCE])
+            connection.execute(update(executions).where(some).values(cancel_requested_at=now, **values))
+    descendants = call_off_descendants(connection, list(is_held), now)
+    return Stopped((*ended, *descendants.ended), (*asked, *descendants.asked))
 
 
 def _task(connection: Connection, task_id: int, *, lock: bool) -> Row[Any]:

@@ -21,7 +21,7 @@ from app.scheduler.alerting.checking import PRIORITY
 from app.scheduler.alerting.observing import DELIVERY
 from app.scheduler.alerting.store import AlertStore
 from app.scheduler.alerting.verdicts import Notice
-from app.scheduler.backfills import record_backfill
+from app.scheduler.backfills import cancel_backfill, record_backfill
 from app.scheduler.breaker import Phase
 from app.scheduler.bulk_requests import bulk_values, record_many
 from app.scheduler.children import RecordChild
@@ -31,7 +31,7 @@ from app.scheduler.executions import Recorded, RecordExecution, read_execution, 
 from app.scheduler.family import CalledOff, lock_in_order, states_of_children
 from app.scheduler.firing import Fired, fire_now
 from app.scheduler.foundation import Foundation, owner_of
-from app.scheduler.pace import Backfill, Pace
+from app.scheduler.pace import Backfill, Pace, Stopped
 from app.scheduler.repeats import Debounce, Once, Repeats, Throttle
 from app.scheduler.request_keys import record_under
 from app.scheduler.requests import (
@@ -143,6 +143,20 @@ class Commands:
             self._base.offer(node, outcome[1])
 
         return (await self._base.journal.step(record, stored))[0]
+
+    async def cancel_backfill(self, task_id: int) -> Stopped:
+        def cancel(connection: Connection) -> Stopped:
+            stopped = cancel_backfill(connection, task_id, self._base.clock.now())
+            if stopped.asked:
+                self._base.courier.carry_cancel(connection, stopped.asked)
+            return stopped
+
+        stopped = await self._base.journal.step(cancel)
+        for ended in stopped.ended:
+            self._base.events.publish(ExecutionChanged(ended, ExecutionState.CANCELLED))
+        if self._base.live is not None and stopped.asked:
+            self._base.live.engine.end(stopped.asked)
+        return stopped
 
     async def _checked(self, task_type: str, check: Callable[[], T]) -> T:
         """What `check` says. Where an executor's own code looks at the params, it must not hold the caller's loop,

@@ -54,3 +54,13 @@ class Backfill:
     """Fires outside the task's window or on a closed day: they are left out."""
     execution_ids: tuple[int, ...] = ()
     """What was recorded, in the order of `fires`; empty for a preview."""
+
+
+@plain_dataclass(frozen=True, slots=True)
+class Stopped:
+    """What became of the rest of a task's backfills, and of its children."""
+
+    ended: tuple[int, ...]
+    """Executions that waited and are over now."""
+    asked: tuple[int, ...]
+    """Executions that a node holds, which was asked to let go of them."""

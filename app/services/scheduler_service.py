@@ -33,7 +33,7 @@ from app.core.redaction import declare_secrets, redact, redact_quotes, redact_te
 from app.core.validation import message_of
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.breaker import CircuitBreaker
-from app.scheduler.pace import Backfill, Pace
+from app.scheduler.pace import Backfill, Pace, Stopped
 from app.scheduler.rates import RateLimit
 from app.scheduler.repeats import Repeats
 
@@ -233,6 +233,7 @@ class SchedulerCommands(Protocol):
         pace: Pace,
         triggered_by: str | None,
     ) -> Backfill: ...
+    async def cancel_backfill(self, task_id: int) -> Stopped: ...
     async def run_now(
         self, task_id: int, *, params: dict[str, Any] | None, trigger: str, triggered_by: str | None
     ) -> Execution: ...
@@ -509,6 +510,10 @@ class SchedulerService:
         return await self.runtime.commands.backfill(
             task_id, start, end, pace=pace or Pace(), triggered_by=triggered_by
         )
+
+    async def cancel_backfill(self, task_id: int) -> Stopped:
+        """End what is left of the backfills of a task; the schedule goes on. Raises NotFound."""
+        return await self.runtime.commands.cancel_backfill(task_id)
 
     async def run_now(
         self,

@@ -148,3 +148,18 @@ def test_a_backfill_is_previewed_and_then_recorded(client: TestClient) -> None:
     )
     assert both.status_code == 422
     assert client.post(f"{API}/tasks/4711/backfill", json=wanted).status_code == 404
+
+
+def test_a_backfill_is_stopped_as_one_thing_and_the_schedule_goes_on(client: TestClient) -> None:
+    task = create(client, schedule="0 * * * *", rate_limit={"limit": 1, "per_seconds": 3600})
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    wanted = {"start": (end - timedelta(hours=50)).isoformat(), "end": end.isoformat()}
+    ids = client.post(f"{API}/tasks/{task['id']}/backfill", json=wanted).json()["execution_ids"]
+    wait_for(client, ids[0], "success")
+    stopped = client.post(f"{API}/tasks/{task['id']}/backfill/cancel")
+    assert stopped.json() == {"cancelled": 49, "ending": 0}
+    states = [client.get(f"{API}/executions/{one}").json()["state"] for one in ids]
+    assert states == ["success"] + ["cancelled"] * 49
+    assert client.post(f"{API}/tasks/{task['id']}/backfill/cancel").json() == {"cancelled": 0, "ending": 0}
+    assert client.get(f"{API}/tasks/{task['id']}").json()["next_run_at"] is not None
+    assert client.post(f"{API}/tasks/4711/backfill/cancel").status_code == 404

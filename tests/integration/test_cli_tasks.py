@@ -316,3 +316,5 @@ def test_the_past_of_a_task_is_previewed_and_made_up_for_once(contenthub: Conten
     assert {one["trigger"] for one in contenthub("execution", "list", "--task", "hourly", "--json").json} == {
         "backfill"
     }
+    assert "Cancelled 4 waiting executions" in contenthub("task", "backfill", "hourly", "--cancel").out
+    assert contenthub("task", "backfill", "hourly", "--cancel", "--json").json == {"cancelled": 0, "ending": 0}

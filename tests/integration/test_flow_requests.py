@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
@@ -312,6 +313,25 @@ async def test_a_backfill_waits_for_a_run_that_is_to_be_tried_again(scheduler_sa
     assert len(tries) == 1
     await box.advance(seconds=60)
     assert {one.state for one in box.executions(task)} == {"success"}
+
+
+async def test_cancelling_a_backfill_ends_what_runs_of_it_and_nothing_else(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+
+    async def work(*_: Any) -> None:
+        await asyncio.sleep(3000)
+
+    box.register(Recorder("work", work))
+    task = box.define_task("hourly", "work", cron="0 * * * *", overlap_policy="allow")
+    begin = box.now
+    await box.service.backfill(task.id, begin - timedelta(days=30), begin, pace=Pace(at_once=3))
+    await box.advance(hours=1, minutes=5)
+    called_off = await box.service.cancel_backfill(task.id)
+    assert (len(called_off.ended), len(called_off.asked)) == (720 - 6, 3)
+    await box.advance(minutes=50)
+    runs = box.executions(task)
+    ended = Counter((run.trigger, run.state.value) for run in runs)
+    assert ended == {("backfill", "success"): 3, ("backfill", "cancelled"): 717, ("schedule", "success"): 1}
 
 
 async def test_a_backfill_that_makes_no_sense_is_refused(scheduler_sandbox: Sandbox) -> None:

@@ -25,6 +25,8 @@ CREATE = ("task", "create", "--name", "x", "--type", "y")
         ((*CREATE, "--every", "5m", "--cron", "* * * * *"), "--cron and --every"),
         (("task", "run", "x", "--timeout", "x"), "--timeout"),
         (("task", "backfill", "x", "--from", "yesterday"), "--from"),
+        (("task", "backfill", "x"), "--from"),
+        (("task", "backfill", "x", "--cancel", "--from", "2030-01-01"), "--cancel"),
         (("task", "backfill", "x", "--from", "2030-01-01", "--to", "soon"), "--to"),
         (("execution", "signal", "1", "go", "--payload", "{"), "--payload"),
         (("mcp", "--role", "viewer", "--token", "x"), "--role and --token"),
