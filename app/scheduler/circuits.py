@@ -107,6 +107,16 @@ def reset_circuit(connection: Connection, task_type: str, now: datetime) -> Phas
     return circuit.phase
 
 
+def retired(connection: Connection, unguarded: Collection[str]) -> list[str]:
+    """Which of these executors, that have no breaker (any more), have a circuit that is not closed: nobody would
+    ever close it."""
+    return sorted(
+        task_type
+        for task_type, circuit in read_circuits(connection).items()
+        if circuit.phase is not Phase.CLOSED and task_type in unguarded
+    )
+
+
 def release_waiting(connection: Connection, task_type: str) -> int:
     """Let those who wait for a circuit try again, due as they were before; returns how many."""
     return connection.execute(

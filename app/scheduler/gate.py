@@ -83,6 +83,11 @@ def flow_rules(service: SchedulerService) -> FlowRules:
     )
 
 
+def unguarded(service: SchedulerService) -> frozenset[str]:
+    """The executors registered with `service` that have no circuit breaker."""
+    return frozenset(service.executors()) - frozenset(flow_rules(service).breakers)
+
+
 class Gate:
     """See the module. `admit()` candidates in the order in which they shall start, then `settle()`."""
 

@@ -541,6 +541,23 @@ async def test_an_operator_closes_a_circuit(scheduler_sandbox: Sandbox) -> None:
         await runtime.commands.reset_circuit("nobody")
 
 
+async def test_what_waits_for_a_circuit_whose_breaker_was_taken_away_is_let_go(database_url: str) -> None:
+    broken = Recorder("work", fail_with(RuntimeError("down")))
+    broken.circuit_breaker = CircuitBreaker(window=2, minimum=2, open_seconds=3600)
+    async with running(database_url, broken) as (service, runtime):
+        for _ in range(2):
+            await ended(runtime, (await service.enqueue("work", {})).id)
+        waiting = [(await service.enqueue("work", {})).id for _ in range(3)]
+        await until(lambda: all(runtime.history.get(one).reason == "circuit_open" for one in waiting))
+    async with running(database_url, Recorder("other")) as (_, runtime):
+        await asyncio.sleep(1.5)
+        assert runtime.history.get(waiting[0]).reason == "circuit_open"  # it may have one elsewhere
+    async with running(database_url, Recorder("work")) as (_, runtime):
+        for one in waiting:
+            assert (await ended(runtime, one)).state is ExecutionState.SUCCESS
+        assert [status.phase for status in runtime.flow().circuits] == [Phase.CLOSED]
+
+
 async def test_a_limited_executor_never_starts_from_memory_and_others_still_do(database_url: str) -> None:
     limited = Recorder("limited", rate_limit=RateLimit(1000))
     guarded = Recorder("guarded", circuit_breaker=CircuitBreaker())

@@ -18,9 +18,10 @@ from app.core.clock import Clock
 from app.core.errors import SchedulerError, SchedulerUnavailable
 from app.models.task_execution import WAITING_STATES, Execution, state_in
 from app.scheduler.buckets import close_gaps
+from app.scheduler.circuits import reset_circuit, retired
 from app.scheduler.claims import claim
 from app.scheduler.executions import cancel_requests, executions, parked, unpark
-from app.scheduler.gate import Gate, flow_rules
+from app.scheduler.gate import Gate, flow_rules, unguarded
 from app.scheduler.journal import Journal
 from app.scheduler.runner import Attempt, Runner
 from app.scheduler.steps import NEVER
@@ -149,6 +150,8 @@ class InlineEngine:
         now = self._clock.now()
         waiting = parked(connection, "unknown_executor") + parked(connection, "invalid_params")
         unpark(connection, [execution.id for execution in waiting if self._is_runnable(execution)], now)
+        for task_type in retired(connection, unguarded(self._service)):
+            reset_circuit(connection, task_type, now)
         rules = flow_rules(self._service)
         close_gaps(connection, rules.rates, now)
         gate = Gate(connection, rules, now)

@@ -21,12 +21,14 @@ from app.core.errors import SchedulerError
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.checking import due_deliveries
 from app.scheduler.alerting.observing import DELIVERY
+from app.scheduler.breaker import Phase
 from app.scheduler.buckets import close_gaps, has_line
+from app.scheduler.circuits import reset_circuit, retired
 from app.scheduler.claims import Types, claim, lock_claims
 from app.scheduler.engines.forgotten import Forgotten
 from app.scheduler.engines.ticker import TICK_SECONDS
 from app.scheduler.executions import cancel_requests, held_by, parked, release, request_cancel, still_held, unpark
-from app.scheduler.gate import Gate, flow_rules
+from app.scheduler.gate import Gate, flow_rules, unguarded
 from app.scheduler.journal import Journal, Step
 from app.scheduler.lanes import LoopLane, ThreadLane
 from app.scheduler.nodes import Undertaker, left_behind, rescue, take_over
@@ -217,8 +219,8 @@ class AttemptPool:
 
     def keep_house(self) -> bool:
         """Store progress, carry out cancellations asked for elsewhere, give up what blocks, bury dead nodes, close
-        gaps in the lines of rate limits, unpark what can run again, hand back what was forgotten. Does nothing,
-        and returns False, within a second of the last time."""
+        gaps in the lines of rate limits, unpark what can run again, close circuits that have no breaker any more,
+        hand back what was forgotten. Does nothing, and returns False, within a second of the last time."""
         now = self.node.clock.monotonic()
         if self._last_round is not None and now - self._last_round < TICK_SECONDS:
             return False
@@ -234,6 +236,7 @@ class AttemptPool:
         self._close_gaps()
         if self._rounds % _SLOWLY_ROUNDS == 0:
             self._unpark()
+            self._retire_circuits()
             self._find_forgotten()
         self._rounds += 1
         return True
@@ -277,6 +280,17 @@ class AttemptPool:
         mended = [execution.id for execution in waiting if self._is_runnable(execution)]
         if mended:
             self.node.journal.step_blocking(lambda connection: unpark(connection, mended, self.node.clock.now()))
+
+    def _retire_circuits(self) -> None:
+        """Let go what waits for the circuit of an executor whose breaker was taken away."""
+        node = self.node
+        with node.database.connect() as connection:
+            found = retired(connection, unguarded(node.service))
+        for task_type in found:
+            closing = partial(reset_circuit, task_type=task_type, now=node.clock.now())
+            node.journal.step_blocking(closing)
+            node.runner.announce_circuit(task_type, Phase.CLOSED)
+            logger.info("执行器 {} 已没有熔断器，其熔断已解除", task_type)
 
     def _find_forgotten(self) -> None:
         """Hand back what this node holds without knowing of it."""
