@@ -195,8 +195,9 @@ def update_task(
     response: Response,
     if_match: IfMatch = None,
 ) -> TaskAnswer:
-    """Change the fields that are sent. Masked secrets stay what they are; who changes params beside them and is no
-    admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten."""
+    """Change the fields that are sent. Limits (`rate_limit`, `concurrency_key`, `concurrency_limit`) hold for what
+    waits too, everything else from the next fire on. Masked secrets stay what they are; who changes params beside
+    them and is no admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten."""
     with _matching(if_match) as version:
         wanted = changes.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
         task = runtime.tasks.update(

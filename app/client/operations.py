@@ -264,8 +264,10 @@ class Operations(ABC):
         closed_policy: ClosedPolicy | Unset | None = UNSET,
         if_match: str | None = None,
     ) -> TaskAnswer:
-        """Change the fields that are sent. Masked secrets stay what they are; who changes params beside them
-        and is no admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten.
+        """Change the fields that are sent. Limits (`rate_limit`, `concurrency_key`, `concurrency_limit`) hold
+        for what waits too, everything else from the next fire on. Masked secrets stay what they are; who
+        changes params beside them and is no admin writes them anew. Send `If-Match` so that nobody's change
+        in between is overwritten.
         """
         return self._call(
             "PATCH",
@@ -1032,8 +1034,10 @@ class AsyncOperations(ABC):
         closed_policy: ClosedPolicy | Unset | None = UNSET,
         if_match: str | None = None,
     ) -> TaskAnswer:
-        """Change the fields that are sent. Masked secrets stay what they are; who changes params beside them
-        and is no admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten.
+        """Change the fields that are sent. Limits (`rate_limit`, `concurrency_key`, `concurrency_limit`) hold
+        for what waits too, everything else from the next fire on. Masked secrets stay what they are; who
+        changes params beside them and is no admin writes them anew. Send `If-Match` so that nobody's change
+        in between is overwritten.
         """
         return await self._call(
             "PATCH",

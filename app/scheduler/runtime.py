@@ -92,7 +92,7 @@ class Runtime(Foundation):
         self.history = History(self.sessions)
         self.statistics = Statistics(self.sessions)
         self.upcoming = Upcoming(self.sessions)
-        self.tasks = TaskStore(service, self.sessions, self.clock, self._wake_clock)
+        self.tasks = TaskStore(service, self.sessions, self.clock, self._look_at_tasks)
         self.alerts = AlertStore(self.sessions, self.clock, self._wake_alerts)
         self.commands = Commands(self, self.tasks, self.alerts)
         self._doctor = ScheduleDoctor(self.sessions)
@@ -268,6 +268,11 @@ class Runtime(Foundation):
             misfire_grace_time=None,
             max_instances=2,
         )
+
+    def _look_at_tasks(self) -> None:
+        """A task has changed: its schedule, or limits that held up what waits. Safe from any thread."""
+        self._wake_clock()
+        self.wake_engine(self.clock.now())
 
     def _wake_clock(self) -> None:
         """A schedule has changed: look at once. Safe from any thread."""

@@ -35,6 +35,7 @@ from app.scheduler.definitions import TaskDefinition
 from app.scheduler.executions import executions
 from app.scheduler.family import call_off_descendants, wake_parents
 from app.scheduler.firing import skip_due
+from app.scheduler.limits import pass_on_limits
 from app.scheduler.schedules import AtSchedule
 from app.services.scheduler_service import SchedulerService
 
@@ -202,7 +203,8 @@ class TaskStore:
         action: str = "update",
         lends_secrets: bool = True,
     ) -> ScheduledTask:
-        """Change the named fields; the rest stays. Secrets sent back redacted stay what they are, beside other
+        """Change the named fields; the rest stays. Limits (rate, concurrency) hold for what waits too, everything
+        else from the next fire on. Secrets sent back redacted stay what they are, beside other
         params too if the caller `lends_secrets`.
 
         Raises:
@@ -253,6 +255,7 @@ class TaskStore:
                         f"名为 {definition.name!r} 的任务已存在；请换一个名称",
                     ),
                 ) from error
+            pass_on_limits(session.connection(), task_id, before, after)
             _note(session, task, action, before, after, by, now)
             session.commit()
         self._on_change()

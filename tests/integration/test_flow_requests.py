@@ -469,6 +469,59 @@ async def test_a_task_with_a_rate_limit_of_its_own_obeys_it(scheduler_sandbox: S
     assert {run.reason for run in waiting} == {"rate_limited"}
 
 
+@pytest.mark.parametrize("key", [None, "n"])
+async def test_a_changed_rate_limit_reaches_what_waits(scheduler_sandbox: Sandbox, key: str | None) -> None:
+    box = scheduler_sandbox
+    box.register(Recorder("work"))
+    tasks = runtime_of(box.service).tasks
+    slow, fast = {"limit": 1, "per_seconds": 3600, "key": key}, {"limit": 10, "per_seconds": 1, "key": key}
+    task = box.define_task("often", "work", overlap_policy="allow", params={"n": 1}, rate_limit=slow)
+    other = box.define_task("other", "work", overlap_policy="allow", params={"n": 1}, rate_limit=slow)
+    mine = {"rate_limit": RateLimit(1, per_seconds=7200), "rate_limit_key": "mine"}
+    for _ in range(20):
+        box.run_now(task)
+        box.run_now(other)
+        box.enqueue("work", {}, task_id=task.id, **mine)
+    await box.advance(seconds=10)
+
+    def done(of: Any) -> int:
+        return sum(run.state == "success" for run in box.executions(of) if run.task_name is not None)
+
+    assert (done(task), done(other)) == (1, 1)
+    tasks.update(task.id, {"rate_limit": fast})
+    await box.advance(seconds=61)  # what the old bucket is good for
+    assert (done(task), done(other)) == (20, 1)
+    tasks.update(other.id, {"rate_limit": None})
+    await box.advance(seconds=10)
+    assert done(other) == 20
+    of_its_own = [run for run in box.executions(task) if run.task_name is None]
+    assert sum(run.state == "success" for run in of_its_own) == 1
+
+
+async def test_a_changed_concurrency_limit_reaches_what_waits(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    active: list[int] = []
+
+    async def work(*_: Any) -> None:
+        active.append(1)
+        await asyncio.sleep(60)
+        active.pop()
+
+    box.register(Recorder("work", work))
+    tasks = runtime_of(box.service).tasks
+    task = box.define_task("often", "work", overlap_policy="allow", concurrency_key="k", concurrency_limit=1)
+    for _ in range(12):
+        box.run_now(task)
+    await box.advance(seconds=30)
+    assert len(active) == 1
+    tasks.update(task.id, {"concurrency_limit": 4})
+    await box.advance(seconds=61)
+    assert len(active) == 4
+    tasks.update(task.id, {"concurrency_key": None, "concurrency_limit": None})
+    await box.advance(seconds=5)
+    assert len(active) == 8
+
+
 def test_hours_that_plain_sql_has_spoilt_shelve_the_task_and_no_other(scheduler_sandbox: Sandbox) -> None:
     box = scheduler_sandbox
     box.register(Recorder("work"))
