@@ -15,6 +15,16 @@ from app.scheduler.repeats import Action, Decision, Latest, Repeats, decide
 
 keys = cast("Table", RequestKey.__table__)
 
+_ASKED_FOR = (
+    "params",
+    "priority",
+    "retry",
+    "timeout_seconds",
+    "rate_limit",
+    "concurrency_key",
+    "concurrency_limit",
+)
+"""What the newest request decides, where it replaces one that waits."""
 KEPT = timedelta(days=1)
 """A key that says nothing any more is kept for this long, in case clocks differ."""
 
@@ -73,8 +83,8 @@ def _record(connection: Connection, values: dict[str, Any], decision: Decision) 
 def _replaced(
     connection: Connection, execution_id: int, values: dict[str, Any], decision: Decision
 ) -> RepeatedExecution:
-    """The waiting execution, with the newest request's params. Its row is locked and still waits."""
-    changes = {name: values[name] for name in ("params", "priority", "retry", "timeout_seconds", "rate_limit")}
+    """The waiting execution, as the newest request wants it. Its row is locked and still waits."""
+    changes = {name: values[name] for name in _ASKED_FOR}
     row = connection.execute(
         update(executions)
         .where(executions.c.id == execution_id)

@@ -22,6 +22,7 @@ from app.scheduler.events import CircuitChanged
 from app.scheduler.pace import Pace
 from app.scheduler.rates import RateLimit
 from app.scheduler.repeats import Debounce, Once, Throttle
+from app.scheduler.retention import prune
 from app.scheduler.runtime import runtime_of
 from app.services.scheduler_service import TaskExecutionResult
 from app.testing.sandbox import Sandbox
@@ -63,6 +64,34 @@ async def test_a_debounce_waits_no_longer_than_it_may(scheduler_sandbox: Sandbox
     assert runs[0].started_at - runs[0].created_at == timedelta(seconds=100) or (
         runs[1].started_at - runs[1].created_at == timedelta(seconds=100)
     )
+
+
+async def test_a_debounced_request_decides_under_which_key_it_runs(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    box.register(Recorder("work"))
+    for key, limit in (("a", 2), ("b", 3), (None, None)):
+        asked = {"concurrency_key": key, "concurrency_limit": limit}
+        request = await box.service.enqueue("work", {}, repeats=Debounce("k", seconds=30), **asked)
+        assert (request.concurrency_key, request.concurrency_limit) == (key, limit)
+
+
+def test_an_execution_stays_as_long_as_its_key_answers_with_it(scheduler_sandbox: Sandbox) -> None:
+    box = scheduler_sandbox
+    box.register(Recorder("work"))
+    day = 86_400
+    once, throttle = Once("bob", 90 * day), Throttle("bob", 90 * day)
+    kept = [box.enqueue("work", {}, repeats=policy).id for policy in (once, throttle)]
+    for policy in (Debounce("bob", 90 * day, max_wait_seconds=300 * day), Throttle("bo", day), None):
+        box.enqueue("work", {}, repeats=policy)
+    box.advance(days=89)
+    with box.sessions() as session:
+        assert prune(session.connection(), now=box.now, keep_days=30) == 2
+        session.commit()
+    assert [box.enqueue("work", {}, repeats=policy).id for policy in (once, throttle)] == kept
+    box.advance(days=2)
+    with box.sessions() as session:
+        assert prune(session.connection(), now=box.now, keep_days=30) == 2
+        session.commit()
 
 
 async def test_a_throttle_and_once_answer_with_the_first(scheduler_sandbox: Sandbox) -> None:
