@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 import httpx
 
 from app.api.schemas import ChangesAnswer, ExecutionDetail, LogAnswer
-from app.client.errors import error_of, unreachable
+from app.client.errors import error_of, no_answer
 from app.client.following import (
     EVENTS_PATH,
     FOLLOW_SECONDS,
@@ -23,7 +23,7 @@ from app.client.following import (
     not_over,
 )
 from app.client.operations import AsyncOperations
-from app.client.sending import T, answer_of, request_arguments
+from app.client.sending import T, answer_of, authorization, request_arguments
 
 P = ParamSpec("P")
 ItemT = TypeVar("ItemT")
@@ -41,7 +41,7 @@ class AsyncSchedulerClient(AsyncOperations):
         self, url: str, token: str | None = None, *, timeout: float = 10.0, http: httpx.AsyncClient | None = None
     ) -> None:
         self._url = base_url(url)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = authorization(token)
         self._http = http if http is not None else httpx.AsyncClient(timeout=timeout)
         self._is_own = http is None
 
@@ -121,8 +121,8 @@ class AsyncSchedulerClient(AsyncOperations):
                             yield changes
                 finally:
                     await response.aclose()
-            except httpx.TransportError as error:
-                raise unreachable(request, error) from error
+            except httpx.RequestError as error:
+                raise no_answer(request, error) from error
             await asyncio.sleep(reader.retry_seconds)
             yield MISSED
 
@@ -140,6 +140,6 @@ class AsyncSchedulerClient(AsyncOperations):
         request = self._http.build_request(method, self._url + path, **arguments)
         try:
             response = await self._http.send(request)
-        except httpx.TransportError as error:
-            raise unreachable(request, error) from error
+        except httpx.RequestError as error:
+            raise no_answer(request, error) from error
         return answer_of(response, answer)

@@ -99,22 +99,31 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 def error_of(response: httpx.Response) -> ApiError:
     """The error that a failed response stands for."""
+    after = response.headers.get("Retry-After", "")
+    retry_after = float(after) if after.isdecimal() else None
+    is_unavailable = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         asked = f"{response.request.method} {response.request.url}"
+        if is_unavailable:  # what stands before the server says so, in a form of its own
+            return Unavailable(f"{asked} was answered with status 503; try again later", None, retry_after)
         return UnexpectedAnswer(
             f"{asked} was answered with status {response.status_code} and no problem document; is this the address"
             " of a ContentHub server?"
         )
-    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-        after = response.headers.get("Retry-After", "")
-        return Unavailable(problem.detail, problem, float(after) if after.isdecimal() else None)
+    if is_unavailable:
+        return Unavailable(problem.detail, problem, retry_after)
     return _BY_STATUS.get(response.status_code, ApiError)(problem.detail, problem)
 
 
-def unreachable(request: httpx.Request, error: httpx.TransportError) -> Unreachable:
-    """The error of a request that got no answer."""
+def no_answer(request: httpx.Request, error: httpx.RequestError) -> ApiError:
+    """The error of a request that got no answer, or one that cannot be read."""
+    if isinstance(error, httpx.DecodingError):
+        return UnexpectedAnswer(
+            f"{request.method} {request.url} was answered with a body that cannot be decoded: {error}; is there a"
+            " proxy in between?"
+        )
     reason = str(error) or type(error).__name__
     return Unreachable(
         f"{request.method} {request.url} got no answer: {reason}; check the address and that the server runs"

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 import httpx
 
 from app.api.schemas import ChangesAnswer, ExecutionDetail, LogAnswer
-from app.client.errors import error_of, unreachable
+from app.client.errors import error_of, no_answer
 from app.client.following import (
     EVENTS_PATH,
     FOLLOW_SECONDS,
@@ -23,7 +23,7 @@ from app.client.following import (
     not_over,
 )
 from app.client.operations import Operations
-from app.client.sending import T, answer_of, request_arguments
+from app.client.sending import T, answer_of, authorization, request_arguments
 
 P = ParamSpec("P")
 ItemT = TypeVar("ItemT")
@@ -41,7 +41,7 @@ class SchedulerClient(Operations):
         self, url: str, token: str | None = None, *, timeout: float = 10.0, http: httpx.Client | None = None
     ) -> None:
         self._url = base_url(url)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = authorization(token)
         self._http = http if http is not None else httpx.Client(timeout=timeout)
         self._is_own = http is None
 
@@ -115,8 +115,8 @@ class SchedulerClient(Operations):
                         yield from reader.feed(text)
                 finally:
                     response.close()
-            except httpx.TransportError as error:
-                raise unreachable(request, error) from error
+            except httpx.RequestError as error:
+                raise no_answer(request, error) from error
             time.sleep(reader.retry_seconds)
             yield MISSED
 
@@ -134,6 +134,6 @@ class SchedulerClient(Operations):
         request = self._http.build_request(method, self._url + path, **arguments)
         try:
             response = self._http.send(request)
-        except httpx.TransportError as error:
-            raise unreachable(request, error) from error
+        except httpx.RequestError as error:
+            raise no_answer(request, error) from error
         return answer_of(response, answer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields as fields_of_dataclass
+from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -101,6 +103,56 @@ def redact_webhook(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}/{MASK}" if url != f"{parts.scheme}://{host}" else url
+
+
+def revealed(value: Any, *, at: str | None = None) -> Any:
+    """`value` with what each `SecretStr` and `SecretBytes` in it, at any depth, holds: as JSON they would be
+    asterisks. What holds none is returned as it is.
+
+    Raises:
+        InvalidRequest: with `at`, the field that `value` is, one stands under a name that nothing hides: it would
+            be shown to everybody.
+    """
+    try:
+        return _revealed(value, at, is_hidden=False)
+    except RecursionError:  # whoever makes JSON of it says that it is too deep
+        return value
+
+
+def _revealed(value: Any, at: str | None, *, is_hidden: bool) -> Any:
+    if isinstance(value, (SecretStr, SecretBytes)):
+        if at is not None and not is_hidden:
+            raise InvalidRequest.of(
+                at,
+                Said(
+                    "nothing hides a secret of this name; declare the field as SecretStr in the executor's"
+                    " params_model, or give it a name such as api_key",
+                    "这个名称的密文不会被遮盖；请在执行器的 params_model 里把该字段声明为 SecretStr，"
+                    "或改用 api_key 这样的名称",
+                ),
+            )
+        return value.get_secret_value()
+    if isinstance(value, (list, tuple)):
+        parts = [_revealed(part, at and f"{at}.{n}", is_hidden=is_hidden) for n, part in enumerate(value)]
+        return value if all(new is old for new, old in zip(parts, value, strict=True)) else parts
+    fields = _fields_of(value)
+    if fields is None:
+        return value
+    found = {
+        key: _revealed(item, at and f"{at}.{key}", is_hidden=is_hidden or is_secret_key(str(key)))
+        for key, item in fields.items()
+    }
+    return value if all(found[key] is item for key, item in fields.items()) else found
+
+
+def _fields_of(value: Any) -> Mapping[Any, Any] | None:
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, BaseModel):
+        return value.model_dump(by_alias=True)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields_of_dataclass(value)}
+    return None
 
 
 def redact_quotes(value: Any, source: Any) -> Any:

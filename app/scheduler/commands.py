@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, InvalidRequest, NotFound, SchedulerError
 from app.core.language import Said, in_language
-from app.core.redaction import refuse_lending, refuse_masks, restore
+from app.core.redaction import refuse_lending, refuse_masks, restore, revealed
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.checking import PRIORITY
 from app.scheduler.alerting.observing import DELIVERY
@@ -178,6 +178,7 @@ class Commands:
                     f"参数须为对象，而不是 {type(params).__name__}",
                 ),
             )
+        params = revealed(params, at="params")
         executor = self._base.service.check(task_type, params)
         now = self._base.clock.now()
         return execution_values(now, retry_on=executor.retry_on, task_type=task_type, params=params, **request)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from sqlalchemy import Connection, Executable, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -14,6 +23,7 @@ from sqlalchemy.orm import Session
 from app.core.errors import InvalidRequest, NotFound
 from app.core.jsonable import to_plain_json
 from app.core.language import Said
+from app.core.redaction import revealed
 from app.core.validation import field_errors
 from app.models.task_execution import Execution, ExecutionState, RepeatedExecution
 from app.scheduler.definitions import ShortText
@@ -37,7 +47,7 @@ class ExecutionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_type: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    params: dict[str, Any] = {}
+    params: Annotated[dict[str, Any], AfterValidator(partial(revealed, at="params"))] = {}
     task_id: int | None = Field(default=None, ge=1, lt=2**31, strict=True)
     run_at: Moment | None = None
     priority: int = Field(default=0, ge=-1000, le=1000, strict=True)
@@ -182,10 +192,10 @@ def plain_params(params: dict[str, Any]) -> dict[str, Any]:
     """Params as they are stored.
 
     Raises:
-        InvalidRequest: they are no JSON.
+        InvalidRequest: they are no JSON, or a `SecretStr` in them would be shown.
     """
     try:
-        plain: dict[str, Any] = to_plain_json(params, finite=True)
+        plain: dict[str, Any] = to_plain_json(revealed(params, at="params"), finite=True)
     except ValueError as error:
         raise InvalidRequest.of(
             "params", Said(f"params must be JSON: {error}", f"参数须为 JSON：{error}")
@@ -223,7 +233,7 @@ def checked_signal(name: str, payload: Any) -> tuple[str, Any]:
     except ValidationError as error:
         raise InvalidRequest(field_errors(error)) from None
     try:
-        return wanted.name, to_plain_json(payload, finite=True)
+        return wanted.name, to_plain_json(revealed(payload, at="payload"), finite=True)
     except ValueError as error:
         raise InvalidRequest.of(
             "payload", Said(f"the payload must be JSON: {error}", f"payload 须为 JSON：{error}")

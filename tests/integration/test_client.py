@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from app.api.schemas import ChangesAnswer, ExecutionAnswer
 from app.client import (
@@ -245,6 +247,50 @@ def test_a_server_that_cannot_serve_now_says_when(web: LocalWeb) -> None:
         client.ready()
     assert unavailable.value.retry_after == 5
     assert unavailable.value.code == "unavailable"
+
+
+def test_a_503_of_what_stands_before_the_server_says_the_same(web: LocalWeb) -> None:
+    web.answer("/health/ready", Answer(b"<html>busy</html>", 503, {"Retry-After": "7"}))
+    with SchedulerClient(web.url()) as client, pytest.raises(Unavailable, match="try again later") as unavailable:
+        client.ready()
+    assert unavailable.value.retry_after == 7
+
+
+def test_a_body_that_cannot_be_decoded_is_an_unexpected_answer(web: LocalWeb) -> None:
+    web.answer("/health/live", Answer(b"not gzip", 200, {"Content-Encoding": "gzip"}))
+    with SchedulerClient(web.url()) as client, pytest.raises(UnexpectedAnswer, match="cannot be decoded"):
+        client.live()
+
+
+@pytest.mark.parametrize("value", [math.nan, "\ud800", object()], ids=["nan", "surrogate", "object"])
+def test_what_cannot_be_sent_is_refused_by_its_name(web: LocalWeb, value: Any) -> None:
+    with SchedulerClient(web.url()) as client:
+        with pytest.raises(Invalid, match="params has no JSON form"):
+            client.enqueue_execution("x", params={"value": value})
+        with pytest.raises(Invalid, match="the header if-match"):
+            client.delete_task(1, if_match="a\nb")
+        with pytest.raises(Invalid, match="no valid Unicode text"):
+            client.end_token("\ud800")
+    assert web.received == []
+
+
+def test_a_secret_type_in_params_is_sent_with_what_it_holds(web: LocalWeb) -> None:
+    with SchedulerClient(web.url()) as client, pytest.raises(UnexpectedAnswer):
+        client.enqueue_execution("x", params={"password": SecretStr("hunter2")})
+    assert json.loads(web.received[0].body)["params"] == {"password": "hunter2"}
+
+
+@pytest.mark.parametrize("kind", [SchedulerClient, AsyncSchedulerClient])
+def test_a_token_is_sent_without_its_end_of_line_and_a_wrong_one_is_not_quoted(
+    web: LocalWeb, kind: type[SchedulerClient | AsyncSchedulerClient]
+) -> None:
+    for wrong in ("ch_SECRET\nTOKEN", "ch_\x00SECRET", "ключ_SECRET"):
+        with pytest.raises(ValueError, match=r"^token: ") as refused:
+            kind(web.url(), wrong)
+        assert "SECRET" not in str(refused.value)
+    with SchedulerClient(web.url(), "ch_SECRET\r\n") as client, pytest.raises(UnexpectedAnswer):
+        client.live()
+    assert web.received[0].headers["authorization"] == "Bearer ch_SECRET"
 
 
 def test_a_server_that_is_too_slow_is_unreachable(web: LocalWeb) -> None:

@@ -146,6 +146,21 @@ async def test_a_result_that_echoes_a_secret_is_kept_whole_and_shown_masked(sqli
     assert ExecutionAnswer.model_validate(found).model_dump()["result"]["data"] == ["as ******", 1]
 
 
+async def test_a_secret_type_in_params_brings_the_executor_what_it_holds_and_is_shown_masked(
+    sqlite_url: str,
+) -> None:
+    executor, keyed = Recorder("work"), {"password": SecretStr("hunter22")}
+    async with running(sqlite_url, executor) as (service, runtime):
+        task = runtime.tasks.create(runtime.definition({"name": "t", "task_type": "work"}))
+        found = await ended(runtime, (await service.enqueue("work", keyed)).id)
+        await ended(runtime, (await service.enqueue_many([{"task_type": "work", "params": keyed}]))[0].id)
+        await ended(runtime, (await service.run_now(task.id, keyed)).id)
+        with pytest.raises(InvalidRequest, match=r"params\.colour"):
+            await service.enqueue("work", {"colour": SecretStr("hunter22")})
+    assert executor.calls == [{"password": "hunter22"}] * 3
+    assert ExecutionAnswer.model_validate(found).model_dump()["params"] == {"password": "******"}
+
+
 async def test_a_refusal_does_not_quote_a_secret_either(service: SchedulerService, records: list[Any]) -> None:
     result = await run(service, Recorder("login", params_model=Login), {"password": "123456"})
     assert result.error == "InvalidParameters"

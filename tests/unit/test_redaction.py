@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from app.core.errors import InvalidRequest
 from app.core.redaction import (
@@ -20,6 +20,7 @@ from app.core.redaction import (
     refuse_lending,
     refuse_masks,
     restore,
+    revealed,
 )
 
 JSON = st.recursive(
@@ -181,3 +182,27 @@ def test_secrets_are_looked_for_at_any_depth() -> None:
     for _ in range(5000):
         deep = [deep]
     assert redact_quotes("used hunter2", deep) == "used ******"
+
+
+class Account(BaseModel):
+    user: str
+    password: SecretStr
+
+
+def test_what_a_secret_type_holds_is_revealed_at_any_depth() -> None:
+    given = {"password": SecretStr("a"), "deep": [{"token": SecretBytes(b"b")}], "keys": (1,)}
+    assert revealed(given) == {"password": "a", "deep": [{"token": b"b"}], "keys": (1,)}
+    assert revealed({"as": Account(user="ada", password=SecretStr("c"))}) == {
+        "as": {"user": "ada", "password": "c"}
+    }
+    plain = {"n": [1, {"x": None}]}
+    assert revealed(plain) is plain
+
+
+def test_a_secret_that_nothing_would_hide_is_refused_by_its_field() -> None:
+    assert revealed({"api_key": [SecretStr("a")]}, at="params") == {"api_key": ["a"]}
+    with pytest.raises(InvalidRequest) as refused:
+        revealed({"deep": [{"colour": SecretStr("hunter2")}]}, at="params")
+    (error,) = refused.value.errors
+    assert error.field == "params.deep.0.colour"
+    assert "hunter2" not in str(refused.value)
