@@ -55,6 +55,7 @@ class ScheduledTask(Base):
     schedule_error: Mapped[str | None] = mapped_column(SafeText)
     """Why the schedule cannot be read; the task waits, visible, until it is mended."""
     last_run_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the last run ended, however it was started, but for backfills: they are about the past."""
     last_state: Mapped[str | None] = mapped_column(String(10))
 
     declared: Mapped[dict[str, Any] | None] = mapped_column(Json)

@@ -22,6 +22,7 @@ from app.models.task_execution import FINAL_STATES, Execution, ExecutionState, b
 from app.scheduler.context import LogLine
 from app.scheduler.executions import Carry, executions
 from app.scheduler.family import lock_in_order, wake_parents
+from app.scheduler.pace import BACKFILL
 from app.scheduler.states import Move, sources
 from app.scheduler.steps import Fence, StepRow, Suspension, begin_waits, holders, store_steps
 from app.services.scheduler_service import TaskStatus
@@ -76,6 +77,8 @@ class FinishAttempt:
     progress: float | None = None
     progress_message: str | None = None
     lines: tuple[LogLine, ...] = field(default=(), repr=False)
+    trigger: str | None = None
+    """What asked for the execution: a backfill's end is not the task's last run."""
     parent_id: int | None = None
     steps: tuple[StepRow, ...] = field(default=(), repr=False)
     """Waits that ended and are not stored yet."""
@@ -262,7 +265,8 @@ def finish_attempt(connection: Connection, write: FinishAttempt) -> bool:
 
 def _after_finish(connection: Connection, writes: Sequence[FinishAttempt]) -> None:
     insert_lines(connection, [(write.execution_id, write.attempt, write.lines) for write in writes])
-    last = {write.task_id: write for write in writes if write.task_id is not None and write.is_over}
+    ended_runs = [write for write in writes if write.is_over and write.trigger != BACKFILL]
+    last = {write.task_id: write for write in ended_runs if write.task_id is not None}
     _LAST_RUN.execute(
         connection,
         [

@@ -208,6 +208,7 @@ class Runner:
         finish = FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
+            trigger=execution.trigger,
             attempt=attempt.number,
             owner=attempt.owner,
             started_at=now,
@@ -483,6 +484,7 @@ class Runner:
         return FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
+            trigger=execution.trigger,
             attempt=running.attempt.number,
             owner=running.attempt.owner,
             started_at=running.started_at,
@@ -515,6 +517,7 @@ class Runner:
         return FinishAttempt(
             execution_id=execution.id,
             task_id=execution.task_id,
+            trigger=execution.trigger,
             attempt=running.attempt.number,
             owner=running.attempt.owner,
             started_at=running.started_at,

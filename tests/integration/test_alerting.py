@@ -22,6 +22,7 @@ from app.models.task_execution import ExecutionState, TaskExecution
 from app.scheduler.alerting.checking import look_at_due, settle
 from app.scheduler.alerting.observing import DELIVERY
 from app.scheduler.alerting.store import AlertStore, Openness
+from app.scheduler.context import current_execution
 from app.scheduler.runtime import Runtime
 from app.services.scheduler_service import TaskExecutionResult
 from app.testing.clock import VirtualClock
@@ -90,12 +91,41 @@ def test_a_task_that_fails_thrice_is_told_once_and_its_recovery_too(box: Sandbox
     assert (alert.notices, alert.task_name, alert.resolved_at) == (1, "digest", None)
     flaky.broken = False
     box.advance(minutes=20)
-    assert titles(web)[1:] == ["[over] digest has failed 3 times in a row: Bad: luck"]
+    assert titles(web)[1:] == ["[over] digest has failed 33 times in a row: Bad: luck"]
     assert alerts_of(box).alerts() == []
     assert [execution.state for execution in deliveries(box)] == [ExecutionState.SUCCESS] * 2
     flaky.broken = True
     box.advance(hours=1)
     assert len(web.received) == 3, "the next incident is told again"
+
+
+async def test_a_backfill_ends_no_row_of_failures_and_all_of_them_are_told(box: Sandbox, web: LocalWeb) -> None:
+    began = box.now
+
+    def only_the_past_works(*_: Any) -> TaskExecutionResult:
+        scheduled_for = current_execution().scheduled_for
+        if scheduled_for is not None and scheduled_for < began:
+            return TaskExecutionResult.success_result("好")
+        return TaskExecutionResult.failure_result("坏", "Bad: luck")
+
+    box.register(Recorder("work", only_the_past_works))
+    task = box.define_task("digest", "work", cron="*/10 * * * *")
+    channel = alerts_of(box).create_channel({"name": "hook", "url": hook(web), "language": "en"})
+    for times in (3, 5):
+        condition = {"type": "failed", "times": times}
+        rule = {"name": f"{times} times", "condition": condition, "channel_ids": [channel.id], "check_seconds": 60}
+        alerts_of(box).create_rule(rule)
+    await box.advance(minutes=35)
+    await box.service.backfill(task.id, began - timedelta(hours=1), began)
+    await box.advance(minutes=30)
+    past = [one for one in box.executions(task) if one.trigger == "backfill"]
+    assert {one.state for one in past} == {ExecutionState.SUCCESS}
+    assert [one.last_state for one in [box.service.runtime.tasks.get(task.id)]] == ["failed"]
+    assert titles(web) == [
+        "[warning] digest has failed 3 times in a row: Bad: luck",
+        "[warning] digest has failed 5 times in a row: Bad: luck",
+    ]
+    assert {alert.details["times"] for alert in alerts_of(box).alerts()} == {6}
 
 
 def test_a_delivery_that_fails_is_tried_again_and_breeds_no_alert(box: Sandbox, web: LocalWeb) -> None:

@@ -23,7 +23,8 @@ class _Condition(BaseModel):
 
 
 class Failed(_Condition):
-    """A task's last `times` runs have all failed. A run that was skipped or cancelled is none."""
+    """A task's last `times` runs have all failed. A run that was skipped or cancelled is none, and neither is one
+    of a backfill; one that somebody started by hand counts."""
 
     type: Literal["failed"] = "failed"
     times: int = Field(default=1, ge=1, le=100, strict=True)
@@ -50,7 +51,8 @@ class Slow(_Condition):
 
 
 class NoSuccess(_Condition):
-    """No run of a task has succeeded for `seconds`. One that is new, or was changed, has that long from then.
+    """No run of a task, but for backfills, has succeeded for `seconds`. One that is new, or was changed, has that
+    long from then.
 
     A rule for all tasks means those with a schedule.
     """

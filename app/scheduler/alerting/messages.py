@@ -30,10 +30,11 @@ def sentence(kind: str, name: str | None, details: dict[str, Any]) -> Said:
     match kind:
         case "failed":
             times, error = details.get("times", "?"), details.get("error")
-            often = "" if times == 1 else f" {times} times in a row"
+            more = Said(" or more", " 次以上") if details.get("or_more") else Said("", " 次")
+            often = "" if times == 1 else f" {times}{more.en} times in a row"
             return Said(
                 f"{who} has failed{often}{f': {error}' if error else ''}",
-                f"{who} 已连续失败 {times} 次{f'：{error}' if error else ''}",
+                f"{who} 已连续失败 {times}{more.zh}{f'：{error}' if error else ''}",
             )
         case "late":
             late = seconds.of("late_seconds")

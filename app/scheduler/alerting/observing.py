@@ -32,6 +32,8 @@ executions = cast("Table", TaskExecution.__table__)
 DELIVERY = "alert_delivery"
 """The executor that delivers. No rule looks at what becomes of its executions: alerts must not breed alerts."""
 _MEASURED_RUNS = 500
+_COUNTED_RUNS = 1000
+"""A longer row of failures is told as so many or more."""
 _ERROR_LENGTH = 200
 _RAN = (ExecutionState.SUCCESS.value, ExecutionState.FAILED.value)
 
@@ -65,15 +67,21 @@ def _failed(session: Session, condition: Failed, task_id: int | None) -> Iterato
     for task in session.execute(suspects).all():
         ran = (
             select(executions.c.state, executions.c.error)
-            .where(executions.c.task_id == task.id, executions.c.state.in_(_RAN))
+            .where(
+                executions.c.task_id == task.id,
+                executions.c.state.in_(_RAN),
+                executions.c.trigger != BACKFILL,  # the past says nothing of how the schedule does now
+            )
             .order_by(executions.c.id.desc())
-            .limit(condition.times)
         )
-        newest = session.execute(ran).all()
-        times = failures_in_a_row([run.state for run in newest])
-        if times >= condition.times:
-            error = (newest[0].error or "")[:_ERROR_LENGTH]
-            yield Breach(Subject.task(task.id, task.name), {"times": times, "error": error})
+        newest = session.execute(ran.limit(condition.times)).all()
+        if failures_in_a_row([run.state for run in newest]) < condition.times:
+            continue
+        times = failures_in_a_row([run.state for run in session.execute(ran.limit(_COUNTED_RUNS))])
+        details = {"times": times, "error": (newest[0].error or "")[:_ERROR_LENGTH]}
+        yield Breach(
+            Subject.task(task.id, task.name), details | ({"or_more": True} if times == _COUNTED_RUNS else {})
+        )
 
 
 def _late(session: Session, condition: Late, task_id: int | None, now: datetime) -> Iterator[Breach]:
@@ -162,7 +170,11 @@ def _without_success(
             if task.last_state == ExecutionState.SUCCESS
             else session.scalar(
                 select(executions.c.finished_at)
-                .where(executions.c.task_id == task.id, executions.c.state == ExecutionState.SUCCESS.value)
+                .where(
+                    executions.c.task_id == task.id,
+                    executions.c.state == ExecutionState.SUCCESS.value,
+                    executions.c.trigger != BACKFILL,
+                )
                 .order_by(executions.c.id.desc())
                 .limit(1)
             )
