@@ -10,6 +10,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.models.alerting import Alert
 from app.models.flow import CircuitState
 from app.models.node import Node
 from app.models.scheduled_task import ScheduledTask
@@ -21,6 +22,7 @@ executions = TaskExecution.__table__
 tasks = ScheduledTask.__table__
 nodes = Node.__table__
 circuits = CircuitState.__table__
+alerts = Alert.__table__
 
 LATE = timedelta(seconds=10)
 """A fire that is due for longer than this and not recorded is late: no node fires."""
@@ -49,6 +51,7 @@ class Kind(StrEnum):
     NO_NODE = "no_node"
     LOOP_HELD = "loop_held"
     CIRCUIT_OPEN = "circuit_open"
+    ALERTS_OPEN = "alerts_open"
 
 
 class Severity(StrEnum):
@@ -61,7 +64,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One of the things found: a task, an execution or a node."""
+    """One of the things found: a task, an execution, a node, an executor or an alert."""
 
     kind: str
     id: int | str
@@ -104,6 +107,7 @@ class Attention:
                 *self._of_executions(session, now),
                 *self._of_nodes(session, now, node_timeout),
                 *self._of_circuits(session),
+                *self._of_alerts(session),
             ]
         order = list(Severity)
         return sorted(found, key=lambda finding: order.index(finding.severity))
@@ -165,6 +169,13 @@ class Attention:
             circuits.c.state != Phase.CLOSED.value
         )
         yield from _found(session, Kind.CIRCUIT_OPEN, Severity.ERROR, "executor", opened)
+
+    def _of_alerts(self, session: Session) -> Iterator[Finding]:
+        """What somebody has acknowledged is in good hands."""
+        told = select(alerts.c.id, alerts.c.rule_name).where(
+            alerts.c.resolved_at.is_(None), alerts.c.acknowledged_at.is_(None)
+        )
+        yield from _found(session, Kind.ALERTS_OPEN, Severity.WARNING, "alert", told)
 
 
 def _found(

@@ -14,6 +14,7 @@ from sqlalchemy import insert, text
 from app.core.config import Settings
 from app.db.database import make_engine
 from app.factory import create_app
+from app.models.alerting import Alert
 from app.models.task_execution import TaskExecution
 from tests.api.conftest import API
 from tests.support import Recorder
@@ -155,7 +156,17 @@ def test_attention_names_what_is_wrong_worst_first(application: FastAPI, client:
         {"state": "parked", "reason": "unknown_executor", "task_type": "gone"},
         {"state": "pending", "run_at": long_ago, "created_at": long_ago},
     )
+    with application.state.runtime.sessions() as session:
+        alert = {"rule_id": 1, "kind": "failed", "severity": "warning", "opened_at": long_ago, "details": {}}
+        taken_up = {"acknowledged_at": long_ago, "acknowledged_by": "ann"}
+        told = Alert(rule_name="thrice", subject="task:1", **alert)
+        session.add_all([told, Alert(rule_name="seen", subject="task:2", **alert, **taken_up)])
+        session.add(Alert(rule_name="over", subject="task:3", **alert, resolved_at=long_ago))
+        session.commit()
+        alert_id = told.id
     found = {one["kind"]: one for one in client.get(f"{API}/attention").json()}
+    assert found["alerts_open"]["count"] == 1
+    assert found["alerts_open"]["examples"] == [{"kind": "alert", "id": alert_id, "name": "thrice"}]
     assert found["late_fires"]["examples"] == [{"kind": "task", "id": late, "name": "late"}]
     assert found["failing_tasks"]["examples"][0]["name"] == "failing"
     assert found["broken_schedules"]["examples"][0]["id"] == broken

@@ -681,6 +681,8 @@ def test_an_executor_is_run_once_with_what_was_written_and_nothing_else(site: Si
     person = visitor("operator")
     person.go("executors")
     page = person.page
+    page.get_by_role("searchbox", name="Search").fill("HTTP")
+    expect(page.get_by_role("button", name=re.compile("^Run once"))).to_have_count(1)
     card = page.get_by_role("region").filter(has=page.get_by_role("heading", name="http_request", exact=True))
     expect(card.get_by_text('"GET"')).to_have_css("text-transform", "none")  # a default is shown as it is
     card.get_by_role("button", name="Run once").click()
@@ -824,3 +826,10 @@ def test_an_integer_of_64_bits_is_kept_by_a_browser_whose_numbers_have_53(site: 
     expect(dialog).to_be_hidden()
     (ran,) = site.api("GET", "executions", task_id=task)["items"]
     assert site.api("GET", f"executions/{ran['id']}")["params"] == {**params, "timeout_seconds": 1}
+
+
+def test_an_execution_without_a_time_limit_of_its_own_tells_its_executors(site: Site, visitor: Visit) -> None:
+    made = site.api("POST", "executions", {"task_type": "content_generation", "params": site.write("limit")})
+    person = visitor("viewer")
+    person.go(f"executions/{made['id']}")
+    expect(person.page.get_by_text("10 m, its executor's")).to_be_visible()

@@ -96,6 +96,7 @@ def test_a_rule_is_made_and_its_alert_acknowledged(site: Site, visitor: Visit) -
     assert (rule["task_id"], rule["condition"]["times"]) == (watched["id"], 1)
     assert (rule["quiet_hours"]["start"], rule["quiet_hours"]["end"]) == ("22:00", "07:30")
     assert (rule["remind_seconds"], rule["notify_recovery"]) == (3600, True)
+    expect(rules.get_by_role("link", name="Watched")).to_be_visible()
     rules.get_by_role("button", name="Edit").click()
     expect(dialog.get_by_role("textbox", name="Task")).to_have_value("Watched")
     dialog.get_by_role("button", name="any task", include_hidden=True).click()
@@ -116,6 +117,10 @@ def test_a_rule_is_made_and_its_alert_acknowledged(site: Site, visitor: Visit) -
     site.ended(site.api("POST", f"tasks/{task}/run")["id"])
     row = page.get_by_role("region", name="Open alerts").get_by_role("row").filter(has_text="fails")
     expect(row).to_be_visible(timeout=60_000)  # rules are looked at every half minute, the page reads as often
+    person.go("")
+    attention = page.get_by_role("list", name="Needs attention").get_by_role("listitem")
+    unread = attention.filter(has_text="not acknowledged")
+    unread.get_by_role("link", name="too often").first.click()
     row.get_by_role("button", name="Acknowledge").click()
     expect(row).to_contain_text("acknowledged by the operator")
     page.get_by_role("region", name="Rules").get_by_role("button", name="Delete").click()

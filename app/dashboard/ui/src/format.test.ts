@@ -29,6 +29,7 @@ test("a moment is told in the zone that is asked for, with its distance from UTC
   const summer = "2030-07-01T07:00:00+00:00";
   expect(absolute(summer, "en-GB", "Europe/Berlin")).toBe("1 Jul 2030, 09:00:00 GMT+2");
   expect(absolute(summer, "en-GB", "Europe/Berlin", false)).toBe("1 Jul 2030, 09:00:00");
+  expect(absolute(summer, "zh", "Europe/Berlin")).toBe("2030年7月1日 09:00:00 GMT+2");
   expect(offsetOf(summer, "Europe/Berlin")).toBe("GMT+2");
   expect(offsetOf("2030-01-01T07:00:00+00:00", "Europe/Berlin")).toBe("GMT+1");
 });

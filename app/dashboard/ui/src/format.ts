@@ -36,7 +36,7 @@ export function offsetOf(moment: number | string, zone: string): string {
 }
 
 export function absolute(moment: number | string, language: string, zone?: string, withOffset = true): string {
-  return new Intl.DateTimeFormat(language, {
+  const time = new Intl.DateTimeFormat(language, {
     year: "numeric",
     month: "short",
     day: "numeric",
@@ -44,9 +44,10 @@ export function absolute(moment: number | string, language: string, zone?: strin
     minute: "2-digit",
     second: "2-digit",
     hour12: false,
-    timeZoneName: withOffset ? "shortOffset" : undefined,
     timeZone: zone && knownZone(zone),
   }).format(new Date(moment));
+  // Intl would put it between date and time in Chinese.
+  return withOffset ? `${time} ${offsetOf(moment, zone ?? browserZone)}` : time;
 }
 
 /** What a clock in that zone shows at a moment: `YYYY-MM-DD HH:mm:ss`. */

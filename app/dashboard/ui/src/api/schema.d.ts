@@ -2519,7 +2519,7 @@ export interface components {
          * @description Stable words for what can be wrong.
          * @enum {string}
          */
-        Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held" | "circuit_open";
+        Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held" | "circuit_open" | "alerts_open";
         /**
          * KnownFire
          * @description A fire that the ledger has already.

@@ -230,10 +230,15 @@ test("an interval is told in the largest unit that fits", async () => {
   expect(inUnits(5400)).toEqual({ amount: 90, unit: "minutes" });
   expect(inUnits(1_209_600)).toEqual({ amount: 2, unit: "weeks" });
   expect(inUnits(0.5)).toEqual({ amount: 0.5, unit: "seconds" });
-  const task = { schedule: { type: "interval", expression: "7200.0" } } as Parameters<typeof scheduleText>[1];
-  expect(scheduleText(i18next.t, task)).toBe("Every 2 hours");
+  const task = { schedule: { type: "interval", expression: "7200.0" } } as Parameters<typeof scheduleText>[2];
+  expect(scheduleText(i18next.t, "en", task)).toBe("Every 2 hours");
   await i18next.changeLanguage("zh");
-  expect(scheduleText(i18next.t, task)).toMatch(/2 .*小时/);
+  expect(scheduleText(i18next.t, "zh", task)).toMatch(/2 .*小时/);
+});
+
+test("a one-off's moment is told as people write it, in the task's zone", () => {
+  const task = { schedule: { type: "at", expression: "2026-11-27T06:56:23.249751+00:00" }, timezone: "Europe/Berlin" } as Parameters<typeof scheduleText>[2];
+  expect(scheduleText(i18next.t, "en-GB", task)).toBe("27 Nov 2026, 07:56:23 GMT+1");
 });
 
 test("fires stand in the task's zone; the offset only where clocks change between them", () => {

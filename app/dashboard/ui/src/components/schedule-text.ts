@@ -1,6 +1,7 @@
 import type { useTranslation } from "react-i18next";
 
 import type { Task } from "../api/client";
+import { absolute } from "../format";
 
 type Translate = ReturnType<typeof useTranslation>["t"];
 
@@ -22,10 +23,11 @@ export function inUnits(seconds: number): { amount: number; unit: Unit } {
   return { amount: seconds / size, unit };
 }
 
-export function scheduleText(t: Translate, task: Pick<Task, "schedule">): string {
+export function scheduleText(t: Translate, language: string, task: Pick<Task, "schedule" | "timezone">): string {
   if (task.schedule === null) return t("tasks.noSchedule");
   const { type, expression } = task.schedule;
-  if (type !== "interval") return expression;
+  if (type === "at") return absolute(expression, language, task.timezone);
+  if (type === "cron") return expression;
   const { amount, unit } = inUnits(Number(expression));
   return `${t("form.every")} ${amount} ${t(`form.${unit}`)}`;
 }

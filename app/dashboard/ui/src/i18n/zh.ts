@@ -34,6 +34,7 @@ export const zh: typeof en = {
     unknown_executors_one: "{{count}} 个启用的任务使用了本服务没有的执行器", unknown_executors_other: "{{count}} 个启用的任务使用了本服务没有的执行器",
     no_node_one: "没有存活的节点：不会触发，也不会运行", no_node_other: "没有存活的节点：不会触发，也不会运行",
     loop_held_one: "本服务的事件循环曾被阻塞", loop_held_other: "本服务的事件循环曾被阻塞",
+    alerts_open_one: "{{count}} 条告警未恢复，也无人确认", alerts_open_other: "{{count}} 条告警未恢复，也无人确认",
     circuit_open_one: "{{count}} 个执行器的熔断器已打开，其执行在等待", circuit_open_other: "{{count}} 个执行器的熔断器已打开，其执行在等待",
   },
   severity: { error: "错误", warning: "警告", info: "提示" },
@@ -61,11 +62,11 @@ export const zh: typeof en = {
     title: "执行记录", empty: "还没有执行记录。", noMatch: "没有符合筛选条件的执行。", searchOn: "继续向前搜索", task: "任务", trigger: "来源", since: "从", until: "到", started: "记录时间", duration: "耗时", attempt: "尝试", message: "消息", retry: "重试", cancel: "取消", bulkCancelTitle_one: "取消 {{count}} 次执行？", bulkCancelTitle_other: "取消 {{count}} 次执行？", searchHint: "任务、消息或错误", anyState: "任意状态", childrenOf: "#{{id}} 的子执行",
   },
   execution: {
-    title: "执行 {{id}}", retry: "重试", cancel: "取消", again: "再次运行", againTitle: "修改参数后再次运行", cancelling: "已请求取消", timeline: "尝试", params: "参数", result: "结果", error: "错误", traceback: "堆栈", logs: "日志", noLogs: "没有保留日志。", follow: "跟随", progress: "进度", trigger: "来源", by: "由 {{who}}", scheduledFor: "触发时刻", created: "记录时间", startedAt: "开始", finishedAt: "结束", waited: "等待", took: "耗时", inAll: "总共", node: "节点", owner: "持有者", key: "并发键", idempotency: "幂等键", priority: "优先级", rescues: "接管次数", curl: "复制为 cURL", python: "复制为 Python", attemptNumber: "第 {{number}} 次", noAttempts: "尚未开始。", fireCount: "代表 {{count}} 次触发", message: "消息", runAt: "不早于", parent: "父执行", asChild: "作为 {{key}}", children: "子执行", steps: "步骤", waits: "等待中", signals: "信号", noSignals: "还没有发送过。", sendSignal: "发送信号", signalSent: "已发送 {{name}}", signalKept: "保留至有人等待", signalTaken: "已接收", payload: "内容（JSON）", notJson: "这不是 JSON。",
+    title: "执行 {{id}}", limitOfExecutor: "{{limit}}（执行器的）", retry: "重试", cancel: "取消", again: "再次运行", againTitle: "修改参数后再次运行", cancelling: "已请求取消", timeline: "尝试", params: "参数", result: "结果", error: "错误", traceback: "堆栈", logs: "日志", noLogs: "没有保留日志。", follow: "跟随", progress: "进度", trigger: "来源", by: "由 {{who}}", scheduledFor: "触发时刻", created: "记录时间", startedAt: "开始", finishedAt: "结束", waited: "等待", took: "耗时", inAll: "总共", node: "节点", owner: "持有者", key: "并发键", idempotency: "幂等键", priority: "优先级", rescues: "接管次数", curl: "复制为 cURL", python: "复制为 Python", attemptNumber: "第 {{number}} 次", noAttempts: "尚未开始。", fireCount: "代表 {{count}} 次触发", message: "消息", runAt: "不早于", parent: "父执行", asChild: "作为 {{key}}", children: "子执行", steps: "步骤", waits: "等待中", signals: "信号", noSignals: "还没有发送过。", sendSignal: "发送信号", signalSent: "已发送 {{name}}", signalKept: "保留至有人等待", signalTaken: "已接收", payload: "内容（JSON）", notJson: "这不是 JSON。",
   },
   stepKind: { step: "步骤", sleep: "休眠", signal: "信号" },
   executors: {
-    title: "执行器", lane: "通道", thread: "独立线程", loop: "事件循环", timeout: "超时", attempts: "尝试次数", attemptsOn: "{{attempts}}，仅在 {{errors}} 之后", schema: "参数", noSchema: "此执行器接受任意 JSON 对象。", runOnce: "运行一次", runTitle: "运行一次 {{type}}", success: "成功率", durations: "中位 / p95", failures: "最近的失败", noFailures: "没有失败记录。", info: "自述", executed: "已结束",
+    title: "执行器", noMatch: "没有哪个执行器的类型含有它。", lane: "通道", thread: "独立线程", loop: "事件循环", timeout: "超时", attempts: "尝试次数", attemptsOn: "{{attempts}}，仅在 {{errors}} 之后", schema: "参数", noSchema: "此执行器接受任意 JSON 对象。", runOnce: "运行一次", runTitle: "运行一次 {{type}}", success: "成功率", durations: "中位 / p95", failures: "最近的失败", noFailures: "没有失败记录。", info: "自述", executed: "已结束",
   },
   system: {
     title: "系统", nodes: "节点", node: "节点", host: "主机", pid: "进程", role: "角色", engine: "引擎", version: "版本", started: "启动", heartbeat: "最近心跳", running: "运行中", alive: "存活", stopped: "已停止", dead: "失联", silent: "无心跳", thisServer: "本服务", database: "数据库", journal: "日志写入", journalText: "{{writes}} 次写入，分 {{groups}} 组提交", clock: "时钟", clockText: "与您的时钟相差 {{lag}}", lastTick: "最近一次检查调度", settings: "设置", setting: "设置项", value: "值", changed: "已设置", retention: "保留", retentionText: "已结束的执行保留 {{days}} 天。", tokens: "令牌", newToken: "新建令牌", tokenOnce: "请立即复制，之后不再显示。", revoke: "吊销", revokeTitle: "吊销 {{name}}？", revokeText: "使用它登录的一切将立即失效。", revoked: "已吊销", created: "创建时间", noTokens: "没有令牌：仅本机可以访问。", adminOnly: "设置和令牌仅管理员可见。",

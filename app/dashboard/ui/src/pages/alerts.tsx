@@ -7,7 +7,7 @@ import { useTranslation } from "react-i18next";
 
 import { acknowledgeAlert, changeRule, createChannel, deleteChannel, deleteRule, testChannel } from "../api/actions";
 import { ApiError } from "../api/client";
-import { alertsQuery, channelsQuery, rulesQuery } from "../api/queries";
+import { alertsQuery, channelsQuery, rulesQuery, taskQuery } from "../api/queries";
 import { useAct, useConfirm } from "../components/act";
 import { Failure, Loaded } from "../components/feedback";
 import { Page, Section } from "../components/page";
@@ -90,7 +90,7 @@ function Rules() {
                       <Text size="sm" fw={600} className="wrap">{rule.name}</Text>
                       <Text size="xs" c="dimmed">{t(`alerts.is_${kindOf(rule)}`, { amount: amountOf(rule) })}</Text>
                     </Table.Td>
-                    <Table.Td>{rule.task_id === null ? <Text size="sm" c="dimmed">{t("alerts.anyTask")}</Text> : <Link className="link" to="/tasks/$id" params={{ id: rule.task_id }}>#{rule.task_id}</Link>}</Table.Td>
+                    <Table.Td>{rule.task_id === null ? <Text size="sm" c="dimmed">{t("alerts.anyTask")}</Text> : <TaskLink id={rule.task_id} />}</Table.Td>
                     <Table.Td><Text size="sm" c="dimmed">{t(rule.is_active ? "tasks.active" : "tasks.paused")}</Text></Table.Td>
                     <Table.Td ta="right">
                       {mayChange ? (
@@ -111,6 +111,11 @@ function Rules() {
       {form === null ? null : <RuleForm rule={form === "new" ? undefined : form} onClose={() => setForm(null)} />}
     </Section>
   );
+}
+
+function TaskLink({ id }: { id: number }) {
+  const task = useQuery(taskQuery(id));
+  return <Link className="link" to="/tasks/$id" params={{ id }}>{task.data?.name ?? `#${id}`}</Link>;
 }
 
 function Channels() {

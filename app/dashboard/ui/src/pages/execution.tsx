@@ -8,7 +8,7 @@ import { useTranslation } from "react-i18next";
 
 import { cancelExecution, enqueue, readLogs, retryExecution, runTask } from "../api/actions";
 import { isGone, type ExecutionDetail, type ExecutionState, type Schemas } from "../api/client";
-import { executionQuery } from "../api/queries";
+import { executionQuery, executorsQuery } from "../api/queries";
 import { useAct } from "../components/act";
 import { AskParams } from "../components/ask-params";
 import { useCopy } from "../components/copy";
@@ -84,6 +84,8 @@ const approversOf = ({ params: { approvers } }: ExecutionDetail): string[] => (A
 
 function Details({ execution }: { execution: ExecutionDetail }) {
   const { t } = useTranslation();
+  const executors = useQuery(executorsQuery);
+  const ofExecutor = executors.data?.find((one) => one.type === execution.task_type)?.timeout_seconds;
   const optional = (name: string, value: ReactNode): [string, ReactNode][] => (value == null || value === false || value === 0 ? [] : [[name, value]]);
   return (
     <Facts
@@ -98,7 +100,7 @@ function Details({ execution }: { execution: ExecutionDetail }) {
         ...optional(t("execution.runAt"), execution.run_at !== null && execution.run_at !== execution.created_at && <Moment at={execution.run_at} />),
         [t("execution.startedAt"), <Moment key="started" at={execution.started_at} />],
         [t("execution.finishedAt"), <Moment key="finished" at={execution.finished_at} />],
-        [t("task.timeout"), duration(execution.timeout_seconds)],
+        [t("task.timeout"), execution.timeout_seconds == null && ofExecutor != null ? t("execution.limitOfExecutor", { limit: duration(ofExecutor) }) : duration(execution.timeout_seconds)],
         ...optional(t("execution.owner"), execution.owner),
         ...optional(t("execution.key"), execution.concurrency_key && `${execution.concurrency_key} ≤ ${execution.concurrency_limit ?? 1}`),
         ...optional(t("execution.idempotency"), execution.idempotency_key),

@@ -1,8 +1,9 @@
-import { Badge, Button, Group, SimpleGrid, Stack, Text } from "@mantine/core";
+import { Badge, Button, Group, SimpleGrid, Stack, Text, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
-import { IconRocket } from "@tabler/icons-react";
+import { IconRocket, IconSearch } from "@tabler/icons-react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { enqueue } from "../api/actions";
@@ -21,12 +22,23 @@ export default function Executors() {
   const { t } = useTranslation();
   const found = useQuery(executorsQuery);
   const statistics = useQuery(executorStatisticsQuery("week"));
+  const [wanted, setWanted] = useState("");
+  const shown = found.data?.filter((executor) => executor.type.toLowerCase().includes(wanted.trim().toLowerCase())) ?? [];
   return (
     <Page title={t("executors.title")}>
-      <Loaded query={found}>
-        {(data) => (
+      <TextInput
+        type="search"
+        maw={420}
+        leftSection={<IconSearch size={16} aria-hidden />}
+        aria-label={t("common.search")}
+        placeholder={t("common.search")}
+        value={wanted}
+        onChange={(event) => setWanted(event.currentTarget.value)}
+      />
+      <Loaded query={found} none={shown.length === 0 ? t("executors.noMatch") : null}>
+        {() => (
           <Stack gap="md">
-            {data.map((executor) => (
+            {shown.map((executor) => (
               <Card key={executor.type} executor={executor} statistics={statistics.data?.find((one) => one.task_type === executor.type)} />
             ))}
           </Stack>

@@ -102,6 +102,7 @@ function ExampleLink({ example }: { example: Schemas["ExampleAnswer"] }) {
   const id = Number(example.id);
   if (example.kind === "task") return <Link className="link" to="/tasks/$id" params={{ id }}>{example.name}</Link>;
   if (example.kind === "execution") return <Link className="link" to="/executions/$id" params={{ id }}>{visible(example.name)} #{id}</Link>;
+  if (example.kind === "alert") return <Link className="link" to="/alerts">{visible(example.name)}</Link>;
   if (example.kind === "executor") return <Link className="link" to="/executors">{example.name}</Link>;
   return <Link className="link mono" to="/system">{example.id}</Link>;
 }

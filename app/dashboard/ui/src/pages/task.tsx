@@ -49,7 +49,7 @@ function Shown({ task }: { task: Task }) {
           <Facts
             items={[
               [t("common.type"), task.task_type],
-              [t("tasks.schedule"), <>{scheduleText(t, task)}{task.schedule ? ` · ${task.timezone}` : ""}</>],
+              [t("tasks.schedule"), <>{scheduleText(t, i18n.language, task)}{task.schedule ? ` · ${task.timezone}` : ""}</>],
               [t("tasks.next"), <NextFire key="next" task={task} />],
               [t("tasks.last"), <Group key="last" gap="xs">{task.last_state ? <StateMark state={task.last_state as ExecutionState} /> : null}<Ago at={task.last_run_at} /></Group>],
               [t("executors.success"), `${percent(week.data?.summary.success_rate, i18n.language)} · ${t("period.week")}`],

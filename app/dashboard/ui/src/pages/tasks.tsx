@@ -23,7 +23,7 @@ import { tasksRoute } from "../router";
 const lastStates: ExecutionState[] = ["success", "failed", "cancelled", "skipped"];
 
 export default function Tasks() {
-  const { t } = useTranslation();
+  const { t, i18n } = useTranslation();
   const filters = tasksRoute.useSearch();
   const mayChange = useMay("operator");
   const found = useInfiniteQuery(tasksQuery(filters));
@@ -90,7 +90,7 @@ export default function Tasks() {
                           <Text size="xs" c="dimmed" className="clip">{task.task_type}{task.declaration_missing ? ` · ${t("tasks.gone")}` : ""}</Text>
                         </Table.Td>
                         <Table.Td>
-                          <Text size="sm">{scheduleText(t, task)}</Text>
+                          <Text size="sm">{scheduleText(t, i18n.language, task)}</Text>
                           {task.schedule ? <Text size="xs" c="dimmed">{task.timezone}</Text> : null}
                         </Table.Td>
                         <Table.Td><NextFire task={task} /></Table.Td>
