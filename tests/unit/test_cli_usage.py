@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
+from app.cli import flow
 from app.cli.main import app
+from app.scheduler.breaker import Phase
+from app.scheduler.flow_status import CircuitStatus, FlowStatus
 
 CREATE = ("task", "create", "--name", "x", "--type", "y")
 
@@ -56,3 +61,12 @@ def test_moments_to_look_from_are_on_the_clock_of_the_zone() -> None:
         "1",
     ]
     assert "2030-01-01 09:00:00+08:00" in CliRunner().invoke(app, asked).output
+
+
+def test_a_circuit_that_counts_nothing_names_no_share(capsys: pytest.CaptureFixture[str]) -> None:
+    """An open one has forgotten the attempts that opened it."""
+    opened = CircuitStatus("letter", Phase.OPEN, 0, 0, None, None, 2, None)
+    flow._show(FlowStatus([], [], [opened]), "UTC")
+    assert " of " not in capsys.readouterr().out
+    flow._show(FlowStatus([], [], [replace(opened, phase=Phase.CLOSED, failures=1, attempts=4)]), "UTC")
+    assert "1 of 4" in capsys.readouterr().out

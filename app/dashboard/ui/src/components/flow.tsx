@@ -38,7 +38,7 @@ function Rows({ flow }: { flow: Schemas["FlowAnswer"] }) {
             <Table.Tr key={`circuit ${circuit.task_type}`}>
               <Table.Td><Text size="sm" fw={600}>{circuit.task_type}</Text><Text size="xs" c="dimmed">{t("flow.circuit")}</Text></Table.Td>
               <Table.Td><Dot color={phaseColors[circuit.phase]} /> <Text component="span" size="sm">{t(`flow.${circuit.phase}`)}</Text></Table.Td>
-              <Table.Td><Text size="sm">{t("flow.failures", { failures: circuit.failures, attempts: circuit.attempts })}</Text></Table.Td>
+              <Table.Td><Text size="sm">{circuit.attempts === 0 ? null : t("flow.failures", { failures: circuit.failures, attempts: circuit.attempts })}</Text></Table.Td>
               <Table.Td><Text size="sm">{t("flow.waiting", { count: circuit.waiting })}</Text></Table.Td>
               <Table.Td ta="right">
                 {mayChange && circuit.phase !== "closed" ? <Button size="compact-xs" variant="default" onClick={() => reset.mutate(circuit.task_type)}>{t("flow.reset")}</Button> : null}
