@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -79,9 +80,15 @@ def get_calendar(
     _caller: Viewer,
     hours: Annotated[int, Query(ge=1, le=168, description="How far ahead.")] = 168,
     limit: Annotated[int, Query(ge=1, le=500, description="How many tasks.")] = 200,
+    minute: Annotated[
+        int, Query(ge=0, le=59, description="At which minute of an hour of UTC an hour begins: in India at 30.")
+    ] = 0,
 ) -> CalendarAnswer:
     """The fires of each hour to come, by task; the first hour is the one that runs now."""
-    since = runtime.clock.now().replace(minute=0, second=0, microsecond=0)
+    now = runtime.clock.now()
+    since = now.replace(minute=minute, second=0, microsecond=0)
+    if since > now:
+        since -= timedelta(hours=1)
     loads, total = runtime.upcoming.load(since, hours, limit)
     return CalendarAnswer(
         since=since, hours=hours, tasks=[LoadAnswer.model_validate(load) for load in loads], task_count=total

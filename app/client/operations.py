@@ -587,10 +587,13 @@ class Operations(ABC):
         """The next fires of all active tasks, in order."""
         return self._call("GET", "/api/v1/scheduler/fires", list[FireAnswer], query={"limit": limit})
 
-    def get_calendar(self, *, hours: int = 168, limit: int = 200) -> CalendarAnswer:
+    def get_calendar(self, *, hours: int = 168, limit: int = 200, minute: int = 0) -> CalendarAnswer:
         """The fires of each hour to come, by task; the first hour is the one that runs now."""
         return self._call(
-            "GET", "/api/v1/scheduler/calendar", CalendarAnswer, query={"hours": hours, "limit": limit}
+            "GET",
+            "/api/v1/scheduler/calendar",
+            CalendarAnswer,
+            query={"hours": hours, "limit": limit, "minute": minute},
         )
 
     def examine_schedules(self, *, days: int = 30, language: Literal["en", "zh"] = "en") -> ScheduleReport:
@@ -1365,10 +1368,13 @@ class AsyncOperations(ABC):
         """The next fires of all active tasks, in order."""
         return await self._call("GET", "/api/v1/scheduler/fires", list[FireAnswer], query={"limit": limit})
 
-    async def get_calendar(self, *, hours: int = 168, limit: int = 200) -> CalendarAnswer:
+    async def get_calendar(self, *, hours: int = 168, limit: int = 200, minute: int = 0) -> CalendarAnswer:
         """The fires of each hour to come, by task; the first hour is the one that runs now."""
         return await self._call(
-            "GET", "/api/v1/scheduler/calendar", CalendarAnswer, query={"hours": hours, "limit": limit}
+            "GET",
+            "/api/v1/scheduler/calendar",
+            CalendarAnswer,
+            query={"hours": hours, "limit": limit, "minute": minute},
         )
 
     async def examine_schedules(self, *, days: int = 30, language: Literal["en", "zh"] = "en") -> ScheduleReport:

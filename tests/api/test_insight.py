@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from fastapi import FastAPI
@@ -127,6 +128,19 @@ def test_the_calendar_counts_the_fires_of_each_hour(client: TestClient) -> None:
     assert set(loads[often]["counts"][2:]) == {3600}
     assert loads[often]["is_estimate"]
     assert not loads[hourly]["is_estimate"]
+
+
+def test_the_hours_of_the_calendar_begin_where_a_clock_half_an_hour_off_has_them(client: TestClient) -> None:
+    task = create(client, name="midnight", schedule="0 0 * * *", timezone="Asia/Kolkata")
+    now = datetime.now(UTC)
+    for minute in (0, 30):
+        found = client.get(f"{API}/calendar", params={"hours": 24, "minute": minute}).json()
+        since = datetime.fromisoformat(found["since"])
+        assert (since.minute, timedelta() <= now - since < timedelta(hours=1, minutes=1)) == (minute, True)
+        (load,) = found["tasks"]
+        at = since + timedelta(hours=load["counts"].index(1))
+        clock = at.astimezone(ZoneInfo("Asia/Kolkata"))
+        assert (load["task_id"], f"{clock:%H:%M}") == (task, "00:00" if minute == 30 else "23:30")
 
 
 # ---------------------------------------------------------------- what needs attention

@@ -141,6 +141,16 @@ def test_the_calendar_says_what_the_coming_month_will_hurt(site: Site, visitor: 
     expect(person.page.get_by_role("heading", level=1, name=re.compile("^herd"))).to_be_visible()
 
 
+def test_the_calendar_has_a_fire_in_its_hour_where_clocks_are_half_an_hour_off(site: Site, visitor: Visit) -> None:
+    midnight = {"schedule": {"type": "cron", "expression": "0 0 * * *"}, "timezone": "Asia/Kolkata"}
+    body = {"name": "in Mumbai", "task_type": "content_generation", "params": site.write("Mumbai")}
+    site.api("POST", "tasks", {**body, **midnight})
+    person = visitor("viewer", timezone_id="Asia/Kolkata")
+    person.go("calendar")
+    person.page.get_by_role("button", name=re.compile(r" 0:00: [1-9]")).first.click()
+    expect(person.page.get_by_role("link", name="in Mumbai")).to_be_visible()
+
+
 def test_a_signal_is_sent_from_the_page(site: Site, visitor: Visit) -> None:
     asked = start_flow(site, "AI")
     person = visitor("operator")

@@ -68,9 +68,12 @@ export const firesQuery = (limit: number) =>
     refetchInterval: 15_000,
   });
 
+/** The hours of the browser's clock, which in India begin half an hour after those of UTC. */
+const hourBegins = ((new Date().getTimezoneOffset() % 60) + 60) % 60;
+
 export const calendarQuery = queryOptions({
   queryKey: ["calendar"],
-  queryFn: async () => body(await api.GET(`${root}/calendar`, { params: { query: { hours: 168 } } })),
+  queryFn: async () => body(await api.GET(`${root}/calendar`, { params: { query: { hours: 168, minute: hourBegins } } })),
   staleTime: 60_000,
 });
 

@@ -7397,6 +7397,8 @@ export interface operations {
                 hours?: number;
                 /** @description How many tasks. */
                 limit?: number;
+                /** @description At which minute of an hour of UTC an hour begins: in India at 30. */
+                minute?: number;
             };
             header?: never;
             path?: never;
