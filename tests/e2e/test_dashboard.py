@@ -542,6 +542,41 @@ def test_many_at_once(site: Site, visitor: Visit) -> None:
     assert {one["name"] for one in site.api("GET", "tasks", search="bulk")["items"]} == {"bulk 0", "bulk 1"}
 
 
+def test_what_is_no_longer_seen_is_not_acted_on(site: Site, visitor: Visit) -> None:
+    failed = site.enqueue("broken and out of sight")
+    (site.contenthub.folder / "mended").unlink(missing_ok=True)
+    site.ended(failed)
+    person = visitor("operator")
+    page = person.page
+    person.go(f"executions?trigger=api&until={datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    page.get_by_role("checkbox", name="Select all").check()
+    expect(page.get_by_role("region", name=re.compile("selected"))).to_be_visible()
+    page.get_by_role("textbox", name="Search").fill("matches nothing")
+    expect(page.get_by_text("No execution matches these filters.")).to_be_visible()
+    expect(page.get_by_role("region", name=re.compile("selected"))).to_have_count(0)
+
+
+def test_a_search_box_says_what_is_searched_for(visitor: Visit) -> None:
+    person = visitor("viewer")
+    page = person.page
+    box = page.get_by_role("textbox", name="Search")
+    for path, name in (("tasks", "Tasks"), ("executions", "Executions")):
+        person.go(f"{path}?search=dup")
+        expect(box).to_have_value("dup")
+        page.get_by_role("navigation").get_by_role("link", name=name).click()
+        page.wait_for_url(f"**/{path}")
+        expect(box).to_have_value("")
+        box.press_sequentially("again", delay=120)
+        page.wait_for_url(f"**/{path}?search=again")
+        expect(box).to_have_value("again")
+    person.go("executions?trigger=api")
+    box.fill("abc")
+    page.get_by_role("button", name="Clear filters").click()
+    page.wait_for_timeout(600)
+    expect(page).to_have_url(f"{person.url}/scheduler/executions")
+    expect(box).to_have_value("")
+
+
 def test_a_token_is_made_shown_once_and_revoked(site: Site, visitor: Visit) -> None:
     person = visitor("admin")
     page = person.page

@@ -82,7 +82,7 @@ export function useConfirm() {
       title,
       children: text === null ? null : <Text size="sm">{text}</Text>,
       labels: { confirm: label, cancel: t("common.close") },
-      confirmProps: { color: "red" },
+      confirmProps: { color: "red.9" }, // Mantine's red is too pale behind white in the dark (WCAG AA)
       onConfirm,
     });
 }

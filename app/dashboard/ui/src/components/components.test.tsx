@@ -195,6 +195,17 @@ test("an error of a field with several forms is said at its input, and not at th
   expect(screen.getAllByText("in the past")).toHaveLength(1);
 });
 
+test("a checkbox that is left alone is checked where that is what the executor takes it for", async () => {
+  const follow = { type: "boolean", title: "Follow", default: true };
+  const link = { info: { params_schema: { type: "object", properties: { follow, quiet: { type: "boolean", title: "Quiet" } } } } } as unknown as Executor;
+  const onChange = vi.fn();
+  show(<ParamsForm executor={link} value={{}} onChange={onChange} />);
+  expect(screen.getByRole("checkbox", { name: "Quiet" })).not.toBeChecked();
+  expect(screen.getByRole("checkbox", { name: "Follow" })).toBeChecked();
+  await userEvent.click(screen.getByRole("checkbox", { name: "Follow" }));
+  expect(onChange).toHaveBeenLastCalledWith({ follow: false });
+});
+
 test("what was refused is wrong until it is changed, and nothing else is forgiven with it", () => {
   const refused = new ApiError(422, {
     errors: [

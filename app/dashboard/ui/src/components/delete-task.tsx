@@ -16,5 +16,5 @@ export function DeleteTask({ task, then }: { task: Task; then?: () => void }) {
   const comesBack = task.declared_in_code && !task.declaration_missing;
   const ask = () =>
     confirm(t("tasks.deleteTitle", { name: task.name }), t(comesBack ? "tasks.deleteDeclared" : "tasks.deleteText"), t("common.delete"), () => remove.mutate(task.id));
-  return <Menu.Item color="red" onClick={ask}>{t("common.delete")}</Menu.Item>;
+  return <Menu.Item c="var(--mantine-color-error)" onClick={ask}>{t("common.delete")}</Menu.Item>;
 }

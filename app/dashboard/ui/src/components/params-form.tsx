@@ -1,7 +1,7 @@
-import { JsonInput, Text } from "@mantine/core";
-import Form from "@rjsf/mantine";
-import type { DescriptionFieldProps, FieldErrorProps, FieldProps } from "@rjsf/utils";
-import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { Group, JsonInput, Text, Title } from "@mantine/core";
+import Form, { Widgets } from "@rjsf/mantine";
+import { titleId, type ArrayFieldTitleProps, type DescriptionFieldProps, type FieldErrorProps, type FieldProps, type TitleFieldProps, type WidgetProps } from "@rjsf/utils";
+import { useCallback, useEffect, useMemo, useRef, useState, type ComponentType } from "react";
 import { useTranslation } from "react-i18next";
 
 import type { JsonObject } from "../api/actions";
@@ -15,6 +15,8 @@ import { errorText, wordOf } from "./params-words";
 import { defaultsShown, extraErrors, friendly } from "./schema";
 import { UnplacedErrors } from "./unplaced-errors";
 import { validator } from "./validator";
+
+const { CheckboxWidget } = Widgets as { CheckboxWidget: ComponentType<WidgetProps> };
 
 interface Props {
   executor: Executor | undefined;
@@ -72,9 +74,9 @@ export default function ParamsForm({ executor, value, onChange, onValid, errors 
       uiSchema={{ "ui:submitButtonOptions": { norender: true }, ...defaultsShown(untitled) }}
       experimental_defaultFormStateBehavior={onlyWhatIsRequired}
       omitExtraData={false}
-      templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description, MultiSchemaFieldTemplate: Choice, ErrorListTemplate: UnplacedErrors }}
+      templates={{ FieldErrorTemplate: FieldErrors, DescriptionFieldTemplate: Description, MultiSchemaFieldTemplate: Choice, ErrorListTemplate: UnplacedErrors, TitleFieldTemplate: PartTitle, ArrayFieldTitleTemplate: ListTitle }}
       fields={{ FallbackField: AnyJson, NumberField: ExactNumberField }}
-      widgets={{ DateTimeWidget: MomentWidget }}
+      widgets={{ DateTimeWidget: MomentWidget, CheckboxWidget: DefaultedCheckbox }}
       formContext={{ tell } satisfies FormContext}
     >
       <></>
@@ -91,6 +93,25 @@ function wasLeft(left: ReadonlySet<string>, property: string): boolean {
 /** Nothing is filled in that a person did not write: a default kept with a task would outlive its executor's, and
  * an optional object or list with a default somewhere in it could not be left out. */
 const onlyWhatIsRequired = { arrayMinItems: { populate: "requiredOnly" }, emptyObjectFields: "populateRequiredDefaults" } as const;
+
+/** What is left alone is what the executor takes it for, and an input has no grey for that: checked or not. */
+function DefaultedCheckbox(props: WidgetProps) {
+  return <CheckboxWidget {...props} value={(props.value as unknown) ?? props.schema.default} />;
+}
+
+/** Of an object: as large as the label of an input. */
+function PartTitle({ id, title, optionalDataControl }: Pick<TitleFieldProps, "id" | "title" | "optionalDataControl">) {
+  return (
+    <Group justify="space-between">
+      <Title id={id} order={3} size="sm" fw={500}>{title}</Title>
+      {optionalDataControl}
+    </Group>
+  );
+}
+
+function ListTitle({ fieldPathId, title = "", optionalDataControl }: ArrayFieldTitleProps) {
+  return <PartTitle id={titleId(fieldPathId)} title={title} optionalDataControl={optionalDataControl} />;
+}
 
 /** As small as the descriptions that inputs show themselves: of a checkbox, an object and a list rjsf shows it. */
 function Description({ id, description }: DescriptionFieldProps) {

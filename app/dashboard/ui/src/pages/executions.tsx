@@ -1,19 +1,19 @@
-import { Button, Group, MultiSelect, Paper, Select, SimpleGrid, Text, TextInput } from "@mantine/core";
-import { useDebouncedCallback } from "@mantine/hooks";
-import { IconPlayerStop, IconRefresh, IconSearch } from "@tabler/icons-react";
-import { useQuery } from "@tanstack/react-query";
+import { Button, Group, MultiSelect, Paper, Select, SimpleGrid, Text } from "@mantine/core";
+import { IconPlayerStop, IconRefresh } from "@tabler/icons-react";
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { cancelExecution, retryExecution } from "../api/actions";
 import type { ExecutionState } from "../api/client";
-import { executorsQuery, taskQuery, type ExecutionFilters } from "../api/queries";
+import { executionsQuery, executorsQuery, taskQuery, type ExecutionFilters } from "../api/queries";
 import { useActOnMany, useConfirm } from "../components/act";
 import { ExecutionTable } from "../components/execution-table";
 import { typesWith } from "../components/executor-types";
 import { MomentPicker } from "../components/moment-picker";
 import { Page } from "../components/page";
+import { SearchBox } from "../components/search-box";
 import { useMay } from "../components/session";
 import { triggerText } from "../components/state";
 import { executionsRoute } from "../router";
@@ -27,11 +27,14 @@ export default function Executions() {
   const filters = executionsRoute.useSearch();
   const mayChange = useMay("operator");
   const [picked, setPicked] = useState<ReadonlySet<number>>(new Set());
+  // Of what was picked only what is seen is acted on: the filters may have changed since.
+  const found = useInfiniteQuery(executionsQuery(filters));
+  const chosen = (found.data?.pages ?? []).flatMap((page) => page.items.map((row) => row.id)).filter((id) => picked.has(id));
   const isFiltered = Object.values(filters as Record<string, unknown>).some((value) => value !== undefined);
   return (
     <Page title={t("executions.title")}>
       <Filters key={filters.task_id} filters={filters} isFiltered={isFiltered} />
-      {picked.size > 0 ? <Bulk ids={[...picked]} clear={() => setPicked(new Set())} /> : null}
+      {chosen.length > 0 ? <Bulk ids={chosen} clear={() => setPicked(new Set())} /> : null}
       <Paper withBorder radius="md" style={{ overflow: "hidden" }}>
         <ExecutionTable
           filters={filters}
@@ -49,29 +52,18 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
   const navigate = useNavigate({ from: "/executions" });
   const executors = useQuery(executorsQuery);
   const task = useQuery({ ...taskQuery(filters.task_id ?? 0), enabled: filters.task_id !== undefined });
-  const [text, setText] = useState(filters.search ?? "");
+  const [clears, setClears] = useState(0); // what is being typed goes too
   const change = (changes: ExecutionFilters) => void navigate({ search: (before) => ({ ...before, ...changes }), replace: true });
-  const search = useDebouncedCallback((value: string) => change({ search: value || undefined }), 300);
   return (
     <SimpleGrid cols={{ base: 2, md: 4 }} spacing="xs" role="search">
-      <TextInput
-        style={{ gridColumn: "span 2" }}
-        leftSection={<IconSearch size={16} aria-hidden />}
-        aria-label={t("common.search")}
-        placeholder={t("executions.searchHint")}
-        value={text}
-        onChange={(event) => {
-          setText(event.currentTarget.value);
-          search(event.currentTarget.value);
-        }}
-      />
+      <SearchBox key={clears} searched={filters.search ?? ""} placeholder={t("executions.searchHint")} search={(text) => change({ search: text || undefined })} />
       <MultiSelect aria-label={t("common.state")} placeholder={filters.state ? undefined : t("executions.anyState")} clearable value={filters.state ?? []} data={states.map((value) => ({ value, label: t(`state.${value}`) }))} onChange={(value) => change({ state: value.length > 0 ? (value as ExecutionState[]) : undefined })} />
       <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={typesWith(executors.data, filters.task_type)} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
       <Select aria-label={t("executions.trigger")} placeholder={t("executions.trigger")} clearable data={triggers.map((value) => ({ value, label: triggerText(t, value) }))} value={filters.trigger ?? null} onChange={(value) => change({ trigger: value ?? undefined })} />
       <MomentPicker aria-label={t("executions.since")} placeholder={t("executions.since")} clearable value={filters.since} onChange={(since) => change({ since: since ?? undefined })} />
       <MomentPicker aria-label={t("executions.until")} placeholder={t("executions.until")} clearable value={filters.until} onChange={(until) => change({ until: until ?? undefined })} />
       {filters.task_id !== undefined ? (
-        <Button variant="light" onClick={() => change({ task_id: undefined })} rightSection="×">{t("executions.task")}: {task.data?.name ?? filters.task_id}</Button>
+        <Button variant="light" onClick={() => change({ task_id: undefined })} rightSection="×"><span className="clip">{t("executions.task")}: {task.data?.name ?? filters.task_id}</span></Button>
       ) : null}
       {filters.parent_id !== undefined ? (
         <Button variant="light" onClick={() => change({ parent_id: undefined })} rightSection="×">{t("executions.childrenOf", { id: filters.parent_id })}</Button>
@@ -80,7 +72,7 @@ function Filters({ filters, isFiltered }: { filters: ExecutionFilters; isFiltere
         <Button
           variant="subtle"
           onClick={() => {
-            setText("");
+            setClears(clears + 1);
             void navigate({ search: {}, replace: true });
           }}
         >

@@ -1,6 +1,5 @@
-import { ActionIcon, Button, Checkbox, Group, Menu, Paper, Select, SimpleGrid, Table, Text, TextInput } from "@mantine/core";
-import { useDebouncedCallback } from "@mantine/hooks";
-import { IconDots, IconPlayerPause, IconPlayerPlay, IconPlus, IconRocket, IconSearch, IconTrash } from "@tabler/icons-react";
+import { ActionIcon, Button, Checkbox, Group, Menu, Paper, Select, SimpleGrid, Table, Text } from "@mantine/core";
+import { IconDots, IconPlayerPause, IconPlayerPlay, IconPlus, IconRocket, IconTrash } from "@tabler/icons-react";
 import { useInfiniteQuery, useQueries, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
@@ -15,6 +14,7 @@ import { typesWith } from "../components/executor-types";
 import { Empty, Loaded } from "../components/feedback";
 import { Page } from "../components/page";
 import { scheduleText } from "../components/schedule-text";
+import { SearchBox } from "../components/search-box";
 import { useMay } from "../components/session";
 import { RunBars, startedText, StateMark } from "../components/state";
 import { Ago } from "../components/time";
@@ -79,7 +79,7 @@ export default function Tasks() {
                   </Table.Thead>
                   <Table.Tbody>
                     {tasks.map((task) => (
-                      <Table.Tr key={task.id} opacity={task.is_active ? 1 : 0.85}>
+                      <Table.Tr key={task.id}>
                         {mayChange ? (
                           <Table.Td>
                             <Checkbox aria-label={t("common.select", { name: task.name })} checked={picked.has(task.id)} onChange={() => toggle(task.id)} />
@@ -132,22 +132,10 @@ function Filters({ filters }: { filters: TaskFilters }) {
   const { t } = useTranslation();
   const navigate = useNavigate({ from: "/tasks" });
   const executors = useQuery(executorsQuery);
-  const [text, setText] = useState(filters.search ?? "");
   const change = (changes: TaskFilters) => void navigate({ search: (before) => ({ ...before, ...changes }), replace: true });
-  const search = useDebouncedCallback((value: string) => change({ search: value || undefined }), 250);
   return (
     <SimpleGrid cols={{ base: 2, md: 6 }} spacing="xs" role="search">
-      <TextInput
-        style={{ gridColumn: "span 2" }}
-        leftSection={<IconSearch size={16} aria-hidden />}
-        aria-label={t("common.search")}
-        placeholder={t("common.search")}
-        value={text}
-        onChange={(event) => {
-          setText(event.currentTarget.value);
-          search(event.currentTarget.value);
-        }}
-      />
+      <SearchBox searched={filters.search ?? ""} placeholder={t("common.search")} search={(text) => change({ search: text || undefined })} />
       <Select aria-label={t("common.type")} placeholder={t("common.type")} clearable data={typesWith(executors.data, filters.task_type)} value={filters.task_type ?? null} onChange={(value) => change({ task_type: value ?? undefined })} />
       <Select aria-label={t("tasks.activity")} placeholder={t("tasks.activity")} clearable data={[{ value: "true", label: t("tasks.active") }, { value: "false", label: t("tasks.paused") }]} value={filters.is_active === undefined ? null : String(filters.is_active)} onChange={(value) => change({ is_active: value === null ? undefined : value === "true" })} />
       <Select aria-label={t("tasks.lastState")} placeholder={t("tasks.lastState")} clearable data={lastStates.map((value) => ({ value, label: t(`state.${value}`) }))} value={filters.last_state ?? null} onChange={(value) => change({ last_state: (value as ExecutionState | null) ?? undefined })} />
