@@ -7,6 +7,7 @@ scanner, a preview) decides nothing. The address is kept out of Referer headers 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -85,6 +86,14 @@ def _refused(request: Request, error: SchedulerError) -> HTMLResponse:
     return _page(
         request, "refused", status, reason=error.said(preferred(request.headers.get("accept-language", "")))
     )
+
+
+def visible(text: str) -> str:
+    """Characters that turn the direction of writing as their codes: what stands around a text is not its own."""
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", lambda turn: f"\\u{ord(turn[0]):x}", text)
+
+
+_templates.filters["visible"] = visible
 
 
 def _page(request: Request, shows: str, status: int = 200, **values: Any) -> HTMLResponse:

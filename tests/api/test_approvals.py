@@ -131,7 +131,7 @@ def test_roles_and_approvers(client: TestClient, ask: Ask, application: FastAPI,
 
 
 def test_a_link_shows_the_question_and_decides_it_once(client: TestClient, ask: Ask) -> None:
-    execution_id = ask(title="<b>Publish</b>?", details="Line one\n<script>alert(1)</script>")
+    execution_id = ask(title="<b>Publish</b>?\u202e", details="\u2066Line one\n<script>alert(1)</script>")
     path = link_to(client, execution_id, name="ann@example.com")
     client.headers.clear()
     for _ in range(3):  # a mail scanner looks at it, too
@@ -139,6 +139,8 @@ def test_a_link_shows_the_question_and_decides_it_once(client: TestClient, ask: 
         assert shown.status_code == 200
     assert "&lt;b&gt;Publish&lt;/b&gt;?" in shown.text
     assert "<script>" not in shown.text
+    assert "\\u202e" in shown.text
+    assert not {"\u202e", "\u2066"} & set(shown.text)
     assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
     assert (shown.headers["cache-control"], shown.headers["referrer-policy"]) == ("no-store", "no-referrer")
     assert "批准" in client.get(path, headers={"Accept-Language": "zh-CN"}).text
