@@ -225,10 +225,11 @@ class TaskStore:
             definition = TaskDefinition.parse(values)
             after = definition.columns()
             before = {column: getattr(task, column) for column in after}
+            if after == before and task.schedule_error is None and declared is None:
+                return task  # asking for what is so already changes nothing, its version least of all
             if after["calendar"] == before["calendar"]:
-                self._check_work(
-                    definition
-                )  # a calendar that only other nodes can judge is no reason not to pause it
+                # A calendar that only other nodes can judge is no reason not to pause it.
+                self._check_work(definition)
             else:
                 self.check(definition)
             if is_rescheduled := task.schedule_error is not None or any(

@@ -47,6 +47,9 @@ def test_a_task_from_making_to_deleting(client: TestClient) -> None:
     assert client.get(answer.headers["location"]).json() == task
     changed = client.patch(answer.headers["location"], json={"priority": 5}, headers={"If-Match": '"1"'})
     assert (changed.json()["priority"], changed.json()["version"]) == (5, 2)
+    for nothing in ({}, {"priority": 5}):
+        assert client.patch(answer.headers["location"], json=nothing).json() == changed.json()
+    assert len(client.get(f"{API}/tasks/{task['id']}/changes").json()["items"]) == 2
     stale = client.patch(answer.headers["location"], json={"priority": 6}, headers={"If-Match": '"1"'})
     assert stale.status_code == 412
     assert client.post(f"{API}/tasks/{task['id']}/pause").json()["next_run_at"] is None
