@@ -32,6 +32,7 @@ from app.api.schemas import (
 from app.core.errors import InvalidRequest
 from app.core.language import Said
 from app.models.task_execution import ExecutionState
+from app.scheduler.history import CHILDREN_SHOWN
 from app.scheduler.schedules import Moment
 from app.workflows.approvals import refuse_bare_decision
 
@@ -131,13 +132,15 @@ def get_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Viewer
     history = runtime.history
     execution = history.get(execution_id)
     parent = history.find(execution.parent_id) if execution.parent_id is not None else None
+    children = history.last_children(execution_id)
     return ExecutionDetail(
         **ExecutionAnswer.model_validate(execution).__dict__,
         attempts=[AttemptAnswer.model_validate(attempt) for attempt in history.attempts(execution_id)],
         steps=[StepAnswer.model_validate(step) for step in history.steps(execution_id)],
         signals=[SignalAnswer.model_validate(signal) for signal in history.signals(execution_id)],
         parent=RelativeAnswer.model_validate(parent) if parent is not None else None,
-        children=[RelativeAnswer.model_validate(child) for child in history.last_children(execution_id)],
+        children=[RelativeAnswer.model_validate(child) for child in children],
+        child_count=len(children) if len(children) < CHILDREN_SHOWN else history.child_count(execution_id),
     )
 
 

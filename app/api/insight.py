@@ -69,9 +69,12 @@ def list_fires(
     runtime: RuntimeOf,
     _caller: Viewer,
     limit: Annotated[int, Query(ge=1, le=200, description="How many fires.")] = 20,
+    per_task: Annotated[
+        int | None, Query(ge=1, le=200, description="Of each task at most so many; else one may have them all.")
+    ] = None,
 ) -> list[FireAnswer]:
     """The next fires of all active tasks, in order."""
-    return [FireAnswer.model_validate(fire) for fire in runtime.upcoming.fires(limit)]
+    return [FireAnswer.model_validate(fire) for fire in runtime.upcoming.fires(limit, per_task=per_task)]
 
 
 @router.get("/calendar", summary="What fires when?", responses=documented())

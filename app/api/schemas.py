@@ -293,6 +293,7 @@ class ExecutionDetail(ExecutionAnswer):
     signals: list[SignalAnswer] = Field(description="The first 1000, in their order.")
     parent: RelativeAnswer | None
     children: list[RelativeAnswer] = Field(description="The last 200; list by `parent_id` for all.")
+    child_count: int = Field(description="How many there are in all.")
 
 
 class ExecutionPage(BaseModel):

@@ -583,9 +583,11 @@ class Operations(ABC):
             "GET", "/api/v1/scheduler/statistics/executors", list[ExecutorStatistics], query={"period": period}
         )
 
-    def list_fires(self, *, limit: int = 20) -> list[FireAnswer]:
+    def list_fires(self, *, limit: int = 20, per_task: int | None = None) -> list[FireAnswer]:
         """The next fires of all active tasks, in order."""
-        return self._call("GET", "/api/v1/scheduler/fires", list[FireAnswer], query={"limit": limit})
+        return self._call(
+            "GET", "/api/v1/scheduler/fires", list[FireAnswer], query={"limit": limit, "per_task": per_task}
+        )
 
     def get_calendar(self, *, hours: int = 168, limit: int = 200, minute: int = 0) -> CalendarAnswer:
         """The fires of each hour to come, by task; the first hour is the one that runs now."""
@@ -1364,9 +1366,11 @@ class AsyncOperations(ABC):
             "GET", "/api/v1/scheduler/statistics/executors", list[ExecutorStatistics], query={"period": period}
         )
 
-    async def list_fires(self, *, limit: int = 20) -> list[FireAnswer]:
+    async def list_fires(self, *, limit: int = 20, per_task: int | None = None) -> list[FireAnswer]:
         """The next fires of all active tasks, in order."""
-        return await self._call("GET", "/api/v1/scheduler/fires", list[FireAnswer], query={"limit": limit})
+        return await self._call(
+            "GET", "/api/v1/scheduler/fires", list[FireAnswer], query={"limit": limit, "per_task": per_task}
+        )
 
     async def get_calendar(self, *, hours: int = 168, limit: int = 200, minute: int = 0) -> CalendarAnswer:
         """The fires of each hour to come, by task; the first hour is the one that runs now."""

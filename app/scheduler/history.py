@@ -27,6 +27,8 @@ from app.scheduler.steps import Signal, StepRow, stored_signals, stored_steps
 executions = TaskExecution.__table__
 
 
+CHILDREN_SHOWN = 200
+"""Children that are shown with their parent."""
 SCANNED = 50_000
 """Executions that one page looks through at most for what no index finds."""
 
@@ -63,7 +65,13 @@ class History:
         query = select(*IN_SHORT).where(executions.c.parent_id == execution_id)
         return self._read_short(query.order_by(executions.c.id))
 
-    def last_children(self, execution_id: int, limit: int = 200) -> list[Execution]:
+    def child_count(self, execution_id: int) -> int:
+        """How many children an execution has."""
+        query = select(func.count()).where(executions.c.parent_id == execution_id)
+        with self._sessions() as session:
+            return session.scalar(query) or 0
+
+    def last_children(self, execution_id: int, limit: int = CHILDREN_SHOWN) -> list[Execution]:
         """The last `limit` children of an execution, in short, in the order they were spawned."""
         query = select(*IN_SHORT).where(executions.c.parent_id == execution_id)
         return self._read_short(query.order_by(executions.c.id.desc()).limit(limit))[::-1]

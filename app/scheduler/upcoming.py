@@ -46,11 +46,13 @@ class Upcoming:
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
 
-    def fires(self, limit: int) -> list[Fire]:
-        """The next `limit` fires of all tasks, in order; one that is due and not yet recorded comes first."""
+    def fires(self, limit: int, *, per_task: int | None = None) -> list[Fire]:
+        """The next `limit` fires of all tasks, in order, of each the first `per_task`; one that is due and not
+        yet recorded comes first."""
         with self._sessions() as session:
             tasks = session.scalars(_armed().order_by(ScheduledTask.next_run_at).limit(limit)).all()
-        return list(islice(heapq.merge(*map(_fires, tasks), key=lambda fire: fire.at), limit))
+        each = (islice(_fires(task), per_task) for task in tasks)
+        return list(islice(heapq.merge(*each, key=lambda fire: fire.at), limit))
 
     def load(self, since: datetime, hours: int, limit: int) -> tuple[list[TaskLoad], int]:
         """The fires of each hour from `since`, by task, of the `limit` tasks that fire first.

@@ -47,12 +47,27 @@ def test_an_execution_shows_its_steps_signals_and_children(client: TestClient, p
     assert found["steps"][1]["finished_at"] is None
     (child,) = found["children"]
     assert child["child_key"] == "it"
+    assert found["child_count"] == 1
     assert found["parent"] is None
     assert found["run_at"] is None  # it waits for no moment
     theirs = client.get(f"{API}/executions/{child['id']}").json()
     assert (theirs["parent"]["id"], theirs["parent_id"], theirs["child_key"]) == (parent, parent, "it")
     listed = client.get(f"{API}/executions", params={"parent_id": parent}).json()["items"]
     assert [item["id"] for item in listed] == [child["id"]]
+
+
+def test_of_many_children_the_last_are_shown_and_all_are_counted(application: FastAPI, client: TestClient) -> None:
+    async def _many(*_: Any) -> None:
+        for number in range(203):
+            await current_execution().spawn(f"child {number}", "noop")
+
+    application.state.service.register_executor(Recorder("many", _many))
+    application.state.service.register_executor(Recorder("noop"))
+    execution_id = client.post(f"{API}/executions", json={"task_type": "many"}).json()["id"]
+    wait_for(client, execution_id, "success")
+    found = client.get(f"{API}/executions/{execution_id}").json()
+    assert found["child_count"] == 203
+    assert [child["child_key"] for child in found["children"]] == [f"child {number}" for number in range(3, 203)]
 
 
 def test_a_signal_is_stored_masked_and_taken(client: TestClient, parent: int) -> None:

@@ -117,6 +117,13 @@ def test_fires_to_come_are_in_order_and_of_active_tasks_alone(client: TestClient
     assert [fire["at"] for fire in fires] == sorted(fire["at"] for fire in fires)
 
 
+def test_of_each_task_so_many_fires_as_are_asked_for(client: TestClient) -> None:
+    busy = create(client, name="busy", schedule={"type": "interval", "seconds": 1})
+    hourly = create(client, name="hourly", schedule={"type": "interval", "seconds": 3600})
+    fires = client.get(f"{API}/fires", params={"limit": 5, "per_task": 2}).json()
+    assert [fire["task_id"] for fire in fires] == [busy, busy, hourly, hourly]
+
+
 def test_the_calendar_counts_the_fires_of_each_hour(client: TestClient) -> None:
     often = create(client, name="often", schedule={"type": "interval", "seconds": 1})
     hourly = create(client, name="hourly", schedule="30 * * * *")

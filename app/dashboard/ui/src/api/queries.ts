@@ -61,10 +61,13 @@ export const executorStatisticsQuery = (period: Period) =>
     refetchInterval: 60_000,
   });
 
+/** One that fires every second would leave no room for the others. */
+const FIRES_OF_A_TASK = 3;
+
 export const firesQuery = (limit: number) =>
   queryOptions({
     queryKey: ["fires", limit],
-    queryFn: async () => body(await api.GET(`${root}/fires`, { params: { query: { limit } } })),
+    queryFn: async () => body(await api.GET(`${root}/fires`, { params: { query: { limit, per_task: FIRES_OF_A_TASK } } })),
     refetchInterval: 15_000,
   });
 

@@ -2232,6 +2232,11 @@ export interface components {
              * @description The last 200; list by `parent_id` for all.
              */
             children: components["schemas"]["RelativeAnswer"][];
+            /**
+             * Child Count
+             * @description How many there are in all.
+             */
+            child_count: number;
         };
         /** ExecutionPage */
         ExecutionPage: {
@@ -7318,6 +7323,8 @@ export interface operations {
             query?: {
                 /** @description How many fires. */
                 limit?: number;
+                /** @description Of each task at most so many; else one may have them all. */
+                per_task?: number | null;
             };
             header?: never;
             path?: never;

@@ -1,9 +1,9 @@
-import { Table, Text } from "@mantine/core";
+import { Group, Table, Text } from "@mantine/core";
 import { Link } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
 
 import type { ExecutionDetail, Schemas } from "../api/client";
-import { visible } from "../format";
+import { count, visible } from "../format";
 import { Section } from "./page";
 import { StateMark } from "./state";
 import { Ago } from "./time";
@@ -21,14 +21,22 @@ export function Parent({ parent, childKey }: { parent: Schemas["RelativeAnswer"]
 
 /** What this execution has spawned. */
 export function Children({ execution }: { execution: ExecutionDetail }) {
-  const { t } = useTranslation();
-  if (execution.children.length === 0) return null;
+  const { t, i18n } = useTranslation();
+  const { children, child_count: total } = execution;
+  if (children.length === 0) return null;
+  const links = (
+    <Group gap="md">
+      <Link className="link" to="/executions" search={{ parent_id: execution.id, state: ["failed"] }}>{t("state.failed")}</Link>
+      <Link className="link" to="/executions" search={{ parent_id: execution.id }}>{t("common.all")}</Link>
+    </Group>
+  );
   return (
-    <Section title={t("execution.children")} flush aside={<Link className="link" to="/executions" search={{ parent_id: execution.id }}>{t("common.all")}</Link>}>
+    <Section title={t("execution.children")} flush aside={links}>
+      {total > children.length ? <Text size="sm" c="dimmed" px="md" pb="xs">{t("execution.lastChildren", { shown: children.length, total: count(total, i18n.language) })}</Text> : null}
       <Table.ScrollContainer minWidth={520} scrollAreaProps={{ type: "auto" }}>
         <Table className="rows">
           <Table.Tbody>
-            {execution.children.map((child) => (
+            {children.map((child) => (
               <Table.Tr key={child.id} data-child={child.child_key}>
                 <Table.Td maw={220}><Link className="link" to="/executions/$id" params={{ id: child.id }}>{visible(child.child_key ?? child.task_type)} #{child.id}</Link></Table.Td>
                 <Table.Td><Text size="sm" c="dimmed">{child.task_type}</Text></Table.Td>
