@@ -39,6 +39,14 @@ test("a moment is shown on the clock of its task, and is sent again where that c
   expect(draftOf({ ...once, timezone: "Nowhere/Land" }).schedule.at).toBeNull();
 });
 
+test("a moment of an hour that comes twice stays the one that is stored", () => {
+  const second = { ...task, schedule: { type: "at", expression: "2027-11-07T06:30:00+00:00" }, timezone: "America/New_York" } as Task;
+  const draft = draftOf(second);
+  expect(draft.schedule.at).toBe("2027-11-07 01:30:00");
+  expect(definitionOf(draft, second).schedule).toEqual({ type: "at", at: "2027-11-07T06:30:00+00:00" });
+  expect(changesOf({ ...draft, schedule: { ...draft.schedule, at: "2027-11-07 02:30:00" } }, second)).toEqual({ schedule: { type: "at", at: "2027-11-07T02:30:00" } });
+});
+
 test("only what was changed is sent", () => {
   const draft = draftOf(task);
   expect(changesOf(draft, task)).toEqual({});

@@ -105,6 +105,11 @@ export function draftOf(task: Task): Draft {
 /** What stands for an empty input of these. */
 const usual = { misfire_grace_seconds: 60, priority: 0, jitter_seconds: 0 };
 
+/** Whether a "once" is left as it was stored: of an hour that comes twice a wall clock does not say which one it is. */
+function isAsStored(schedule: ScheduleDraft, before: Task | undefined): boolean {
+  return schedule.kind === "at" && before?.schedule?.type === "at" && schedule.timezone === before.timezone && schedule.at === shownAt(before.schedule.expression, before.timezone);
+}
+
 /** The draft as the API takes it. What the form does not show of the task that it was made from stays as it was. */
 export function definitionOf(draft: Draft, before?: Task): JsonObject {
   const { schedule, max_attempts, backoff_seconds, concurrency_key, concurrency_limit, window, rate, ...plain } = draft;
@@ -117,7 +122,7 @@ export function definitionOf(draft: Draft, before?: Task): JsonObject {
     jitter_seconds: numberOf(draft.jitter_seconds) ?? usual.jitter_seconds,
     ...windowOf(window),
     rate_limit: rateLimitOf(rate),
-    schedule: scheduleOf(schedule),
+    schedule: isAsStored(schedule, before) ? { type: "at", at: before?.schedule?.expression } : scheduleOf(schedule),
     timezone: schedule.timezone,
     // Without a number of attempts the executor says how it is retried.
     retry: attempts === null ? null : { ...before?.retry, max_attempts: attempts, backoff_seconds: numberOf(backoff_seconds) ?? undefined },
