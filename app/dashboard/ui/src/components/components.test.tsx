@@ -79,6 +79,24 @@ test("only what was written is sent: no default, no half of an optional object; 
   expect(onChange).toHaveBeenLastCalledWith(expect.objectContaining({ body: [1, null] }));
 });
 
+test("an optional object is added, and removed again", async () => {
+  const parts = { type: "object", required: ["hour"], properties: { hour: { type: "integer", title: "Hour" }, day: { type: "string", title: "Day" } } };
+  const properties = { daily: { anyOf: [{ $ref: "#/$defs/Daily" }, { type: "null" }], default: null, title: "Daily" } };
+  const optional = { info: { params_schema: { type: "object", $defs: { Daily: parts }, properties } } } as unknown as Executor;
+  function Held() {
+    const [value, setValue] = useState<JsonObject>({});
+    return <><ParamsForm executor={optional} value={value} onChange={setValue} /><output>{JSON.stringify(value)}</output></>;
+  }
+  show(<Held />);
+  expect(screen.queryByRole("textbox", { name: /Day/ })).toBeNull();
+  await userEvent.click(screen.getByRole("button", { name: "Add" }));
+  await userEvent.type(screen.getByRole("textbox", { name: /Day/ }), "x");
+  expect(screen.getByRole("status")).toHaveTextContent('{"daily":{"day":"x"}}');
+  await userEvent.click(screen.getByRole("button", { name: "Remove" }));
+  expect(screen.getByRole("status")).toHaveTextContent("{}");
+  expect(screen.queryByRole("textbox", { name: /Day/ })).toBeNull();
+});
+
 test("a text that is no JSON counts until that one is mended, whatever another says", async () => {
   const two = { info: { params_schema: { type: "object", properties: { one: { title: "One" }, two: { title: "Two" } } } } } as unknown as Executor;
   const onValid = vi.fn();

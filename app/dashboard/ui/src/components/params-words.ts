@@ -53,6 +53,8 @@ const words = {
   [TranslatableString.MoveDownButton]: "down",
   [TranslatableString.MoveUpButton]: "up",
   [TranslatableString.RemoveButton]: "remove",
+  [TranslatableString.OptionalObjectAdd]: "add",
+  [TranslatableString.OptionalObjectRemove]: "remove",
   [TranslatableString.KeyLabel]: "key",
   [TranslatableString.DeprecatedLabel]: "deprecated",
   [TranslatableString.NewStringDefault]: "newValue",

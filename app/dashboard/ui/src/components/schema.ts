@@ -25,10 +25,13 @@ export function friendly(schema: unknown): RJSFSchema {
   return Object.fromEntries(kept.map(([key, value]) => [key, friendly(value)]));
 }
 
-/** What an input that is left empty stands for, in grey. */
+/** What an input that is left empty stands for, in grey; and that an optional object is there once it is added, until
+ * it is removed. */
 export function defaultsShown(schema: RJSFSchema): UiSchema {
   const shown: UiSchema = {};
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
+    const hasParts = typeof property === "object" && (property.$ref !== undefined || property.properties !== undefined);
+    if (hasParts && !schema.required?.includes(name)) shown[name] = { "ui:enableOptionalDataFieldForType": ["object"] };
     const value = typeof property === "object" ? property.default : undefined;
     if ((typeof value === "string" && value !== "") || typeof value === "number" || typeof value === "bigint") shown[name] = { "ui:placeholder": String(value) };
   }
