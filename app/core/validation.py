@@ -36,6 +36,16 @@ _PATTERNS = {
         "write at most 4,000 printable ASCII characters", "请填写最多 4,000 个可打印的 ASCII 字符"
     ),
 }
+_NUMBERS = {
+    "int_type": Said(
+        "write a whole number, such as 3; text, true and false are none",
+        "须为整数，例如 3；不接受文本、true 和 false",
+    ),
+    "float_type": Said(
+        "write a number, such as 2.5; text, true and false are none",
+        "须为数字，例如 2.5；不接受文本、true 和 false",
+    ),
+}
 _UNIONS = {
     "schedule": ("type", ("cron", "interval", "at")),
     "condition": ("type", ("failed", "late", "slow", "no_success", "parked")),
@@ -52,11 +62,9 @@ _IN_CHINESE = {
     "string_too_long": "最多 {max_length} 个字符",
     "string_pattern_mismatch": "须符合格式 {pattern}",
     "string_unicode": "须为有效的 Unicode 文本",
-    "int_type": "须为整数",
     "int_parsing": "须为整数",
     "int_parsing_size": "整数过大",
     "int_from_float": "须为整数，不含小数部分",
-    "float_type": "须为数字",
     "float_parsing": "须为数字",
     "finite_number": "须为有限的数字",
     "bool_type": "须为 true 或 false",
@@ -139,6 +147,8 @@ def message_of(finding: Mapping[str, Any]) -> str:
         return sentence_of(told["error"])
     if kind == "string_pattern_mismatch" and told["pattern"] in _PATTERNS:
         return _PATTERNS[told["pattern"]]
+    if kind in _NUMBERS:
+        return _NUMBERS[kind]
     # JSON has lists; which Python type holds one is no matter of whoever writes it.
     english = str(finding["msg"]).replace("Tuple should", "List should")
     chinese = _IN_CHINESE.get(kind)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Strict, TypeAdapter, ValidationError, create_model
 from starlette.concurrency import run_in_threadpool
 
 from app.api.auth import Admin, Caller, Operator, RuntimeOf, Viewer
@@ -176,7 +176,21 @@ class _Reader:
         elif (model := _model_in(hint)) is not None:
             self._body = (name, model)
         else:
-            self._fields[name] = (hint, ... if default is inspect.Parameter.empty else default)
+            self._fields[name] = (_strict(hint), ... if default is inspect.Parameter.empty else default)
+
+
+def _strict(hint: Any) -> Any:
+    """As `hint`, but a number is written as one: what comes in a path or a query is text, an argument is JSON."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is int or hint is float:
+        return Annotated[hint, Strict()]
+    if origin is Annotated:
+        return Annotated[_strict(arguments[0]), *arguments[1:]]
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_strict, arguments))]  # noqa: UP007 - of as many as there are
+    if origin is list:
+        return list[_strict(arguments[0])]  # type: ignore[misc]
+    return hint
 
 
 def _model_in(hint: Any) -> type[BaseModel] | None:

@@ -36,10 +36,10 @@ class CircuitBreaker:
     closes, with a clean window; if one fails it is open again.
     """
 
-    failure_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    failure_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 0.5
     window: Annotated[int, Field(ge=1, le=1000, strict=True)] = 20
     minimum: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
-    open_seconds: Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)] = 60.0
+    open_seconds: Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False, strict=True)] = 60.0
     probes: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ class Pace:
     `every_seconds`; by default one after the other."""
 
     at_once: Annotated[int | None, Field(ge=1, le=10_000, strict=True)] = None
-    every_seconds: Annotated[float | None, Field(gt=0, le=86_400, allow_inf_nan=False)] = None
+    every_seconds: Annotated[float | None, Field(gt=0, le=86_400, allow_inf_nan=False, strict=True)] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Pace:

@@ -54,10 +54,10 @@ class RetryPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_attempts: int = Field(default=1, ge=1, le=100, strict=True)
-    backoff_seconds: float = Field(default=2.0, ge=0, le=86_400, allow_inf_nan=False)
-    backoff_factor: float = Field(default=2.0, ge=1, le=10, allow_inf_nan=False)
-    backoff_max_seconds: float = Field(default=3600.0, ge=0, le=7 * 86_400, allow_inf_nan=False)
-    jitter: float = Field(default=0.1, ge=0, le=1, allow_inf_nan=False)
+    backoff_seconds: float = Field(default=2.0, ge=0, le=86_400, allow_inf_nan=False, strict=True)
+    backoff_factor: float = Field(default=2.0, ge=1, le=10, allow_inf_nan=False, strict=True)
+    backoff_max_seconds: float = Field(default=3600.0, ge=0, le=7 * 86_400, allow_inf_nan=False, strict=True)
+    jitter: float = Field(default=0.1, ge=0, le=1, allow_inf_nan=False, strict=True)
     retry_on: tuple[ErrorName, ...] | None = None
     """Names of the errors worth a retry, as `error` begins with them (`TimeoutError`); None: all."""
     on_node_lost: Literal["retry", "fail"] = "retry"

@@ -48,8 +48,8 @@ class RateLimit:
     """
 
     limit: Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
-    per_seconds: Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)] = 1.0
-    burst: Annotated[int | None, Field(ge=1, le=_MOST_AT_ONCE)] = None
+    per_seconds: Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False, strict=True)] = 1.0
+    burst: Annotated[int | None, Field(ge=1, le=_MOST_AT_ONCE, strict=True)] = None
     key: Annotated[str | None, Field(min_length=1, max_length=100)] = None
 
     @model_validator(mode="after")

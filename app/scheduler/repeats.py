@@ -19,7 +19,7 @@ from app.models.task_execution import Execution, ExecutionState
 Key = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
-Period = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
+Period = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False, strict=True)]
 _STRICT = ConfigDict(extra="forbid")
 
 

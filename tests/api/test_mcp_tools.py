@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from mcp import Client
 from mcp.server import ServerRequestContext
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from app.api.application import PREFIX
@@ -48,6 +49,18 @@ def test_a_tool_needs_the_role_that_the_api_needs(
             json={} if method in ("post", "patch") else None,
         )
         assert (answer.status_code != 403) == (role >= TOOLS[name].operation.role), role
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_number_is_neither_text_nor_a_boolean(name: str) -> None:
+    operation = TOOLS[name].operation
+    for field, schema in operation.input_schema().get("properties", {}).items():
+        if {"integer", "number"} & {kind.get("type") for kind in (schema, *schema.get("anyOf", ()))}:
+            for value in (True, "1"):
+                with pytest.raises(ValidationError) as wrong:
+                    operation.arguments.model_validate({field: value})
+                kinds = {error["loc"][0]: error["type"] for error in wrong.value.errors()}
+                assert kinds.get(field) in ("int_type", "float_type"), (field, value)
 
 
 @pytest.mark.parametrize("name", TOOLS)

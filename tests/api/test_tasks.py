@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -273,3 +274,33 @@ def test_the_preview_of_a_shelved_task_says_why_it_does_not_fire(client: TestCli
     found = client.get(f"{API}/tasks/{shelved}/preview").json()
     assert found["fires"] == []
     assert found["warnings"] == ["does not fire: its schedule could not be read: no such zone"]
+
+
+@pytest.mark.parametrize("value", [True, "60"])
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("tasks", TASK | {"rate_limit": {"limit": 1, "per_seconds": ...}}, "rate_limit.per_seconds"),
+        ("tasks", TASK | {"rate_limit": {"limit": 1, "burst": ...}}, "rate_limit.burst"),
+        ("tasks", TASK | {"retry": {"backoff_seconds": ...}}, "retry.backoff_seconds"),
+        ("tasks", TASK | {"timeout_seconds": ...}, "timeout_seconds"),
+        (
+            "executions",
+            {"task_type": "work", "repeats": {"kind": "once", "key": "k", "seconds": ...}},
+            "repeats.seconds",
+        ),
+        ("alert-rules", {"name": "r", "condition": {"type": "late", "seconds": ...}}, "condition.seconds"),
+        ("alert-rules", {"name": "r", "condition": {"type": "failed"}, "remind_seconds": ...}, "remind_seconds"),
+    ],
+)
+def test_a_number_is_neither_text_nor_a_boolean(
+    client: TestClient, path: str, body: dict[str, Any], field: str, value: object
+) -> None:
+    sent = json.loads(json.dumps(body, default=lambda _: value))
+    wrong = client.post(f"{API}/{path}", json=sent)
+    assert wrong.status_code == 422
+    told = {error["field"]: error["message"] for error in wrong.json()["errors"]}
+    assert told[field] in (
+        "write a number, such as 2.5; text, true and false are none",
+        "write a whole number, such as 3; text, true and false are none",
+    )

@@ -15,7 +15,7 @@ from app.models.task_execution import ExecutionState
 
 _YEAR = 366 * 86_400
 
-Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False, strict=True)]
 
 
 class _Condition(BaseModel):
@@ -45,8 +45,8 @@ class Slow(_Condition):
     """
 
     type: Literal["slow"] = "slow"
-    factor: float = Field(default=2, ge=1, le=1000, allow_inf_nan=False)
-    at_least_seconds: float = Field(default=60, ge=0, le=_YEAR, allow_inf_nan=False)
+    factor: float = Field(default=2, ge=1, le=1000, allow_inf_nan=False, strict=True)
+    at_least_seconds: float = Field(default=60, ge=0, le=_YEAR, allow_inf_nan=False, strict=True)
     least_runs: int = Field(default=10, ge=1, le=100_000, strict=True)
 
 

@@ -49,11 +49,11 @@ class RuleDefinition(BaseModel):
     """`critical` is told in quiet hours, too."""
     channel_ids: list[Id] = Field(default=[], max_length=50)
     """Where to say it. Without a channel alerts are only recorded."""
-    remind_seconds: float | None = Field(default=None, ge=60, le=366 * 86_400, allow_inf_nan=False)
+    remind_seconds: float | None = Field(default=None, ge=60, le=366 * 86_400, allow_inf_nan=False, strict=True)
     """Say it again after this long while it is open and nobody has acknowledged it; null: never."""
     notify_recovery: bool = Field(default=True, strict=True)
     quiet_hours: QuietSpan | None = None
-    check_seconds: float = Field(default=30, ge=5, le=86_400, allow_inf_nan=False)
+    check_seconds: float = Field(default=30, ge=5, le=86_400, allow_inf_nan=False, strict=True)
     """How often to look."""
     is_active: bool = Field(default=True, strict=True)
 
