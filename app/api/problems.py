@@ -27,7 +27,7 @@ from app.core.errors import (
     sentence_of,
 )
 from app.core.language import Said, in_language, preferred
-from app.core.validation import field_error
+from app.core.validation import TOLD, field_error, first_of
 
 PROBLEM_JSON = "application/problem+json"
 DATABASE_FAULTS = (OperationalError, InterfaceError, PoolTimeout)
@@ -137,7 +137,9 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        return of_error(request, InvalidRequest(field_error(_location_of(item), item) for item in error.errors()))
+        found = error.errors()
+        errors = [field_error(_location_of(item), item) for item in found[:TOLD]]
+        return of_error(request, InvalidRequest(first_of(errors, len(found))))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:

@@ -118,13 +118,13 @@ def calendar(text: str) -> dict[str, Any]:
     return found
 
 
-def json_lines(text: str) -> list[dict[str, Any]]:
-    """One JSON object a line; empty lines are left out.
+def json_lines(text: str) -> dict[int, dict[str, Any]]:
+    """One JSON object a line, by the number of its line; empty lines are left out.
 
     Raises:
         typer.BadParameter: a line is none; its number is named.
     """
-    found = []
+    found = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -134,7 +134,7 @@ def json_lines(text: str) -> list[dict[str, Any]]:
             raise typer.BadParameter(f"line {number}: no JSON: {error}") from None
         if not isinstance(value, dict):
             raise typer.BadParameter(f'line {number}: must be a JSON object such as \'{{"task_type": "x"}}\'')
-        found.append(value)
+        found[number] = value
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from app.cli.records import (
     step_record,
 )
 from app.cli.session import opened
+from app.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -251,11 +253,14 @@ def bulk(
     as_json: output.JsonFlag = False,
 ) -> None:
     """Record up to 10,000 requests from a file, a JSON object a line, all of them or none. A server runs them."""
-    items = arguments.json_lines(arguments.read_file(file))
+    lines = arguments.json_lines(arguments.read_file(file))
     with opened(executors=True) as runtime:
         import asyncio
 
-        recorded = asyncio.run(_enqueued(runtime, items))
+        try:
+            recorded = asyncio.run(_enqueued(runtime, list(lines.values())))
+        except InvalidRequest as error:
+            raise _by_line(error, list(lines)) from None
     fresh = sum(not execution.is_repeat for execution in recorded)
     if as_json:
         answers = [{"id": execution.id, "is_repeat": execution.is_repeat} for execution in recorded]
@@ -263,6 +268,19 @@ def bulk(
         return
     known = f"; {len(recorded) - fresh} had been recorded before" if fresh < len(recorded) else ""
     output.say(f"Recorded {fresh} executions{known}.", style="green")
+
+
+def _by_line(error: InvalidRequest, numbers: list[int]) -> InvalidRequest:
+    """The same, naming lines of the file: `line 12: params.topic` for `items.3.params.topic`."""
+    found = []
+    for item in error.errors:
+        first, _, rest = item.field.partition(".")
+        position, _, field = rest.partition(".")
+        if first == "items" and position.isdecimal():
+            found.append(replace(item, field=f"line {numbers[int(position)]}{f': {field}' if field else ''}"))
+        else:
+            found.append(item)
+    return InvalidRequest(found)
 
 
 async def _enqueued(runtime: Runtime, items: list[dict[str, Any]]) -> list[Execution]:

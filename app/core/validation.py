@@ -13,6 +13,8 @@ from app.core.language import Said
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 """One line of text."""
 
+TOLD = 50
+"""Errors that one refusal of many requests names, so that it does not outgrow what it refuses."""
 _PATTERNS = {
     PRINTABLE: Said("write one line of text, without control characters", "请填写一行不含控制字符的文本"),
     r"^[^\x00]*$": Said("write text without NUL", "请填写不含 NUL 的文本"),
@@ -137,6 +139,21 @@ def field_error(location: Sequence[int | str], finding: Mapping[str, Any]) -> Fi
     first = message.partition(" ")[0]
     named = ".".join(parts) or (first if first.isidentifier() and first.islower() else "body")
     return FieldError(named, message, kind)
+
+
+def first_of(errors: Sequence[FieldError], total: int) -> list[FieldError]:
+    """The first `TOLD` of `total` errors, and a last one that says how many are left out."""
+    shown = list(errors[:TOLD])
+    if total > len(shown) > 0:
+        left = total - len(shown)
+        shown.append(
+            FieldError(
+                shown[0].field.partition(".")[0],
+                Said(f"{left} more are wrong; mend these first", f"另有 {left} 处有误；请先修改以上各处"),
+                "more",
+            )
+        )
+    return shown
 
 
 def message_of(finding: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from app.core.errors import FieldError, InvalidRequest, SchedulerError
 from app.core.language import Said
 from app.core.redaction import refuse_masks
+from app.core.validation import first_of
 from app.models.task_execution import RepeatedExecution
 from app.scheduler.executions import (
     Carry,
@@ -27,8 +28,6 @@ from app.services.scheduler_service import SchedulerService
 
 MAX_ITEMS = 10_000
 _KEYS_AT_ONCE = 500
-_TOLD = 50
-"""Wrong items that the refusal names."""
 
 
 def bulk_values(
@@ -42,8 +41,8 @@ def bulk_values(
     """The rows of `task_executions` for many requests, all of them checked.
 
     Raises:
-        InvalidRequest: `errors` names the wrong fields of the first `_TOLD` wrong items, as in
-            `items.17.params.topic`.
+        InvalidRequest: `errors` names the first `TOLD` wrong fields, as in `items.17.params.topic`, counted from
+            0, and says how many more there are.
     """
     if not 1 <= len(items) <= MAX_ITEMS:
         raise InvalidRequest.of(
@@ -55,18 +54,15 @@ def bulk_values(
         )
     rows: list[dict[str, Any]] = []
     errors: list[FieldError] = []
-    wrong = 0
     for position, item in enumerate(items):
         try:
             rows.append(_values(service, item, now, trigger, triggered_by))
         except SchedulerError as error:
-            wrong += 1
-            if wrong <= _TOLD:
-                errors += [
-                    replace(found, field=f"items.{position}.{found.field}".rstrip(".")) for found in error.errors
-                ]
+            errors += [
+                replace(found, field=f"items.{position}.{found.field}".rstrip(".")) for found in error.errors
+            ]
     if errors:
-        raise InvalidRequest(errors)
+        raise InvalidRequest(first_of(errors, len(errors)))
     return rows
 
 

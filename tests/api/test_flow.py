@@ -78,6 +78,21 @@ def test_a_bulk_is_recorded_whole_or_refused_by_the_items(client: TestClient) ->
     assert "items.4.priority" in fields(client.post(f"{API}/executions/bulk", json={"items": items}))
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"task_type": "work", "priority": "high", "run_at": "x"}, {"task_type": "nobody"}]
+)
+def test_a_bulk_that_is_wrong_throughout_is_answered_by_the_first_errors_and_their_number(
+    client: TestClient, wrong: dict[str, Any]
+) -> None:
+    refused = client.post(f"{API}/executions/bulk", json={"items": [wrong] * 3_000})
+    assert refused.status_code == 422
+    assert len(refused.content) < 30_000
+    errors = refused.json()["errors"]
+    assert len(errors) == 51
+    left = 3_000 * (2 if "run_at" in wrong else 1) - 50
+    assert errors[-1] == {"field": "items", "message": f"{left} more are wrong; mend these first", "kind": "more"}
+
+
 def test_a_body_for_ten_thousand_is_read(client: TestClient) -> None:
     items = [{"task_type": "work", "params": {"text": "x" * 150}} for _ in range(10_000)]
     answer = client.post(f"{API}/executions/bulk", json={"items": items})

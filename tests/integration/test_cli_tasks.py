@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import sys
@@ -256,6 +257,15 @@ def test_what_is_exported_is_imported_without_a_change(contenthub: ContentHub, t
     assert "name: held" in file.read_text()
     changes = contenthub("task", "import", str(file), "--diff", "--prune", "--json").json
     assert changes == {"written": False, "changes": []}
+
+
+def test_a_wrong_line_of_a_bulk_is_named_by_its_number(contenthub: ContentHub, tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    right = json.dumps({"task_type": "content_generation", "params": json.loads(PARAMS)})
+    file.write_text(f"{right}\n\n\n{json.dumps({'task_type': 'content_generation', 'params': {}})}\n")
+    refused = contenthub("execution", "bulk", str(file), code=1).err
+    assert "line 4: params.topic" in refused
+    assert "items." not in refused
 
 
 def test_a_signal_is_sent_from_the_command_line_and_shown_with_steps_and_children(contenthub: ContentHub) -> None:

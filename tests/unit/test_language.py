@@ -133,7 +133,7 @@ class _Closed(BaseModel, extra="forbid"):
     [
         (int, "x", "须为整数"),
         (int, 1.5, "须为整数，不含小数部分"),
-        (float, [], "须为数字"),
+        (float, [], "须为数字，例如 2.5；不接受文本、true 和 false"),
         (bool, "maybe", "须为 true 或 false"),
         (str, 1, "须为文本"),
         (Annotated[str, Field(min_length=2)], "x", "至少 2 个字符"),
