@@ -3760,7 +3760,10 @@ export interface components {
             run_window: components["schemas"]["RunWindow"] | null;
             calendar: components["schemas"]["Calendar"] | null;
             closed_policy: components["schemas"]["ClosedPolicy"];
-            /** Next Run At */
+            /**
+             * Next Run At
+             * @description When it runs next, its run window and calendar considered; null: it does not.
+             */
             next_run_at: string | null;
             /** Exhausted At */
             exhausted_at: string | null;
