@@ -2232,11 +2232,6 @@ export interface components {
              * @description The last 200; list by `parent_id` for all.
              */
             children: components["schemas"]["RelativeAnswer"][];
-            /**
-             * Child Count
-             * @description How many there are in all.
-             */
-            child_count: number;
         };
         /** ExecutionPage */
         ExecutionPage: {
@@ -2524,7 +2519,7 @@ export interface components {
          * @description Stable words for what can be wrong.
          * @enum {string}
          */
-        Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held" | "circuit_open" | "alerts_open";
+        Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held" | "circuit_open";
         /**
          * KnownFire
          * @description A fire that the ledger has already.
@@ -3760,10 +3755,7 @@ export interface components {
             run_window: components["schemas"]["RunWindow"] | null;
             calendar: components["schemas"]["Calendar"] | null;
             closed_policy: components["schemas"]["ClosedPolicy"];
-            /**
-             * Next Run At
-             * @description When it runs next, its run window and calendar considered; null: it does not.
-             */
+            /** Next Run At */
             next_run_at: string | null;
             /** Exhausted At */
             exhausted_at: string | null;
@@ -7326,8 +7318,6 @@ export interface operations {
             query?: {
                 /** @description How many fires. */
                 limit?: number;
-                /** @description Of each task at most so many; else one may have them all. */
-                per_task?: number | null;
             };
             header?: never;
             path?: never;
@@ -7407,8 +7397,6 @@ export interface operations {
                 hours?: number;
                 /** @description How many tasks. */
                 limit?: number;
-                /** @description At which minute of an hour of UTC an hour begins: in India at 30. */
-                minute?: number;
             };
             header?: never;
             path?: never;
