@@ -92,8 +92,9 @@ export interface paths {
         head?: never;
         /**
          * Change a task
-         * @description Change the fields that are sent. Masked secrets stay what they are; who changes params beside them and is no
-         *     admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten.
+         * @description Change the fields that are sent. Limits (`rate_limit`, `concurrency_key`, `concurrency_limit`) hold for what
+         *     waits too, everything else from the next fire on. Masked secrets stay what they are; who changes params beside
+         *     them and is no admin writes them anew. Send `If-Match` so that nobody's change in between is overwritten.
          */
         patch: operations["update_task"];
         trace?: never;
@@ -152,6 +153,27 @@ export interface paths {
          * @description Record the fires of a past range that the ledger lacks and run them at a pace, oldest first.
          */
         post: operations["backfill_task"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/scheduler/tasks/{task_id}/backfill/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a backfill
+         * @description End what is left of the backfills of a task: what waits at once, what runs as soon as its code lets go. The
+         *     schedule goes on.
+         */
+        post: operations["cancel_backfill"];
         delete?: never;
         options?: never;
         head?: never;
@@ -413,7 +435,8 @@ export interface paths {
         };
         /**
          * Show a workflow as a graph
-         * @description How far each step is; 404 where the execution is no workflow.
+         * @description How far each step is; 404 where the execution is no workflow. `data` is null throughout where the params and
+         *     results of the steps are too large to be shown together.
          */
         get: operations["get_workflow"];
         put?: never;
@@ -1411,6 +1434,22 @@ export interface components {
             execution_ids: number[];
         };
         /**
+         * BackfillCancelled
+         * @description What became of the rest of a task's backfills.
+         */
+        BackfillCancelled: {
+            /**
+             * Cancelled
+             * @description Executions that waited and are over now.
+             */
+            cancelled: number;
+            /**
+             * Ending
+             * @description Executions under way that were asked to end.
+             */
+            ending: number;
+        };
+        /**
          * BackfillRange
          * @description A past range of a schedule.
          * @example {
@@ -2232,6 +2271,11 @@ export interface components {
              * @description The last 200; list by `parent_id` for all.
              */
             children: components["schemas"]["RelativeAnswer"][];
+            /**
+             * Child Count
+             * @description How many there are in all.
+             */
+            child_count: number;
         };
         /** ExecutionPage */
         ExecutionPage: {
@@ -2419,7 +2463,8 @@ export interface components {
         };
         /**
          * Failed
-         * @description A task's last `times` runs have all failed. A run that was skipped or cancelled is none.
+         * @description A task's last `times` runs have all failed. A run that was skipped or cancelled is none, and neither is one
+         *     of a backfill; one that somebody started by hand counts.
          */
         Failed: {
             /**
@@ -2519,7 +2564,7 @@ export interface components {
          * @description Stable words for what can be wrong.
          * @enum {string}
          */
-        Kind: "late_fires" | "broken_schedules" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held" | "circuit_open";
+        Kind: "late_fires" | "broken_schedules" | "unknown_holidays" | "failing_tasks" | "parked" | "waiting_long" | "running_long" | "rescued" | "lost" | "dead_nodes" | "unknown_executors" | "no_node" | "loop_held" | "circuit_open" | "alerts_open";
         /**
          * KnownFire
          * @description A fire that the ledger has already.
@@ -2537,7 +2582,8 @@ export interface components {
         };
         /**
          * Late
-         * @description A fire is due for more than `seconds` and not recorded, or what it recorded waits for so long.
+         * @description A fire is due for more than `seconds` and not recorded, or what it recorded waits for so long: for a lane, a
+         *     rate limit or an open circuit. What a backfill recorded waits for its turn, and is not late.
          */
         Late: {
             /**
@@ -2648,7 +2694,8 @@ export interface components {
         };
         /**
          * NoSuccess
-         * @description No run of a task has succeeded for `seconds`. One that is new, or was changed, has that long from then.
+         * @description No run of a task, but for backfills, has succeeded for `seconds`. One that is new, or was changed, has that
+         *     long from then.
          *
          *     A rule for all tasks means those with a schedule.
          */
@@ -2759,8 +2806,8 @@ export interface components {
         OverlapPolicy: "skip" | "queue" | "allow" | "cancel_running";
         /**
          * Pace
-         * @description At most `at_once` running together, or one that starts every `every_seconds`; by default one after the
-         *     other.
+         * @description At most `at_once` running together (of a task whose overlap policy is `allow`), or one that starts every
+         *     `every_seconds`; by default one after the other.
          */
         Pace: {
             /** At Once */
@@ -3755,7 +3802,10 @@ export interface components {
             run_window: components["schemas"]["RunWindow"] | null;
             calendar: components["schemas"]["Calendar"] | null;
             closed_policy: components["schemas"]["ClosedPolicy"];
-            /** Next Run At */
+            /**
+             * Next Run At
+             * @description When it runs next, its run window and calendar considered; null: it does not.
+             */
             next_run_at: string | null;
             /** Exhausted At */
             exhausted_at: string | null;
@@ -5060,6 +5110,92 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["BackfillAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_backfill: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of a task. */
+                task_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BackfillCancelled"];
                 };
             };
             /** @description Bad Request */
@@ -7318,6 +7454,8 @@ export interface operations {
             query?: {
                 /** @description How many fires. */
                 limit?: number;
+                /** @description Of each task at most so many; else one may have them all. */
+                per_task?: number | null;
             };
             header?: never;
             path?: never;
@@ -7397,6 +7535,8 @@ export interface operations {
                 hours?: number;
                 /** @description How many tasks. */
                 limit?: number;
+                /** @description At which minute of an hour of UTC an hour begins: in India at 30. */
+                minute?: number;
             };
             header?: never;
             path?: never;
