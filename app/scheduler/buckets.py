@@ -188,6 +188,11 @@ def _bring_forward(connection: Connection, key: str, moments: Sequence[datetime]
     )
     rows = connection.execute(waiting).all()
     early = [(row, moment) for row, moment in zip(rows, moments, strict=False) if row.run_at > moment]
+    if early:
+        # Whoever holds a row now is starting, cancelling or changing it, and may want what we hold.
+        ids = select(executions.c.id).where(executions.c.id.in_([row.id for row, _ in early]))
+        free = set(connection.scalars(ids.with_for_update(skip_locked=True)))
+        early = [(row, moment) for row, moment in early if row.id in free]
     _BRING_FORWARD.execute(
         connection, [{"x_id": row.id, "x_waits_for": key, "x_run_at": moment} for row, moment in early]
     )
