@@ -294,12 +294,14 @@ def test_many_tabs_share_one_stream_which_goes_on_when_the_tab_that_reads_it_is_
         expect(tab.get_by_role("heading", level=1, name="Executions")).to_be_visible()
         expect(tab.get_by_role("status").filter(has_text="Live")).to_be_visible()
     execution = site.enqueue("for every tab")
+    site.ended(execution)
     for tab in tabs:
         expect(tab.locator(f"[data-execution='{execution}']")).to_contain_text("Succeeded")
     assert len([url for url in asked if url.endswith("/events")]) == 1
 
     tabs[0].close()
     execution = site.enqueue("for those that are left")
+    site.ended(execution)
     for tab in tabs[1:]:
         expect(tab.locator(f"[data-execution='{execution}']")).to_contain_text("Succeeded")
 
@@ -730,8 +732,8 @@ def test_an_executor_is_run_once_with_what_was_written_and_nothing_else(site: Si
     dialog.get_by_role("button", name="Run now").click()
     page.get_by_role("heading", level=1, name=re.compile(r"http_request #\d+")).wait_for()
     (ran,) = site.api("GET", "executions", task_type="http_request")["items"]
-    ran = site.api("GET", f"executions/{ran['id']}")
-    assert ran["params"] == {"url": "http://127.0.0.1:9/nowhere", "json": {"any": [1, None]}}
+    params = site.api("GET", f"executions/{ran['id']}")["params"]
+    assert params == {"url": "http://127.0.0.1:9/nowhere", "json": {"any": [1, None]}}
 
 
 def test_a_moment_among_the_params_is_picked_on_the_clock_of_the_browser(site: Site, visitor: Visit) -> None:

@@ -85,7 +85,7 @@ test("an optional object is added, and removed again", async () => {
   const optional = { info: { params_schema: { type: "object", $defs: { Daily: parts }, properties } } } as unknown as Executor;
   function Held() {
     const [value, setValue] = useState<JsonObject>({});
-    return <><ParamsForm executor={optional} value={value} onChange={setValue} /><output>{JSON.stringify(value)}</output></>;
+    return <><ParamsForm executor={optional} value={value} onChange={setValue} /><output>{jsonOf(value)}</output></>;
   }
   show(<Held />);
   expect(screen.queryByRole("textbox", { name: /Day/ })).toBeNull();
