@@ -8,12 +8,12 @@ step runs. Whoever breaks it is told so, and no step is stored whose writes are 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,7 +45,7 @@ class StepWrites:
         self._nothing_is_stored = asyncio.Event()
         self._nothing_is_stored.set()
         self._is_acting = False
-        _watched[session] = self
+        _watched[session] = ref(self)
 
     @property
     def is_idle(self) -> bool:
@@ -94,7 +94,7 @@ class StepWrites:
             self._refuse(self._running, _in_company(self._running[0]))
         step = RunningStep(name)
         self._running.append(step)
-        if len(self._running) > 1 and is_touched(self._session) and self._session.in_transaction():
+        if is_touched(self._session) and self._session.in_transaction():
             self.begun(self._session.connection())
         return step
 
@@ -164,10 +164,11 @@ class StepWrites:
     # ------------------------------------------------------------ what happens to the Session
 
     def begun(self, connection: Connection) -> None:
-        """A transaction of it is open."""
-        _watched[connection] = self
-        if len(self._running) > 1 and not event.contains(connection, "after_cursor_execute", _after_execute):
-            event.listen(connection, "after_cursor_execute", _after_execute)
+        """A transaction of it is open. Each statement is looked at only while several steps run."""
+        if self._running:
+            _listen(connection, "rollback", self.rolling_back)
+        if len(self._running) > 1:
+            _listen(connection, "after_cursor_execute", self.executed)
 
     def added(self, instance: object) -> None:
         """A new object is about to be in it."""
@@ -179,7 +180,7 @@ class StepWrites:
         if len(self._running) > 1 and is_pending(self._session):
             raise self._refuse_all()
 
-    def executed(self, connection: Connection) -> None:
+    def executed(self, connection: Connection, *_: object) -> None:
         """A statement has been carried out."""
         if len(self._running) > 1 and not self._is_acting and self._writes_on(connection):
             raise self._refuse_writer()
@@ -205,56 +206,50 @@ class StepWrites:
                 )
 
 
-_watched: WeakKeyDictionary[Session | Connection, StepWrites] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[Session, ref[StepWrites]] = WeakKeyDictionary()
+"""Weak on both sides: one knows the other, and the last to let go of them is the attempt."""
+
+
+def _writes_of(session: Session) -> StepWrites | None:
+    found = _watched.get(session)
+    return found() if found is not None else None
 
 
 def watch(sessions: sessionmaker[Session]) -> None:
     """Let every `StepWrites` hear what happens to its Session. Costs the others a look each."""
-    for target, name, tell in (
-        (sessions, "after_begin", _after_begin),
-        (sessions, "before_attach", _before_attach),
-        (sessions, "before_flush", _before_flush),
-        (sessions, "before_commit", _before_commit),
-        (sessions.kw["bind"], "rollback", _on_rollback),
-    ):
-        if not event.contains(target, name, tell):
-            event.listen(target, name, tell)
+    _listen(sessions, "after_begin", _after_begin)
+    _listen(sessions, "before_attach", _before_attach)
+    _listen(sessions, "before_flush", _before_flush)
+    _listen(sessions, "before_commit", _before_commit)
+
+
+def _listen(target: Any, name: str, tell: Callable[..., None]) -> None:
+    if not event.contains(target, name, tell):
+        event.listen(target, name, tell)
 
 
 def _after_begin(session: Session, _transaction: object, connection: Connection) -> None:
-    writes = _watched.get(session)
+    writes = _writes_of(session)
     if writes is not None:
         writes.begun(connection)
 
 
 def _before_attach(session: Session, instance: object) -> None:
-    writes = _watched.get(session)
+    writes = _writes_of(session)
     if writes is not None:
         writes.added(instance)
 
 
 def _before_flush(session: Session, *_: object) -> None:
-    writes = _watched.get(session)
+    writes = _writes_of(session)
     if writes is not None:
         writes.flushing()
 
 
 def _before_commit(session: Session) -> None:
-    writes = _watched.get(session)
+    writes = _writes_of(session)
     if writes is not None and not session.in_nested_transaction():  # a savepoint's end commits nothing
         writes.committing()
-
-
-def _after_execute(connection: Connection, *_: Any) -> None:
-    writes = _watched.get(connection)
-    if writes is not None:
-        writes.executed(connection)
-
-
-def _on_rollback(connection: Connection) -> None:
-    writes = _watched.get(connection)
-    if writes is not None:
-        writes.rolling_back(connection)
 
 
 def _in_company(step: RunningStep) -> InvalidRequest:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -237,3 +239,15 @@ async def test_steps_that_write_and_do_not_wait_may_be_gathered(database_url: st
 
     rows, steps, _ = await carried_out(database_url, lane, work)
     assert (rows, sorted(steps)) == (["a", "b", "c"], ["a", "b", "c"])
+
+
+async def test_nothing_of_an_attempt_stays_in_memory(database_url: str, lane: str) -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    async def work(me: CurrentExecution, db: Any) -> Any:
+        seen.append(weakref.ref(db))
+        return await asyncio.gather(*(me.step(name, insert, db, name) for name in "abc"))
+
+    await carried_out(database_url, lane, work)
+    gc.collect()
+    assert seen[0]() is None
