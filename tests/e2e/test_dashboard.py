@@ -501,7 +501,17 @@ def test_it_works_by_keyboard(site: Site, visitor: Visit) -> None:
     dialog.get_by_label("Account Id").fill("1")
     page.keyboard.press("Tab")
     page.keyboard.press("Escape")
-    expect(dialog).to_be_hidden()
+    question = page.get_by_role("dialog", name="Leave without saving?")
+    expect(question.get_by_role("button", name="Stay")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(question).to_be_hidden()
+    expect(dialog.get_by_label("Account Id")).to_have_value("1")
+    page.keyboard.press("Escape")
+    expect(question.get_by_role("button", name="Stay")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(question.get_by_role("button", name="Leave")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     expect(run).to_be_focused()
 
 

@@ -1,6 +1,7 @@
 /** What was written and not sent is not lost without a question. */
 import { Button, Group, Modal, Stack, Text } from "@mantine/core";
 import { useBlocker } from "@tanstack/react-router";
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
 interface Props {
@@ -11,13 +12,23 @@ interface Props {
 
 export function AskToLeave({ opened, onStay, onLeave }: Props) {
   const { t } = useTranslation();
+  // What had the focus goes with what is left; the dialog that is left knows where the focus was before.
+  const [isLeft, setLeft] = useState(false);
+  const stay = () => {
+    setLeft(false);
+    onStay();
+  };
+  const leave = () => {
+    setLeft(true);
+    onLeave();
+  };
   return (
-    <Modal opened={opened} onClose={onStay} title={t("unsent.title")}>
+    <Modal opened={opened} onClose={stay} returnFocus={!isLeft} title={t("unsent.title")}>
       <Stack>
         <Text size="sm">{t("unsent.text")}</Text>
         <Group justify="flex-end">
-          <Button variant="default" onClick={onStay} data-autofocus>{t("unsent.stay")}</Button>
-          <Button color="red.8" onClick={onLeave}>{t("unsent.leave")}</Button>
+          <Button variant="default" onClick={stay} data-autofocus>{t("unsent.stay")}</Button>
+          <Button color="red.8" onClick={leave}>{t("unsent.leave")}</Button>
         </Group>
       </Stack>
     </Modal>
