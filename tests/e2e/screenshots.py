@@ -120,7 +120,7 @@ def take(browser: Browser, site: Site, pages: dict[str, str], folder: Path, only
             page.screenshot(path=folder / f"sign-in-{suffix}")
         page.locator("input").first.fill(site.tokens["admin"])
         page.locator("button[type=submit]").click()
-        page.locator("h1").wait_for()
+        page.locator("button[type=submit]").wait_for(state="hidden")
         for name, path in pages.items():
             if only and name not in only:
                 continue
