@@ -99,11 +99,13 @@ class StepWrites:
         return step
 
     def _undo(self) -> None:
-        if len(self._running) == 1:
-            if is_touched(self._session):
-                roll_back(self._session)
-        elif self._has_pending():
+        if len(self._running) > 1 and self._has_pending():
             self._refuse_all()
+        elif is_touched(self._session):
+            # Beside others too: none of them has written, and PostgreSQL answers none of them in a transaction in
+            # which a statement has failed.
+            with self._acting():
+                roll_back(self._session)
 
     def _has_pending(self) -> bool:
         return is_touched(self._session) and is_pending(self._session)

@@ -93,6 +93,33 @@ async def test_a_step_that_writes_beside_another_is_refused_and_the_other_is_sto
     assert IN_COMPANY in str(told[0])
 
 
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_statement_that_fails_harms_no_step_beside_it(
+    database_url: str, lane: str, *, reads: bool
+) -> None:
+    """PostgreSQL answers nothing more in its transaction."""
+
+    async def work(me: CurrentExecution, db: Any) -> Any:
+        tries: list[str] = []
+
+        async def fails_once() -> Any:
+            await asyncio.sleep(0.05)
+            tries.append("one")
+            return db.scalar(text("SELECT nothing" if len(tries) == 1 else "SELECT 7"))
+
+        async def other() -> str:
+            if reads:
+                db.scalar(text("SELECT 1"))
+            await asyncio.sleep(0.2)
+            return str(db.scalar(text("SELECT 1"))) if reads else "slept"
+
+        return await asyncio.gather(me.step("fails once", fails_once, retries=1), me.step("other", other))
+
+    _, steps, outcomes = await carried_out(database_url, lane, work)
+    assert sorted(steps) == ["fails once", "other"]
+    assert outcomes == ["7", "1" if reads else "slept"]
+
+
 @WRITES
 @pytest.mark.parametrize("fails", [True, False])
 async def test_a_step_that_has_written_is_refused_when_another_begins_and_nothing_of_it_stays(
