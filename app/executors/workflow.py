@@ -20,7 +20,7 @@ from app.core.jsonable import LARGEST_RESULT
 from app.core.language import Said
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.models.task_execution import ExecutionState
-from app.scheduler.context import CurrentExecution, current_execution
+from app.scheduler.context import CurrentExecution, current_execution, find_current_execution
 from app.scheduler.family import size_of_children
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
 from app.workflows.checks import faults
@@ -54,6 +54,11 @@ class WorkflowExecutor(TaskExecutor):
         return True
 
     def _waits_for_others(self, task_type: str) -> bool:
+        """Asked when a workflow is written. One that runs was perhaps recorded before what would change nothing at
+        such steps was refused; it goes on."""
+        running = find_current_execution()
+        if running is not None and running.task_type == WORKFLOW_TYPE:
+            return False
         executor = self._service.get_executor(task_type)
         return executor is not None and executor.waits_for_others
 

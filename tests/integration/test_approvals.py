@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.core.errors import Conflict, InvalidParameters, NotFound, NotPermitted
 from app.executors.approval import ApprovalExecutor
@@ -17,7 +18,7 @@ from app.executors.quality_check import QualityCheckExecutor
 from app.executors.workflow import WorkflowExecutor
 from app.models.content import Content, Publication, ensure_default_account
 from app.models.content_pool import PoolEntry
-from app.models.task_execution import Execution, ExecutionState
+from app.models.task_execution import Execution, ExecutionState, TaskExecution
 from app.scheduler.runtime import Runtime
 from app.workflows import approval, chain, start, step
 from app.workflows.approvals import Approvals, Via
@@ -109,6 +110,23 @@ async def test_a_retried_rejection_is_asked_again(database_url: str) -> None:
                 assert "Rejected: by ann" in str(stored.error)
                 await service.retry(execution.id)
     assert stored.state is ExecutionState.SUCCESS
+
+
+async def test_a_workflow_recorded_before_its_step_would_be_refused_goes_on(database_url: str) -> None:
+    flow = chain(approval("Go?"), step("work"))
+    async with workflows(database_url) as (service, runtime):
+        execution = await start(flow, service=service)
+        asked = await child(runtime, execution.id, "approval", ExecutionState.SUSPENDED)
+        stored = execution.params | {
+            "steps": [execution.params["steps"][0] | {"retries": 2}, *execution.params["steps"][1:]]
+        }
+        with pytest.raises(InvalidParameters, match="retries"):
+            await service.enqueue("workflow", stored)
+        with runtime.sessions() as session:
+            session.execute(update(TaskExecution).where(TaskExecution.id == execution.id).values(params=stored))
+            session.commit()
+        await Approvals(runtime).decide(asked.id, approved=True, by="ann", via=Via.API)
+        assert (await ended(runtime, execution.id)).state is ExecutionState.SUCCESS
 
 
 async def test_what_it_would_start_is_checked_when_it_is_made(database_url: str) -> None:
