@@ -114,6 +114,8 @@ def test_who_cannot_sign_out_is_told(visitor: Visit) -> None:
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_text("The server cannot be reached")).to_be_visible()
     page.context.set_offline(False)
+    # Until it has seen that the network is back the browser breaks off what it is asked for.
+    page.wait_for_function("fetch('/health/live').then(() => true, () => false)")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("textbox", name="Token")).to_be_visible()
     person.noticed.clear()  # the browser reports what it could not fetch meanwhile
