@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from app.api.approvals import LONGEST_COMMENT
 from app.api.auth import RuntimeOf
+from app.api.problems import language_of
 from app.core.errors import Conflict, NotFound, NotPermitted, SchedulerError
-from app.core.language import preferred
 from app.workflows.links import ApprovalLinks, LinkExpired, LinkInvalid
 
 router = APIRouter(prefix="/approvals", include_in_schema=False)
@@ -83,9 +83,7 @@ async def decide_by_link(token: str, request: Request, runtime: RuntimeOf) -> HT
 
 def _refused(request: Request, error: SchedulerError) -> HTMLResponse:
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 503)
-    return _page(
-        request, "refused", status, reason=error.said(preferred(request.headers.get("accept-language", "")))
-    )
+    return _page(request, "refused", status, reason=error.said(language_of(request)))
 
 
 def visible(text: str) -> str:
@@ -97,6 +95,6 @@ _templates.filters["visible"] = visible
 
 
 def _page(request: Request, shows: str, status: int = 200, **values: Any) -> HTMLResponse:
-    zh = preferred(request.headers.get("accept-language", "")) == "zh"
+    zh = language_of(request) == "zh"
     text = _templates.get_template("decision.html").render(shows=shows, zh=zh, **values)
     return HTMLResponse(text, status, headers=_HEADERS)

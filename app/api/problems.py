@@ -26,7 +26,7 @@ from app.core.errors import (
     SchedulerUnavailable,
     sentence_of,
 )
-from app.core.language import Said, in_language, preferred
+from app.core.language import Language, Said, in_language, preferred
 from app.core.validation import TOLD, field_error, first_of
 
 PROBLEM_JSON = "application/problem+json"
@@ -93,6 +93,11 @@ _UNEXPECTED = Said("an unexpected error; the server's log has the details", "发
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
 
 
+def language_of(request: Request) -> Language:
+    """The language in which whoever asks wants to be answered."""
+    return preferred(request.headers.get("accept-language", ""))
+
+
 def problem(
     request: Request,
     status: int,
@@ -102,7 +107,7 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """A problem document as a response, its sentences in the language of `Accept-Language`."""
-    language = preferred(request.headers.get("accept-language", ""))
+    language = language_of(request)
     body = Problem(
         type=f"urn:contenthub:problem:{code}",
         title=HTTPStatus(status).phrase,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -109,12 +108,13 @@ class PublishDueExecutor(TaskExecutor):
     async def execute(self, task_id: int, task_params: dict[str, Any], db: Session) -> TaskExecutionResult:
         params = PublishDueParams.model_validate(task_params)
         published: list[int] = []
-        for number in count():
-            a_round = await self._round(number, params, db)
-            published += a_round.published
-            if not a_round.is_past:
-                return _result(published, a_round.failed)
-        raise AssertionError  # count() has no end
+        number = 0
+        while True:
+            found = await self._round(number, params, db)
+            published += found.published
+            if not found.is_past:
+                return _result(published, found.failed)
+            number += 1
 
     async def _round(self, number: int, params: PublishDueParams, db: Session) -> _Round:
         """Take entries, publish them, record what became of them; each retry is one round more."""
@@ -131,7 +131,8 @@ class PublishDueExecutor(TaskExecutor):
             body = {"content_id": entry["content_id"], "target": params.target}
             await execution.spawn(f"entry {entry['id']}{suffix}", "publishing", body)
         await execution.wait_for_children()
-        runs = [(entry, execution.children()[f"entry {entry['id']}{suffix}"]) for entry in taken]
+        children = execution.children()
+        runs = [(entry, children[f"entry {entry['id']}{suffix}"]) for entry in taken]
         ended = [(entry, run) for entry, run in runs if run.reason != PARENT_CANCELLED]
         found = _Round(is_past=len(ended) < len(runs))
         for entry, run in ended:

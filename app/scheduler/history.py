@@ -51,6 +51,11 @@ class History:
         found = self._read(select(executions).where(executions.c.id == execution_id))
         return found[0] if found else None
 
+    def all(self, task_id: int | None = None) -> list[Execution]:
+        """All executions, of one task or of all, oldest first: where there are few, in tests."""
+        query = select(executions).order_by(executions.c.id)
+        return self._read(query if task_id is None else query.where(executions.c.task_id == task_id))
+
     def children(self, execution_id: int) -> list[Execution]:
         """All children of an execution, in the order they were spawned."""
         query = select(executions).where(executions.c.parent_id == execution_id)

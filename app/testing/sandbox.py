@@ -216,8 +216,7 @@ class Sandbox:
         """All executions, of one task or of all, oldest first: waiting, running, over, and skipped fires with
         their reason."""
         task_id = self._id_of(task) if task is not None else None
-        found = self._runtime.history.page(task_id=task_id, limit=_ALL)
-        return [self._runtime.history.get(execution.id) for execution in reversed(found)]
+        return self._runtime.history.all(task_id)
 
     def runs(self, task: ScheduledTask | str | None = None) -> list[Execution]:
         """The executions of which at least one attempt has started, oldest first."""

@@ -103,7 +103,7 @@ class Question:
     step: str | None
 
     @classmethod
-    def of(cls, execution: Execution, waits: Sequence[Wait] = ()) -> Question | None:
+    def of(cls, execution: Execution, waits: Sequence[ExecutionStep] = ()) -> Question | None:
         """`waits`: its stored waits for a decision, in their order. None: its params (plain SQL may have changed
         them) ask nothing."""
         try:
@@ -125,35 +125,28 @@ class Question:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A stored wait for a decision; the first of each time of asking may end with the escalation."""
-
-    began_at: datetime
-    is_over: bool
-    timed_out: bool
-    due_at: datetime | None
-
-
-def _span(params: ApprovalParams, waits: Sequence[Wait], begun: datetime) -> tuple[datetime, datetime | None]:
+def _span(
+    params: ApprovalParams, waits: Sequence[ExecutionStep], begun: datetime
+) -> tuple[datetime, datetime | None]:
     """When it was asked the last time, and until when it can be decided. The stored wait knows better than a clock
     that starts with the attempt: attempts come and go while it waits."""
     before_escalation = params.escalate_after_seconds or 0
     is_new, is_escalated = True, False
     for wait in waits:
-        begun = wait.began_at if is_new else begun
-        if not wait.is_over:
+        begun = wait.started_at if is_new else begun
+        if wait.finished_at is None:
             if params.timeout_seconds is None or wait.due_at is None:
                 return begun, None
             rest = 0 if is_escalated else params.timeout_seconds - before_escalation
             return begun, wait.due_at + timedelta(seconds=rest if params.escalation is not None else 0)
-        is_escalated = wait.timed_out and not is_escalated and params.escalation is not None
+        timed_out = "timed_out" in (wait.result or {})
+        is_escalated = timed_out and not is_escalated and params.escalation is not None
         is_new = not is_escalated
     limit = params.timeout_seconds
     return begun, begun + timedelta(seconds=limit) if limit is not None else None
 
 
-def _waits_of(session: Session, execution_ids: Sequence[int]) -> dict[int, list[Wait]]:
+def _waits_of(session: Session, execution_ids: Sequence[int]) -> dict[int, list[ExecutionStep]]:
     """The waits of each of these executions for a decision, in their order."""
     query = (
         select(ExecutionStep)
@@ -163,10 +156,9 @@ def _waits_of(session: Session, execution_ids: Sequence[int]) -> dict[int, list[
         )
         .order_by(ExecutionStep.execution_id, ExecutionStep.position)
     )
-    found: dict[int, list[Wait]] = {execution_id: [] for execution_id in execution_ids}
-    for row in session.scalars(query):
-        timed_out = row.finished_at is not None and "timed_out" in (row.result or {})
-        found[row.execution_id].append(Wait(row.started_at, row.finished_at is not None, timed_out, row.due_at))
+    found: dict[int, list[ExecutionStep]] = {execution_id: [] for execution_id in execution_ids}
+    for wait in session.scalars(query):
+        found[wait.execution_id].append(wait)
     return found
 
 
