@@ -286,6 +286,9 @@ def test_many_tabs_share_one_stream_which_goes_on_when_the_tab_that_reads_it_is_
 ) -> None:
     """A browser opens six connections to a server: with a stream for each tab the seventh would never be there."""
     person = visitor("viewer")
+    expect(
+        person.page.get_by_role("status").filter(has_text="Live")
+    ).to_be_visible()  # with a stream that ends here
     asked: list[str] = []
     person.page.context.on("request", lambda request: asked.append(request.url))
     tabs = [person.page, *(person.page.context.new_page() for _ in range(7))]

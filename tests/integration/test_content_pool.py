@@ -35,6 +35,15 @@ def contents(runtime: Runtime, *bodies: str, **columns: Any) -> list[int]:
         return [content.id for content in made]
 
 
+def pooled(runtime: Runtime, *bodies: str) -> list[int]:
+    """Contents that wait in the pool."""
+    ids = contents(runtime, *bodies)
+    with runtime.sessions() as session:
+        session.add_all([PoolEntry(content_id=content_id) for content_id in ids])
+        session.commit()
+    return ids
+
+
 def entries(runtime: Runtime) -> dict[int, PoolEntry]:
     with runtime.sessions() as session:
         return {entry.content_id: entry for entry in session.scalars(select(PoolEntry))}
@@ -83,10 +92,7 @@ async def test_scanners_at_the_same_time_publish_each_entry_once(database_url: s
         return TaskExecutionResult.success_result("好")
 
     async with running(database_url, PublishDueExecutor(), Recorder("publishing", publish)) as (service, runtime):
-        ids = contents(runtime, *["b"] * 12)
-        with runtime.sessions() as session:
-            session.add_all([PoolEntry(content_id=content_id) for content_id in ids])
-            session.commit()
+        ids = pooled(runtime, *["b"] * 12)
         runs = [await service.enqueue("publish_due", {"limit": 5}) for _ in range(4)]
         stored = [await ended(runtime, run.id, seconds=40) for run in runs]
     assert all(run.state is ExecutionState.SUCCESS for run in stored), [run.error for run in stored]
@@ -124,10 +130,7 @@ async def test_what_a_cancelled_scanner_had_taken_is_due_again(database_url: str
 
     hanging = Recorder("publishing", hang)
     async with running(database_url, PublishDueExecutor(), hanging) as (service, runtime):
-        (content_id,) = contents(runtime, "b")
-        with runtime.sessions() as session:
-            session.add(PoolEntry(content_id=content_id))
-            session.commit()
+        (content_id,) = pooled(runtime, "b")
         run = await service.enqueue("publish_due", {})
         while not hanging.calls:
             await asyncio.sleep(0.02)
@@ -150,10 +153,7 @@ async def test_a_retry_publishes_what_is_still_its_own(database_url: str) -> Non
         return TaskExecutionResult.success_result("好")
 
     async with running(database_url, PublishDueExecutor(), Recorder("publishing", publish)) as (service, runtime):
-        wanted, unwanted = contents(runtime, "a", "b")
-        with runtime.sessions() as session:
-            session.add_all([PoolEntry(content_id=wanted), PoolEntry(content_id=unwanted)])
-            session.commit()
+        wanted, unwanted = pooled(runtime, "a", "b")
         run = await ended(runtime, (await service.enqueue("publish_due", {"limit": 5})).id)
         assert run.state is ExecutionState.FAILED
         Pool(runtime.sessions).withdraw(entries(runtime)[unwanted].id)
@@ -180,10 +180,7 @@ async def test_what_a_cancelled_scanner_had_taken_can_be_withdrawn(database_url:
 
     hanging = Recorder("publishing", publish, lane="loop")
     async with running(database_url, PublishDueExecutor(), hanging) as (service, runtime):
-        (content_id,) = contents(runtime, "b")
-        with runtime.sessions() as session:
-            session.add(PoolEntry(content_id=content_id))
-            session.commit()
+        (content_id,) = pooled(runtime, "b")
         run = await service.enqueue("publish_due", {})
         while not hanging.calls:
             await asyncio.sleep(0.02)
