@@ -18,7 +18,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.api.browser_session import COOKIE, CSRF_HEADER, SessionCookie, csrf_token, is_csrf_token
-from app.api.problems import Forbidden, Unauthorized
+from app.api.problems import Forbidden, Unauthorized, UnknownToken
 from app.core.language import Said
 from app.core.security import Role
 from app.models.api_token import ApiToken, any_token_exists, find_token
@@ -68,12 +68,7 @@ def identify(
         if credentials is not None:
             token = find_token(session, credentials.credentials)
             if token is None:
-                raise Unauthorized(
-                    Said(
-                        "the token is not known or has been revoked; make one with `contenthub token create`",
-                        "令牌不存在或已被撤销；请用 `contenthub token create` 创建新的令牌",
-                    )
-                )
+                raise UnknownToken
             return Caller(token.name, Role.named(token.role))
         if cookie is not None:
             signer = SessionCookie(runtime.settings)

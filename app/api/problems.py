@@ -65,6 +65,18 @@ class Unauthorized(SchedulerError):
     code = "unauthorized"
 
 
+class UnknownToken(Unauthorized):
+    """The token is not known, or was revoked."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Said(
+                "the token is not known or has been revoked; make one with `contenthub token create`",
+                "令牌不存在或已被撤销；请用 `contenthub token create` 创建新的令牌",
+            )
+        )
+
+
 class Forbidden(SchedulerError):
     """The token's role does not allow this."""
 

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth import RuntimeOf, Viewer
 from app.api.browser_session import COOKIE, SessionCookie, csrf_token
-from app.api.problems import Unauthorized, documented
-from app.core.language import Said
+from app.api.problems import UnknownToken, documented
 from app.core.security import Role
 from app.models.api_token import find_token
 
@@ -41,12 +40,7 @@ def sign_in(credentials: SignIn, request: Request, response: Response, runtime: 
     with runtime.sessions() as session:
         token = find_token(session, credentials.token)
     if token is None:
-        raise Unauthorized(
-            Said(
-                "the token is not known or has been revoked; make one with `contenthub token create`",
-                "令牌不存在或已被撤销；请用 `contenthub token create` 创建新的令牌",
-            )
-        )
+        raise UnknownToken
     cookie = SessionCookie(runtime.settings).make(token)
     response.set_cookie(
         COOKIE,

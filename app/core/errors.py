@@ -132,6 +132,17 @@ class Conflict(SchedulerError):
         conflict.errors = (FieldError(field, message, cls.code),)
         return conflict
 
+    @classmethod
+    def taken(cls, kind: str, name: str) -> Self:
+        """Something of that kind (one of `KINDS`) has the name already."""
+        return cls.of(
+            "name",
+            Said(
+                f"a {kind} named {name!r} exists; choose another name",
+                f"名为 {name!r} 的{KINDS[kind]}已存在；请换一个名称",
+            ),
+        )
+
 
 class VersionConflict(Conflict):
     """The thing was changed by somebody else since it was read."""

@@ -10,7 +10,7 @@ from mcp.server import ServerRequestContext
 from starlette.concurrency import run_in_threadpool
 
 from app.api.auth import Caller
-from app.api.problems import Unauthorized
+from app.api.problems import UnknownToken
 from app.core.security import Role
 from app.mcp.server import make_server
 from app.models.api_token import find_token
@@ -52,9 +52,7 @@ def token_caller(runtime: Runtime, token: str) -> Callable[[], Caller]:
         with runtime.sessions() as session:
             found = find_token(session, token)
         if found is None:
-            raise Unauthorized(
-                "the token is not known or has been revoked; make one with `contenthub token create`"
-            )
+            raise UnknownToken
         return Caller(found.name, Role.named(found.role))
 
     return who

@@ -49,12 +49,7 @@ def create_token(session: Session, name: str, role: str) -> str:
             ),
         )
     if session.scalar(select(ApiToken.id).where(ApiToken.name == name)) is not None:
-        raise Conflict.of(
-            "name",
-            Said(
-                f"a token named {name!r} exists; choose another name", f"名为 {name!r} 的令牌已存在；请换一个名称"
-            ),
-        )
+        raise Conflict.taken("token", name)
     token = new_token()
     session.add(ApiToken(name=name, role=role.lower(), token_hash=token_hash(token)))
     session.flush()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -47,7 +45,7 @@ class ExecutionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_type: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    params: Annotated[dict[str, Any], AfterValidator(partial(revealed, at="params"))] = {}
+    params: dict[str, Any] = {}
     task_id: int | None = Field(default=None, ge=1, lt=2**31, strict=True)
     run_at: Moment | None = None
     priority: int = Field(default=0, ge=-1000, le=1000, strict=True)

@@ -130,13 +130,7 @@ class TaskStore:
             try:
                 session.flush()
             except IntegrityError as error:
-                raise Conflict.of(
-                    "name",
-                    Said(
-                        f"a task named {definition.name!r} exists; choose another name",
-                        f"名为 {definition.name!r} 的任务已存在；请换一个名称",
-                    ),
-                ) from error
+                raise Conflict.taken("task", definition.name) from error
             _note(session, task, "create", {}, definition.columns(), by, now)
             session.commit()
         self._on_change()
@@ -249,13 +243,7 @@ class TaskStore:
             try:
                 session.flush()
             except IntegrityError as error:
-                raise Conflict.of(
-                    "name",
-                    Said(
-                        f"a task named {definition.name!r} exists; choose another name",
-                        f"名为 {definition.name!r} 的任务已存在；请换一个名称",
-                    ),
-                ) from error
+                raise Conflict.taken("task", definition.name) from error
             pass_on_limits(session.connection(), task_id, before, after)
             _note(session, task, action, before, after, by, now)
             session.commit()

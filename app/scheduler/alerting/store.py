@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
-from app.core.errors import KINDS, Conflict, InvalidRequest, NotFound
+from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.language import Said
 from app.core.redaction import MASK
 from app.core.validation import field_errors
@@ -295,13 +295,7 @@ def _flush(session: Session, kind: str, name: str) -> None:
     try:
         session.flush()
     except IntegrityError as error:
-        raise Conflict.of(
-            "name",
-            Said(
-                f"a {kind} named {name!r} exists; choose another name",
-                f"名为 {name!r} 的{KINDS[kind]}已存在；请换一个名称",
-            ),
-        ) from error
+        raise Conflict.taken(kind, name) from error
 
 
 def _refuse_unknown(session: Session, wanted: RuleDefinition, only: Mapping[str, Any] | None = None) -> None:
