@@ -19,7 +19,7 @@ from sqlalchemy import event
 
 from app.api.live import LiveFeed
 from app.core.config import Settings
-from app.models.task_execution import ExecutionState
+from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.changes import ChangeWatch
 from app.scheduler.context import current_execution
 from app.scheduler.runtime import build_service, runtime_of
@@ -214,19 +214,20 @@ async def test_what_ran_and_was_suspended_again_between_two_looks_is_told(databa
         execution = await service.enqueue("naps")
         other = await service.enqueue("naps")
 
-        async def suspended(attempt: int) -> None:
+        async def suspended(awaited: Execution, attempt: int) -> None:
             def is_so() -> bool:
-                found = runtime.history.get(execution.id)
+                found = runtime.history.get(awaited.id)
                 return (found.state, found.attempt) == (ExecutionState.SUSPENDED, attempt)
 
             await once(is_so)
 
-        await suspended(1)
+        await suspended(execution, 1)
+        await suspended(other, 1)
         watch.look()
         assert not watch.look()
         for number in range(3):
             await service.signal(execution.id, f"go {number}")
-            await suspended(number + 2)
+            await suspended(execution, number + 2)
             told = watch.look().executions
             assert [(one.id, one.attempt) for one in told] == [(execution.id, number + 2)]
             assert not watch.look()
