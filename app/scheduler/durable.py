@@ -34,6 +34,7 @@ from app.scheduler.attempt_session import has_writes, roll_back
 from app.scheduler.attempts import StartAttempt, hold
 from app.scheduler.children import children_of
 from app.scheduler.context import ExecutionSuspended, current_execution
+from app.scheduler.family import count_children
 from app.scheduler.journal import Journal
 from app.scheduler.outcome import outcome_of
 from app.scheduler.policies import RetryPolicy, backoff_seconds
@@ -127,8 +128,8 @@ class DurableAttempt:
         self.is_over = False
         self._past: _Past | None = None
         self._reading = asyncio.Lock()
-        self._known_children: dict[str, Execution] = {}
-        self._knows_children = False
+        self._known_children: dict[str, Execution] | None = None
+        """Those there were when they were read, and those spawned since."""
         self._unstored: list[StepRow] = []
         self._answers: list[tuple[asyncio.Task[Any] | None, StepRow]] = []
         """What calls of failed children returned, and to which task; not stored before the code has gone on."""
@@ -273,9 +274,8 @@ class DurableAttempt:
                     f"child {key!r} is there already in this execution; in a loop put the index into the key",
                 )
             self._reached_children.add(key)
-            if not self._knows_children and self._fence.attempt > 1:
-                await self._looked_up()
-            self._knows_children = True
+            if self._known_children is None:
+                self._known_children = await self._off_loop(self._read_children) if self._fence.attempt > 1 else {}
             child = self._known_children.get(key)
             if child is None:
                 self._go_on(is_new=True)
@@ -302,13 +302,13 @@ class DurableAttempt:
     async def wait_for_children(self, ended: int | None) -> None:
         with self._at_work():
             self._admit("wait_for_children", "")
-            children = await self._looked_up()
-            wanted = len(children) if ended is None else ended
-            if wanted not in range(len(children) + 1):
+            spawned, have_ended = await self._off_loop(self._count_children)
+            wanted = spawned if ended is None else ended
+            if wanted not in range(spawned + 1):
                 raise InvalidRequest.of(
-                    "ended", f"{wanted!r} of {len(children)} children can never have ended; spawn them first"
+                    "ended", f"{wanted!r} of {spawned} children can never have ended; spawn them first"
                 )
-            if sum(child.is_final for child in children.values()) >= wanted:
+            if have_ended >= wanted:
                 return
         await self._park(wanted)
 
@@ -321,8 +321,9 @@ class DurableAttempt:
             kept = (await self._stored()).by_name.get((StepKind.STEP, name))
         if kept is not None:
             return TaskExecutionResult(**kept.result)
-        while not (child := (await self._looked_up())[key]).is_final:
-            await self._park(1 + sum(one.is_final for one in self._known_children.values()))
+        child, ended = await self._look_up(key)
+        if not child.is_final:
+            await self._park(ended + 1)
         result = outcome_of(child)
         if not result.success:  # a success stays one; this a retry could change
             now = self._parts.clock.now()
@@ -351,16 +352,25 @@ class DurableAttempt:
                 self._answers.remove((answered, row))
                 self._unstored.append(row)
 
-    async def _looked_up(self) -> dict[str, Execution]:
-        """The children, as they are now."""
-        with self._at_work():
-            self._known_children = await self._off_loop(self._read_children)
-            return self._known_children
-
     def _read_children(self) -> dict[str, Execution]:
         with self._parts.sessions() as session:
             found = children_of(session.connection(), self._fence.execution_id)
         return {child.child_key: child for child in found if child.child_key is not None}
+
+    def _count_children(self) -> tuple[int, int]:
+        with self._parts.sessions() as session:
+            return count_children(session.connection(), self._fence.execution_id)
+
+    async def _look_up(self, key: str) -> tuple[Execution, int]:
+        """The child under `key`, and how many children were over before it was read."""
+        with self._at_work():
+            return await self._off_loop(partial(self._read_child, key))
+
+    def _read_child(self, key: str) -> tuple[Execution, int]:
+        with self._parts.sessions() as session:
+            _, ended = count_children(session.connection(), self._fence.execution_id)
+            (child,) = children_of(session.connection(), self._fence.execution_id, key)
+        return child, ended
 
     # ------------------------------------------------------------ replay
 

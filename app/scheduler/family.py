@@ -91,6 +91,14 @@ def ended_children(connection: Connection, parent_ids: Sequence[int]) -> dict[in
     return {parent_id: count for parent_id, count in connection.execute(query)}  # noqa: C416 - typed
 
 
+def count_children(connection: Connection, parent_id: int) -> tuple[int, int]:
+    """How many children it has, and how many of them are over."""
+    is_over = executions.c.state.in_([s.value for s in FINAL_STATES])
+    query = select(func.count(), func.count().filter(is_over)).where(executions.c.parent_id == parent_id)
+    spawned, ended = connection.execute(query).one()
+    return spawned, ended
+
+
 def states_of_children(connection: Connection, parent_id: int) -> dict[str, ExecutionState]:
     """The states of its children, by key."""
     query = select(executions.c.child_key, executions.c.state).where(executions.c.parent_id == parent_id)
