@@ -32,7 +32,6 @@ from app.api.schemas import (
 from app.core.errors import InvalidRequest
 from app.core.language import Said
 from app.models.task_execution import ExecutionState
-from app.scheduler.history import CHILDREN_SHOWN
 from app.scheduler.schedules import Moment
 from app.workflows.approvals import refuse_bare_decision
 
@@ -140,7 +139,7 @@ def get_execution(execution_id: ExecutionId, runtime: RuntimeOf, _caller: Viewer
         signals=[SignalAnswer.model_validate(signal) for signal in history.signals(execution_id)],
         parent=RelativeAnswer.model_validate(parent) if parent is not None else None,
         children=[RelativeAnswer.model_validate(child) for child in children],
-        child_count=len(children) if len(children) < CHILDREN_SHOWN else history.child_count(execution_id),
+        child_count=history.child_count(execution_id),
     )
 
 

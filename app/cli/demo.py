@@ -129,7 +129,7 @@ def _define_tasks(service: SchedulerService) -> None:
         "workflow",
         description="Draft, quality check, approval, pool, publishing: the next begins when this one is decided.",
         # The sample feed says the same every time, so the check finds the draft repeated; the person decides.
-        params=content_flow().definition(content_input("待审批的摘要", generator="feed", min_score=0)),
+        params=content_flow().definition(content_input("数据中心", generator="feed", min_score=0)),
         schedule="40 */5 * * * *",
     )
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FOLLOW_SECONDS = 0.5
 _PAGE = 500
+_MOST_LISTED = 10_000
 
 app = typer.Typer(help="What ran, runs and waits.", no_args_is_help=True)
 
@@ -48,8 +49,11 @@ def list_executions(
     trigger: Annotated[
         str | None, typer.Option("--trigger", help="schedule, catch_up, manual, api, code.")
     ] = None,
+    parent: Annotated[
+        int | None, typer.Option("--parent", min=1, max=2**63 - 1, help="Only children of this execution; its id.")
+    ] = None,
     search: Annotated[str | None, typer.Option("--search", help="Part of task name, message or error.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=_MOST_LISTED, help="How many at most.")] = 20,
     as_json: output.JsonFlag = False,
 ) -> None:
     """List executions, newest first."""
@@ -67,6 +71,7 @@ def list_executions(
             states=[ExecutionState(state) for state in states or ()],
             task_type=task_type,
             trigger=trigger,
+            parent_id=parent,
             search=search,
             limit=limit,
         )
@@ -109,6 +114,7 @@ def show(execution_id: ExecutionId, as_json: output.JsonFlag = False) -> None:
         steps = [step_record(step) for step in history.steps(execution_id)]
         signals = [signal_record(signal) for signal in history.signals(execution_id)]
         children = [relative_record(child) for child in history.last_children(execution_id)]
+        child_count = history.child_count(execution_id)
         zone = runtime.settings.scheduler_timezone
     if as_json:
         output.show_json(
@@ -118,11 +124,13 @@ def show(execution_id: ExecutionId, as_json: output.JsonFlag = False) -> None:
                 "steps": steps,
                 "signals": signals,
                 "children": children,
+                "child_count": child_count,
             }
         )
         return
     output.show_fields(_fields(execution, zone))
-    _show_durable(steps, signals, children, zone)
+    _show_durable(steps, signals, zone)
+    _show_children(execution_id, children, child_count, zone)
     if attempts:
         output.say("\nAttempts", style="bold")
         output.show_table(
@@ -133,10 +141,8 @@ def show(execution_id: ExecutionId, as_json: output.JsonFlag = False) -> None:
             output.say(f"\n{attempts[-1].traceback}", style="dim")
 
 
-def _show_durable(
-    steps: list[dict[str, Any]], signals: list[dict[str, Any]], children: list[dict[str, Any]], zone: str
-) -> None:
-    """What it has done for good, was told, and spawned."""
+def _show_durable(steps: list[dict[str, Any]], signals: list[dict[str, Any]], zone: str) -> None:
+    """What it has done for good and was told."""
     if steps:
         output.say("\nSteps", style="bold")
         output.show_table(
@@ -168,22 +174,30 @@ def _show_durable(
                 for signal in signals
             ],
         )
-    if children:
-        output.say("\nChildren", style="bold")
-        output.show_table(
-            ("id", "key", "type", "state", "reason", "over"),
-            [
-                (
-                    str(child["id"]),
-                    child["child_key"] or "",
-                    child["task_type"],
-                    output.state(child["state"].value),
-                    child["reason"] or "",
-                    output.moment(child["finished_at"], zone),
-                )
-                for child in children
-            ],
-        )
+
+
+def _show_children(execution_id: int, children: list[dict[str, Any]], child_count: int, zone: str) -> None:
+    if not children:
+        return
+    is_cut = child_count > len(children)
+    output.say(f"\nChildren{f' (the last {len(children)} of {child_count})' if is_cut else ''}", style="bold")
+    output.show_table(
+        ("id", "key", "type", "state", "reason", "over"),
+        [
+            (
+                str(child["id"]),
+                child["child_key"] or "",
+                child["task_type"],
+                output.state(child["state"].value),
+                child["reason"] or "",
+                output.moment(child["finished_at"], zone),
+            )
+            for child in children
+        ],
+    )
+    if is_cut:
+        limit = min(child_count, _MOST_LISTED)
+        output.say(f"More: contenthub execution list --parent {execution_id} --limit {limit}")
 
 
 def _fields(execution: Execution, zone: str) -> list[tuple[str, str]]:

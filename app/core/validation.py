@@ -40,8 +40,8 @@ _PATTERNS = {
 }
 _NUMBERS = {
     "int_type": Said(
-        "write a whole number, such as 3; text, true and false are none",
-        "须为整数，例如 3；不接受文本、true 和 false",
+        "write a whole number without a decimal point, such as 3; text, true and false are none",
+        "须为不带小数点的整数，例如 3；不接受文本、true 和 false",
     ),
     "float_type": Said(
         "write a number, such as 2.5; text, true and false are none",

@@ -21,7 +21,7 @@ from app.models.task_execution import (
     is_not_success,
     state_in,
 )
-from app.scheduler.family import size_of_children
+from app.scheduler.family import count_children, size_of_children
 from app.scheduler.steps import Signal, StepRow, stored_signals, stored_steps
 
 executions = TaskExecution.__table__
@@ -72,9 +72,8 @@ class History:
 
     def child_count(self, execution_id: int) -> int:
         """How many children an execution has."""
-        query = select(func.count()).where(executions.c.parent_id == execution_id)
         with self._sessions() as session:
-            return session.scalar(query) or 0
+            return count_children(session.connection(), execution_id)[0]
 
     def last_children(self, execution_id: int, limit: int = CHILDREN_SHOWN) -> list[Execution]:
         """The last `limit` children of an execution, in short, in the order they were spawned."""

@@ -302,5 +302,5 @@ def test_a_number_is_neither_text_nor_a_boolean(
     told = {error["field"]: error["message"] for error in wrong.json()["errors"]}
     assert told[field] in (
         "write a number, such as 2.5; text, true and false are none",
-        "write a whole number, such as 3; text, true and false are none",
+        "write a whole number without a decimal point, such as 3; text, true and false are none",
     )

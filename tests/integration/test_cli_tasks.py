@@ -294,6 +294,18 @@ def test_a_signal_is_sent_from_the_command_line_and_shown_with_steps_and_childre
     table = contenthub("execution", "show", str(parent)).out
     for title in ("Steps", "Signals", "Children"):
         assert title in table
+    assert "the last" not in table
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO task_executions (task_type, state, parent_id, child_key) VALUES ('w', 'failed', ?, ?)",
+            [(parent, f"it {number}") for number in range(200)],
+        )
+        connection.commit()
+    assert contenthub("execution", "show", str(parent), "--json").json["child_count"] == 201
+    table = contenthub("execution", "show", str(parent)).out
+    assert "Children (the last 200 of 201)" in table
+    arguments = table.partition("More: contenthub ")[2].partition("\n")[0].split()
+    assert len(contenthub(*arguments, "--json").json) == 201
     assert "no JSON" in contenthub("execution", "signal", str(parent), "word", "--payload", "{", code=2).err
     contenthub("execution", "cancel", str(parent))
     assert "takes no signal" in contenthub("execution", "signal", str(parent), "word", code=1).err

@@ -78,9 +78,9 @@ def test_the_demo_says_where_to_decide_and_publishes_what_is_approved(contenthub
         reader = threading.Thread(target=lambda: lines.extend(iter(demo.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
         reader.start()
         url = until(lambda: next(iter(re.findall(r"Decide: (\S+)", "".join(lines))), None))
-        assert "待审批的摘要" in httpx.get(url).text
+        assert "数据中心：" in httpx.get(url).text
         site = contenthub.folder / "demo" / "site" / "index.html"
-        assert "待审批的摘要" not in (site.read_text() if site.exists() else "")
+        assert "数据中心：" not in (site.read_text() if site.exists() else "")
         assert httpx.post(url, data={"decision": "approve"}).status_code == 200
-        until(lambda: site.exists() and "待审批的摘要" in site.read_text())
+        until(lambda: site.exists() and "数据中心：" in site.read_text())
         until(lambda: re.search(r"demo-review +success", "".join(lines)))
