@@ -78,6 +78,9 @@ def test_a_rule_is_made_and_its_alert_acknowledged(site: Site, visitor: Visit) -
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Name").fill("too often")
     dialog.get_by_label("Failures in a row").fill("1")
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="Leave without saving?").get_by_role("button", name="Stay").click()
+    expect(dialog.get_by_label("Name")).to_have_value("too often")
     dialog.get_by_role("button", name="Create").click()
     expect(page.get_by_role("region", name="Rules").get_by_text("failed 1× in a row")).to_be_visible()
 
@@ -99,6 +102,9 @@ def test_a_rule_is_made_and_its_alert_acknowledged(site: Site, visitor: Visit) -
     expect(rules.get_by_role("link", name="Watched")).to_be_visible()
     rules.get_by_role("button", name="Edit").click()
     expect(dialog.get_by_role("textbox", name="Task")).to_have_value("Watched")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)  # nothing was changed, so nothing is asked
+    rules.get_by_role("button", name="Edit").click()
     dialog.get_by_role("button", name="any task", include_hidden=True).click()
     dialog.get_by_role("button", name="Save").click()
     expect(rules.get_by_text("any task")).to_be_visible()

@@ -1,5 +1,4 @@
-import { Button, Group, Modal, Stack } from "@mantine/core";
-import { useDisclosure } from "@mantine/hooks";
+import { Button, Group, Stack } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { lazy, Suspense, useState } from "react";
 import { useTranslation } from "react-i18next";
@@ -10,7 +9,7 @@ import { executorsQuery } from "../api/queries";
 import { jsonOf } from "../json";
 import { Failure, Loading } from "./feedback";
 import { useRefusal } from "./refusal";
-import { AskToLeave } from "./unsent";
+import { DraftModal } from "./unsent";
 
 const ParamsForm = lazy(() => import("./params-form"));
 
@@ -26,20 +25,14 @@ interface Props {
 /** Ask for params before something runs; the server's errors stay in the form. */
 export function AskParams({ opened, title, ...asked }: Props) {
   const [isDirty, setDirty] = useState(false);
-  const [isAsking, ask] = useDisclosure();
   const leave = () => {
-    ask.close();
     setDirty(false);
     asked.onClose();
   };
-  const close = isDirty ? ask.open : leave;
   return (
-    <>
-      <Modal opened={opened} onClose={close} title={title} size="lg" closeOnEscape={!isAsking}>
-        <Asked {...asked} onClose={close} onSent={leave} onDirty={setDirty} />
-      </Modal>
-      <AskToLeave opened={isAsking} onStay={ask.close} onLeave={leave} />
-    </>
+    <DraftModal opened={opened} isDirty={isDirty} onClose={leave} title={title} size="lg">
+      {(close) => <Asked {...asked} onClose={close} onSent={leave} onDirty={setDirty} />}
+    </DraftModal>
   );
 }
 

@@ -1,4 +1,4 @@
-import { Alert, Button, Group, Modal, NumberInput, SegmentedControl, SimpleGrid, Stack, Text } from "@mantine/core";
+import { Alert, Button, Group, NumberInput, SegmentedControl, SimpleGrid, Stack, Text } from "@mantine/core";
 import { skipToken, useQuery, useQueryClient } from "@tanstack/react-query";
 import { notifications } from "@mantine/notifications";
 import { useNavigate } from "@tanstack/react-router";
@@ -10,6 +10,7 @@ import { ApiError, messageOf, type Schemas, type Task } from "../api/client";
 import { browserZone } from "../format";
 import { MomentPicker } from "./moment-picker";
 import { Moment } from "./time";
+import { DraftModal } from "./unsent";
 
 const paces = ["one", "some", "timed"] as const;
 type PaceKind = (typeof paces)[number];
@@ -29,14 +30,26 @@ export function paceOf({ kind, at_once, every_seconds }: PaceDraft): Schemas["Pa
 /** Ask for a past range, show what it would run, and run it. */
 export function Backfill({ task, opened, onClose }: { task: Task; opened: boolean; onClose: () => void }) {
   const { t } = useTranslation();
+  const [isDirty, setDirty] = useState(false);
+  const leave = () => {
+    setDirty(false);
+    onClose();
+  };
   return (
-    <Modal opened={opened} onClose={onClose} title={t("backfill.title", { name: task.name })} size="lg">
-      <Asked task={task} onClose={onClose} />
-    </Modal>
+    <DraftModal opened={opened} isDirty={isDirty} onClose={leave} title={t("backfill.title", { name: task.name })} size="lg">
+      {(close) => <Asked task={task} onClose={close} onDone={leave} onDirty={setDirty} />}
+    </DraftModal>
   );
 }
 
-function Asked({ task, onClose }: { task: Task; onClose: () => void }) {
+interface AskedProps {
+  task: Task;
+  onClose: () => void;
+  onDone: () => void;
+  onDirty: (isDirty: boolean) => void;
+}
+
+function Asked({ task, onClose, onDone, onDirty }: AskedProps) {
   const { t } = useTranslation();
   const navigate = useNavigate();
   const client = useQueryClient();
@@ -46,6 +59,10 @@ function Asked({ task, onClose }: { task: Task; onClose: () => void }) {
   const [isBusy, setBusy] = useState(false);
   const [refusal, setRefusal] = useState<unknown>();
   const range = start !== null && end !== null ? { start, end } : null;
+  const changed = <T,>(set: (value: T) => void) => (value: T) => {
+    set(value);
+    onDirty(true);
+  };
   const found = useQuery({
     queryKey: ["backfill", task.id, range],
     queryFn: range === null ? skipToken : () => previewBackfill(task.id, range),
@@ -65,7 +82,7 @@ function Asked({ task, onClose }: { task: Task; onClose: () => void }) {
       const made = await backfillTask(task.id, { ...range, pace: paceOf(pace) });
       await client.invalidateQueries();
       notifications.show({ message: t("backfill.done", { count: made.count }), color: "teal" });
-      onClose();
+      onDone();
       await navigate({ to: "/executions", search: { task_id: task.id } });
     } catch (failure) {
       setRefusal(failure);
@@ -79,8 +96,8 @@ function Asked({ task, onClose }: { task: Task; onClose: () => void }) {
     <Stack>
       <Text size="sm" c="dimmed">{t("backfill.text")} {t("form.yourTime", { zone: browserZone })}</Text>
       <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
-        <MomentPicker {...picker} label={t("backfill.start")} value={start} onChange={setStart} error={errors.start} />
-        <MomentPicker {...picker} label={t("backfill.end")} value={end} onChange={setEnd} error={errors.end} />
+        <MomentPicker {...picker} label={t("backfill.start")} value={start} onChange={changed(setStart)} error={errors.start} />
+        <MomentPicker {...picker} label={t("backfill.end")} value={end} onChange={changed(setEnd)} error={errors.end} />
       </SimpleGrid>
       <SegmentedControl fullWidth aria-label={t("backfill.pace")} value={pace.kind} onChange={(kind) => setPace({ ...pace, kind: kind as PaceKind })} data={paces.map((value) => ({ value, label: t(`backfill.${value}`) }))} />
       {pace.kind === "some" ? <NumberInput label={t("backfill.atOnce")} min={1} value={pace.at_once} onChange={(value) => setPace({ ...pace, at_once: Number(value) })} error={errors["pace.at_once"]} /> : null}

@@ -1,6 +1,6 @@
 import "@mantine/dates/styles.css";
 
-import { Button, Modal, MultiSelect, NumberInput, Select, SimpleGrid, Stack, Switch, TextInput } from "@mantine/core";
+import { Button, MultiSelect, NumberInput, Select, SimpleGrid, Stack, Switch, TextInput } from "@mantine/core";
 import { TimeInput } from "@mantine/dates";
 import { useDebouncedValue } from "@mantine/hooks";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
@@ -11,8 +11,10 @@ import { changeRule, createRule } from "../api/actions";
 import { ApiError, errorOf, type Schemas } from "../api/client";
 import { channelsQuery, taskQuery, tasksQuery } from "../api/queries";
 import { browserZone } from "../format";
+import { jsonOf } from "../json";
 import { useAct } from "./act";
 import { Failure } from "./feedback";
+import { DraftModal } from "./unsent";
 
 export type Rule = Schemas["AlertRuleAnswer"];
 type Condition = Schemas["RuleDefinition"]["condition"];
@@ -61,26 +63,27 @@ export function RuleForm({ rule, onClose }: { rule?: Rule | undefined; onClose: 
   const fields = save.error instanceof ApiError ? save.error.fields : {};
   const isElsewhere = save.error !== null && !["name", "task_id", "condition", "channel_ids", "remind_seconds", "quiet_hours"].some((field) => errorOf(fields, field));
 
-  const submit = () =>
-    save.mutate({
-      name,
-      task_id: taskId,
-      condition: conditionOf(kind, Number(amount), rule?.condition),
-      severity,
-      channel_ids: told.map(Number),
-      remind_seconds: remind === "" ? null : Number(remind),
-      notify_recovery: recovery,
-      quiet_hours: from === "" && until === "" ? null : { start: from || "00:00", end: until || "00:00", timezone: zone },
-      check_seconds: rule?.check_seconds ?? 30,
-      is_active: rule?.is_active ?? true,
-    });
+  const definition: Schemas["RuleDefinition"] = {
+    name,
+    task_id: taskId,
+    condition: conditionOf(kind, Number(amount), rule?.condition),
+    severity,
+    channel_ids: told.map(Number),
+    remind_seconds: remind === "" ? null : Number(remind),
+    notify_recovery: recovery,
+    quiet_hours: from === "" && until === "" ? null : { start: from || "00:00", end: until || "00:00", timezone: zone },
+    check_seconds: rule?.check_seconds ?? 30,
+    is_active: rule?.is_active ?? true,
+  };
+  const [before] = useState(definition);
+  const isDirty = jsonOf(definition) !== jsonOf(before);
 
   return (
-    <Modal opened onClose={onClose} title={rule ? t("alerts.editRule", { name: rule.name }) : t("alerts.newRule")}>
+    <DraftModal opened isDirty={isDirty} onClose={onClose} title={rule ? t("alerts.editRule", { name: rule.name }) : t("alerts.newRule")}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          submit();
+          save.mutate(definition);
         }}
       >
         <Stack>
@@ -110,7 +113,7 @@ export function RuleForm({ rule, onClose }: { rule?: Rule | undefined; onClose: 
           <Button type="submit" loading={save.isPending} disabled={name.trim() === "" || amount === ""}>{t(rule ? "common.save" : "common.create")}</Button>
         </Stack>
       </form>
-    </Modal>
+    </DraftModal>
   );
 }
 

@@ -1,4 +1,4 @@
-import { Button, Group, JsonInput, Modal, Stack, Table, Text, TextInput } from "@mantine/core";
+import { Button, Group, JsonInput, Stack, Table, Text, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { IconBolt, IconCheck, IconClock } from "@tabler/icons-react";
 import { useState } from "react";
@@ -13,6 +13,7 @@ import { Failure } from "./feedback";
 import { Section } from "./page";
 import { useMay } from "./session";
 import { Ago } from "./time";
+import { DraftModal } from "./unsent";
 
 type Step = Schemas["StepAnswer"];
 
@@ -105,7 +106,7 @@ function SendSignal({ id, name: awaited, onClose }: { id: number; name: string; 
     }
   };
   return (
-    <Modal opened onClose={onClose} title={t("execution.sendSignal")}>
+    <DraftModal opened isDirty={payload !== ""} onClose={onClose} title={t("execution.sendSignal")}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -131,6 +132,6 @@ function SendSignal({ id, name: awaited, onClose }: { id: number; name: string; 
           <Button type="submit" loading={send.isPending} disabled={name.trim() === ""}>{t("execution.sendSignal")}</Button>
         </Stack>
       </form>
-    </Modal>
+    </DraftModal>
   );
 }

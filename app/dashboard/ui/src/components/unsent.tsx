@@ -1,7 +1,8 @@
 /** What was written and not sent is not lost without a question. */
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Button, Group, Modal, type ModalProps, Stack, Text } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
 import { useBlocker } from "@tanstack/react-router";
-import { useState } from "react";
+import { type ReactNode, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 interface Props {
@@ -10,7 +11,7 @@ interface Props {
   onLeave: () => void;
 }
 
-export function AskToLeave({ opened, onStay, onLeave }: Props) {
+function AskToLeave({ opened, onStay, onLeave }: Props) {
   const { t } = useTranslation();
   // What had the focus goes with what is left; the dialog that is left knows where the focus was before.
   const [isLeft, setLeft] = useState(false);
@@ -39,4 +40,26 @@ export function AskToLeave({ opened, onStay, onLeave }: Props) {
 export function KeepUnsent({ isDirty }: { isDirty: boolean }) {
   const { status, proceed, reset } = useBlocker({ shouldBlockFn: () => isDirty, enableBeforeUnload: () => isDirty, withResolver: true });
   return <AskToLeave opened={status === "blocked"} onStay={() => reset?.()} onLeave={() => proceed?.()} />;
+}
+
+interface DraftModalProps extends Omit<ModalProps, "children"> {
+  isDirty: boolean;
+  /** With a button that closes it: a function of the way that asks. */
+  children: ReactNode | ((close: () => void) => ReactNode);
+}
+
+/** A dialog to write in, which asks before it is closed, in whatever way, while something was written. */
+export function DraftModal({ isDirty, onClose, children, ...modal }: DraftModalProps) {
+  const [isAsking, ask] = useDisclosure();
+  const leave = () => {
+    ask.close();
+    onClose();
+  };
+  const close = isDirty ? ask.open : leave;
+  return (
+    <>
+      <Modal {...modal} onClose={close} closeOnEscape={!isAsking}>{typeof children === "function" ? children(close) : children}</Modal>
+      <AskToLeave opened={isAsking} onStay={ask.close} onLeave={leave} />
+    </>
+  );
 }

@@ -1,4 +1,4 @@
-import { Badge, Button, Group, Modal, SimpleGrid, Stack, Table, Text, TextInput } from "@mantine/core";
+import { Badge, Button, Group, SimpleGrid, Stack, Table, Text, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
@@ -14,6 +14,7 @@ import { Page, Section } from "../components/page";
 import { amountOf, kindOf, type Rule, RuleForm } from "../components/rule-form";
 import { useMay } from "../components/session";
 import { Ago } from "../components/time";
+import { DraftModal } from "../components/unsent";
 import { languageOf } from "../i18n";
 
 export default function Alerts() {
@@ -162,7 +163,7 @@ function NewChannel({ onClose }: { onClose: () => void }) {
   const make = useAct(createChannel, { then: onClose });
   const fields = make.error instanceof ApiError ? make.error.fields : {};
   return (
-    <Modal opened onClose={onClose} title={t("alerts.newChannel")}>
+    <DraftModal opened isDirty={name + url !== ""} onClose={onClose} title={t("alerts.newChannel")}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -176,6 +177,6 @@ function NewChannel({ onClose }: { onClose: () => void }) {
           <Button type="submit" loading={make.isPending} disabled={name.trim() === "" || url.trim() === ""}>{t("common.create")}</Button>
         </Stack>
       </form>
-    </Modal>
+    </DraftModal>
   );
 }

@@ -140,7 +140,7 @@ function NewToken({ onClose }: { onClose: () => void }) {
     return made;
   });
   return (
-    <Modal opened onClose={onClose} title={t("system.newToken")}>
+    <Modal opened onClose={onClose} title={t("system.newToken")} closeOnClickOutside={make.data === undefined} closeOnEscape={make.data === undefined}>
       {make.data ? (
         <Stack>
           <Text size="sm">{t("system.tokenOnce")}</Text>
