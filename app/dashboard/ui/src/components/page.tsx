@@ -36,7 +36,7 @@ interface SectionProps {
 
 export function Section({ title, aside, children, flush }: SectionProps) {
   return (
-    <Paper component="section" withBorder radius="md" aria-label={title} style={{ overflow: "hidden", minWidth: 0 }}>
+    <Paper component="section" className={flush ? "flush" : undefined} withBorder radius="md" aria-label={title} style={{ overflow: "hidden", minWidth: 0 }}>
       <Group justify="space-between" px="md" pt="sm" pb={flush ? "sm" : 0} gap="xs">
         <Title order={2} size="h5">{visible(title)}</Title>
         {aside}
