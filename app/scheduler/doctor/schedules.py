@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -263,7 +263,7 @@ def _silent(timetable: Timetable, patients: _Patients) -> Iterator[Finding]:
 def _notes(timetable: Timetable, patients: _Patients) -> Iterator[Said]:
     cut = [rhythm for rhythm in timetable.rhythms if not rhythm.is_whole]
     if cut:
-        shortest = min(rhythm.until for rhythm in cut).isoformat(timespec="seconds")
+        shortest = f"{min(rhythm.until for rhythm in cut).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         yield Said(
             f"{counted(len(cut), 'schedule')} fire too often to be followed to the end: herds that only they make"
             f" are looked for up to {shortest}, and their fires are an estimate",
