@@ -1,5 +1,5 @@
 import { MantineProvider } from "@mantine/core";
-import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { QueryClient, QueryClientProvider, useQuery } from "@tanstack/react-query";
 import { act, render, screen } from "@testing-library/react";
 import { expect, test, vi } from "vitest";
 
@@ -34,4 +34,23 @@ test("a double click acts once; another thing, and the same one later, are acted
   expect(await clicks("one", "one", "another")).toEqual([1, 2]);
   expect(await clicks("one")).toEqual([1]);
   expect(await clicks("many", "many")).toEqual([3, 4]);
+});
+
+test("what was refused can be asked for again before the page has been read anew", async () => {
+  const ask = vi.fn(() => Promise.reject(new Error("no")));
+  const client = new QueryClient();
+  client.setQueryData(["page"], "as it was");
+  const Reading = () => {
+    useQuery({ queryKey: ["page"], queryFn: () => new Promise<string>(() => undefined), staleTime: Infinity });
+    return <Buttons ask={ask} />;
+  };
+  render(<MantineProvider><QueryClientProvider client={client}><Reading /></QueryClientProvider></MantineProvider>);
+  const click = () =>
+    act(async () => {
+      screen.getByText("one").click();
+      await new Promise((after) => setTimeout(after, 20));
+    });
+  await click();
+  await click();
+  expect(ask).toHaveBeenCalledTimes(2);
 });

@@ -41,7 +41,11 @@ export function useAct<A, T>(ask: (argument: A) => Promise<T>, { done, then }: O
       then?.(result);
     },
     onError: (error) => notifications.show({ title: t("common.error"), message: messageOf(error), color: "red" }),
-    onSettled: () => client.invalidateQueries(),
+    onSettled: (_result, error) => {
+      const shown = client.invalidateQueries();
+      // A success is under way until it is seen. Who is refused may ask again at once.
+      return error === null ? shown : undefined;
+    },
   });
 }
 
