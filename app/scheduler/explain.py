@@ -197,12 +197,13 @@ def _to_come(task: ScheduledTask, at: datetime) -> Said:
 def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | None:
     """The ledger row of the fire at that very second, or the skipped row that stands for it."""
     second = at.replace(microsecond=0)
+    following = second + timedelta(seconds=1)
     row = session.execute(
         select(executions)
         .where(
             executions.c.task_id == task_id,
             executions.c.scheduled_for >= second,
-            executions.c.scheduled_for < second + timedelta(seconds=1),
+            executions.c.scheduled_for < following,
         )
         .order_by(executions.c.scheduled_for)
         .limit(1)
@@ -213,8 +214,9 @@ def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | N
             .where(
                 executions.c.task_id == task_id,
                 executions.c.fire_count > literal_column("1"),  # word for word as in the index on spans
-                executions.c.first_fire_at <= at,
-                executions.c.scheduled_for >= at,
+                # An interval fires within a second, and is told and asked about by whole ones.
+                executions.c.first_fire_at < following,
+                executions.c.scheduled_for >= second,
             )
             .order_by(executions.c.scheduled_for)
             .limit(1)

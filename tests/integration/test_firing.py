@@ -529,6 +529,20 @@ async def test_explain_accounts_for_every_moment(database_url: str) -> None:
             runtime.explain(task_id, datetime(2030, 1, 1))  # noqa: DTZ001
 
 
+async def test_explain_knows_a_fire_by_its_second(database_url: str) -> None:
+    """An interval fires at the fraction of a second at which its task was made; moments are told without it."""
+    first, minute = START + timedelta(milliseconds=345), timedelta(minutes=1)
+    async with running(database_url, Recorder("work"), start=False) as (_, runtime):
+        task_id = define(runtime, schedule={"type": "interval", "seconds": 60}, misfire_policy="skip")
+        set_due(runtime, task_id, first)
+        fire(runtime.engine, first + 5 * minute)
+        for missed in (first, first + minute, first + 4 * minute):
+            told = runtime.explain(task_id, missed)
+            assert "it was skipped" in told
+            assert runtime.explain(task_id, missed.replace(microsecond=0)) == told
+            assert runtime.explain(task_id, missed.replace(microsecond=999_999)) == told
+
+
 async def test_explain_says_that_the_task_is_closed_at_a_moment_to_come(database_url: str) -> None:
     async with running(database_url, Recorder("work"), start=False) as (_, runtime):
         year = datetime.now(UTC).year + 1
@@ -612,6 +626,7 @@ async def test_fires_that_were_due_when_their_task_was_changed_stay_in_the_ledge
         task_id = define(runtime, schedule="* * * * *")
         first = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=3)
         set_due(runtime, task_id, first)
+        changed = datetime.now(UTC)
         runtime.tasks.update(task_id, changes)
         (skipped,) = runtime.history.page(task_id=task_id)
         assert (skipped.state, skipped.reason) == (ExecutionState.SKIPPED, reason)
@@ -621,7 +636,7 @@ async def test_fires_that_were_due_when_their_task_was_changed_stay_in_the_ledge
             task_id, first
         )
         after = runtime.tasks.get(task_id).next_run_at
-        assert after is None if reason == "paused" else after > datetime.now(UTC)
+        assert after is None if reason == "paused" else after > changed
 
 
 async def test_fires_that_were_due_when_their_task_was_deleted_stay_in_the_ledger(database_url: str) -> None:
