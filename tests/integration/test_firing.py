@@ -545,6 +545,11 @@ async def test_explain_knows_a_fire_by_its_second(database_url: str) -> None:
             assert "it was skipped" in told
             assert runtime.explain(task_id, missed.replace(microsecond=0)) == told
             assert runtime.explain(task_id, missed.replace(microsecond=999_999)) == told
+        due = datetime(2026, 1, 7, 9, 0, 0, 345_000, tzinfo=UTC)
+        set_due(runtime, task_id, due)
+        with runtime.engine.begin() as connection:
+            connection.execute(update(ScheduledTask).values(updated_at=due - timedelta(days=30)))
+        assert "no running scheduler has fired it yet" in runtime.explain(task_id, due.replace(microsecond=0))
 
 
 async def test_explain_says_that_the_task_is_closed_at_a_moment_to_come(database_url: str) -> None:
