@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.core.config import Settings
@@ -13,6 +14,12 @@ from app.core.errors import SchedulerError
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.runtime import Runtime, build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
+
+
+def daily_far_off() -> str:
+    """A cron expression that fires once a day, half a day from now: a clock that runs meanwhile fires nothing."""
+    far = datetime.now(UTC) + timedelta(hours=12)
+    return f"{far.minute} {far.hour} * * *"
 
 
 class Recorder(TaskExecutor):
