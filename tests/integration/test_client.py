@@ -40,8 +40,8 @@ from app.client import (
 from app.client.following import MISSED, EventReader
 from tests.integration.command_line import ContentHub, until
 from tests.integration.local_web import Answer, LocalWeb
-from tests.integration.test_cli_server import answers, free_port
-from tests.support import daily_far_off
+from tests.integration.test_cli_server import answers
+from tests.support import daily_far_off, free_port
 
 PARAMS = {"account_id": 1, "topic": "人工智能"}
 SLOW = json.dumps(["sleep", "600"])

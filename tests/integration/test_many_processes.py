@@ -24,6 +24,7 @@ import pytest
 
 from tests.integration.command_line import ContentHub, until
 from tests.integration.local_web import Answer, LocalWeb
+from tests.support import free_port
 
 WORKERS = 4
 COMMAND = {"account_id": 1, "topic": "x", "generator": "command"}
@@ -86,7 +87,7 @@ def _cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
         "LOG_LEVEL": "WARNING",
     }
     contenthub = ContentHub(folder, settings)
-    port = _free_port()
+    port = free_port()
     with contenthub.started("serve", "--port", str(port), "--workers", str(WORKERS)) as server:
         _read_away(server)
         # A connection for each request, so that requests are spread over the processes.
@@ -99,13 +100,6 @@ def _cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
             yield cluster
             server.send_signal(signal.SIGTERM)
             server.wait(60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _read_away(server: Any) -> None:

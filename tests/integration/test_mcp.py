@@ -19,8 +19,8 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.integration.command_line import ROOT, ContentHub, until
-from tests.integration.test_cli_server import answers, free_port
-from tests.support import daily_far_off
+from tests.integration.test_cli_server import answers
+from tests.support import daily_far_off, free_port
 
 PARAMS = {"account_id": 1, "topic": "人工智能"}
 READING = {
