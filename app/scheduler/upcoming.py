@@ -52,7 +52,9 @@ class Upcoming:
         """The next `limit` fires of all tasks, in order, of each the first `per_task`; one that is due and not
         yet recorded comes first."""
         with self._sessions() as session:
-            tasks = session.scalars(_armed().order_by(ScheduledTask.next_run_at).limit(limit)).all()
+            tasks = session.scalars(
+                _armed().order_by(ScheduledTask.next_run_at, ScheduledTask.id).limit(limit)
+            ).all()
         each = (islice(_fires(task), per_task) for task in tasks)
         return list(islice(heapq.merge(*each, key=lambda fire: fire.at), limit))
 
@@ -64,7 +66,7 @@ class Upcoming:
         until = since + timedelta(hours=hours)
         with self._sessions() as session:
             armed = _armed().where(ScheduledTask.next_run_at < until)
-            tasks = session.scalars(armed.order_by(ScheduledTask.next_run_at).limit(limit)).all()
+            tasks = session.scalars(armed.order_by(ScheduledTask.next_run_at, ScheduledTask.id).limit(limit)).all()
             total = session.scalar(select(func.count()).select_from(armed.subquery())) or 0
         loads = [_load(task, since, until, hours) for task in tasks]
         return sorted(loads, key=lambda load: -sum(load.counts)), total

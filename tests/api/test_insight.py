@@ -118,6 +118,15 @@ def test_fires_to_come_are_in_order_and_of_active_tasks_alone(client: TestClient
     assert [fire["at"] for fire in fires] == sorted(fire["at"] for fire in fires)
 
 
+def test_fires_of_one_moment_are_in_the_order_of_their_tasks(application: FastAPI, client: TestClient) -> None:
+    ids = [create(client, name=f"yearly {number}", schedule="0 0 29 2 *") for number in range(5)]
+    with application.state.runtime.engine.begin() as connection:  # which puts it behind the others on PostgreSQL
+        connection.execute(update(ScheduledTask).where(ScheduledTask.id == ids[0]).values(description="changed"))
+    for limit in (2, 5):
+        fires = client.get(f"{API}/fires", params={"limit": limit, "per_task": 1}).json()
+        assert [fire["task_id"] for fire in fires] == ids[:limit]
+
+
 def test_of_each_task_so_many_fires_as_are_asked_for(client: TestClient) -> None:
     busy = create(client, name="busy", schedule={"type": "interval", "seconds": 1})
     hourly = create(client, name="hourly", schedule={"type": "interval", "seconds": 3600})
