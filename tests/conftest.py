@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from loguru import logger
 from sqlalchemy import URL, create_engine, make_url, text
 
@@ -26,6 +27,13 @@ from tests.postgres import postgres_server
 for _name in [name for name in os.environ if name.lower() in Settings.model_fields]:
     del os.environ[_name]
 Settings.model_config["env_file"] = None
+
+# How long a busy machine takes for an example is no failure; an example that is one says how to try it again.
+_slow_is_fine = [HealthCheck.too_slow]
+settings.register_profile(
+    "contenthub", settings(), deadline=None, suppress_health_check=_slow_is_fine, print_blob=True
+)
+settings.load_profile("contenthub")
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.core.config import Settings
@@ -13,6 +16,22 @@ from app.core.errors import SchedulerError
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.runtime import Runtime, build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult, TaskExecutor
+
+
+def free_port() -> int:
+    """A port that nobody has, below those from which the system chooses for connections (and for port 0): no
+    connection of the test takes it before the server that is to have it."""
+    while True:
+        port = random.randrange(16_384, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def daily_far_off() -> str:
+    """A cron expression that fires once a day, half a day from now: a clock that runs meanwhile fires nothing."""
+    far = datetime.now(UTC) + timedelta(hours=12)
+    return f"{far.minute} {far.hour} * * *"
 
 
 class Recorder(TaskExecutor):

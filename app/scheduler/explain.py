@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from sqlalchemy import literal_column, select
@@ -171,7 +172,7 @@ def _closed_then(task: ScheduledTask, fire: datetime) -> Said:
 def _to_come(task: ScheduledTask, at: datetime) -> Said:
     """What will be at a moment to come: whether its schedule fires then, and whether it is open."""
     trigger = trigger_of(task)
-    fires = trigger is not None and _fires_in_second(trigger, at)
+    fires = _fire_in_second(trigger, at) is not None
     plan = (
         Said("that moment is still to come; it fires then", "那个时刻还没有到；它将在那时触发")
         if fires and task.is_active
@@ -197,12 +198,13 @@ def _to_come(task: ScheduledTask, at: datetime) -> Said:
 def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | None:
     """The ledger row of the fire at that very second, or the skipped row that stands for it."""
     second = at.replace(microsecond=0)
+    following = second + timedelta(seconds=1)
     row = session.execute(
         select(executions)
         .where(
             executions.c.task_id == task_id,
             executions.c.scheduled_for >= second,
-            executions.c.scheduled_for < second + timedelta(seconds=1),
+            executions.c.scheduled_for < following,
         )
         .order_by(executions.c.scheduled_for)
         .limit(1)
@@ -213,8 +215,9 @@ def _ledger_entry(session: Session, task_id: int, at: datetime) -> Execution | N
             .where(
                 executions.c.task_id == task_id,
                 executions.c.fire_count > literal_column("1"),  # word for word as in the index on spans
-                executions.c.first_fire_at <= at,
-                executions.c.scheduled_for >= at,
+                # An interval fires within a second, and is told and asked about by whole ones.
+                executions.c.first_fire_at < following,
+                executions.c.scheduled_for >= second,
             )
             .order_by(executions.c.scheduled_for)
             .limit(1)
@@ -257,6 +260,8 @@ def _absence(task: ScheduledTask, at: datetime, now: datetime) -> Said:
     """Why the ledger has no row for that moment: the first cause that applies."""
     if task.schedule_type is None:
         return Said("it has no schedule; it runs only when asked to.", "它没有计划，只在被要求时运行。")
+    with suppress(InvalidRequest):  # what follows says what cannot be read
+        at = _fire_in_second(trigger_of(task), at) or at
     if at > now:
         outlook = _outlook(task)
         try:
@@ -272,7 +277,7 @@ def _absence(task: ScheduledTask, at: datetime, now: datetime) -> Said:
         return Said(f"its schedule cannot be read: {error}", f"它的计划无法解析：{error}")
     trigger = trigger_of(task)
     changed = _local(task.updated_at, task)
-    if trigger is not None and not _fires_in_second(trigger, at):
+    if trigger is not None and _fire_in_second(trigger, at) is None:
         nearby = _neighbours(trigger, at, task)
         return Said(f"its schedule does not fire then.{nearby.en}", f"它的计划在那时不触发。{nearby.zh}")
     if not task.is_active and at >= task.updated_at:
@@ -292,10 +297,11 @@ def _absence(task: ScheduledTask, at: datetime, now: datetime) -> Said:
     )
 
 
-def _fires_in_second(trigger: ScheduleTrigger, at: datetime) -> bool:
+def _fire_in_second(trigger: ScheduleTrigger | None, at: datetime) -> datetime | None:
+    """The fire in the second that `at` names: that of an interval is anywhere within it."""
     second = at.replace(microsecond=0)
-    fire = trigger.next_after(second - timedelta(microseconds=1))
-    return fire is not None and fire < second + timedelta(seconds=1)
+    fire = trigger.next_after(second - timedelta(microseconds=1)) if trigger is not None else None
+    return fire if fire is not None and fire < second + timedelta(seconds=1) else None
 
 
 def _neighbours(trigger: ScheduleTrigger, at: datetime, task: ScheduledTask) -> Said:

@@ -19,6 +19,8 @@ from app.scheduler.windows import ClosedPolicy, hours_of, next_run
 COUNTED = 200
 """Fires of one task that are counted one by one; a denser task's are taken to go on at the same rate."""
 
+_TICK = timedelta(microseconds=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Fire:
@@ -50,7 +52,9 @@ class Upcoming:
         """The next `limit` fires of all tasks, in order, of each the first `per_task`; one that is due and not
         yet recorded comes first."""
         with self._sessions() as session:
-            tasks = session.scalars(_armed().order_by(ScheduledTask.next_run_at).limit(limit)).all()
+            tasks = session.scalars(
+                _armed().order_by(ScheduledTask.next_run_at, ScheduledTask.id).limit(limit)
+            ).all()
         each = (islice(_fires(task), per_task) for task in tasks)
         return list(islice(heapq.merge(*each, key=lambda fire: fire.at), limit))
 
@@ -62,7 +66,7 @@ class Upcoming:
         until = since + timedelta(hours=hours)
         with self._sessions() as session:
             armed = _armed().where(ScheduledTask.next_run_at < until)
-            tasks = session.scalars(armed.order_by(ScheduledTask.next_run_at).limit(limit)).all()
+            tasks = session.scalars(armed.order_by(ScheduledTask.next_run_at, ScheduledTask.id).limit(limit)).all()
             total = session.scalar(select(func.count()).select_from(armed.subquery())) or 0
         loads = [_load(task, since, until, hours) for task in tasks]
         return sorted(loads, key=lambda load: -sum(load.counts)), total
@@ -76,12 +80,15 @@ def _fires(task: ScheduledTask) -> Iterator[Fire]:
     return (Fire(at, task.id, task.name) for at in _moments(task))
 
 
-def _moments(task: ScheduledTask) -> Iterator[datetime]:
+def _moments(task: ScheduledTask, since: datetime | None = None) -> Iterator[datetime]:
+    """When a task runs, from the fire it waits for, or, where that is overdue, from its first one at `since`."""
     try:
         trigger, hours = trigger_of(task), hours_of(task.run_window, task.calendar, task.timezone)
     except InvalidRequest:
         return  # plain SQL has written a schedule that cannot be read; the clock says so in `schedule_error`
     at = task.next_run_at
+    if at is not None and trigger is not None and since is not None and at < since:
+        at = trigger.next_after(since - _TICK)
     while at is not None and trigger is not None:
         run = next_run(trigger, hours, ClosedPolicy(task.closed_policy), at)
         if run is None:
@@ -91,7 +98,7 @@ def _moments(task: ScheduledTask) -> Iterator[datetime]:
 
 
 def _load(task: ScheduledTask, since: datetime, until: datetime, hours: int) -> TaskLoad:
-    counted = [at for at in _until(_moments(task), until, COUNTED) if at >= since]
+    counted = list(_until(_moments(task, since), until, COUNTED))
     counts = [0] * hours
     for at in counted:
         counts[_hour(at, since)] += 1

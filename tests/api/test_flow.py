@@ -145,9 +145,14 @@ def test_a_preview_knows_the_window(client: TestClient) -> None:
     assert all("T09:00" in fire for fire in moved["fires"])
 
 
+def _half_an_hour_ago() -> datetime:
+    """A task that fires at this minute of each hour does not fire by itself while a test runs."""
+    return (datetime.now(UTC) - timedelta(minutes=30)).replace(second=0, microsecond=0)
+
+
 def test_a_backfill_is_previewed_and_then_recorded(client: TestClient) -> None:
-    task = create(client, schedule="0 * * * *", overlap_policy="allow")
-    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    end = _half_an_hour_ago()
+    task = create(client, schedule=f"{end.minute} * * * *", overlap_policy="allow")
     wanted = {"start": (end - timedelta(hours=5)).isoformat(), "end": end.isoformat()}
     preview = client.post(f"{API}/tasks/{task['id']}/backfill/preview", json=wanted).json()
     assert (preview["count"], preview["known_count"], preview["execution_ids"]) == (5, 0, [])
@@ -166,8 +171,8 @@ def test_a_backfill_is_previewed_and_then_recorded(client: TestClient) -> None:
 
 
 def test_a_backfill_is_stopped_as_one_thing_and_the_schedule_goes_on(client: TestClient) -> None:
-    task = create(client, schedule="0 * * * *", rate_limit={"limit": 1, "per_seconds": 3600})
-    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    end = _half_an_hour_ago()
+    task = create(client, schedule=f"{end.minute} * * * *", rate_limit={"limit": 1, "per_seconds": 3600})
     wanted = {"start": (end - timedelta(hours=50)).isoformat(), "end": end.isoformat()}
     ids = client.post(f"{API}/tasks/{task['id']}/backfill", json=wanted).json()["execution_ids"]
     wait_for(client, ids[0], "success")

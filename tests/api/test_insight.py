@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
 from app.core.config import Settings
 from app.db.database import make_engine
 from app.factory import create_app
 from app.models.alerting import Alert
+from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import TaskExecution
 from tests.api.conftest import API
 from tests.support import Recorder
@@ -117,6 +118,15 @@ def test_fires_to_come_are_in_order_and_of_active_tasks_alone(client: TestClient
     assert [fire["at"] for fire in fires] == sorted(fire["at"] for fire in fires)
 
 
+def test_fires_of_one_moment_are_in_the_order_of_their_tasks(application: FastAPI, client: TestClient) -> None:
+    ids = [create(client, name=f"yearly {number}", schedule="0 0 29 2 *") for number in range(5)]
+    with application.state.runtime.engine.begin() as connection:  # which puts it behind the others on PostgreSQL
+        connection.execute(update(ScheduledTask).where(ScheduledTask.id == ids[0]).values(description="changed"))
+    for limit in (2, 5):
+        fires = client.get(f"{API}/fires", params={"limit": limit, "per_task": 1}).json()
+        assert [fire["task_id"] for fire in fires] == ids[:limit]
+
+
 def test_of_each_task_so_many_fires_as_are_asked_for(client: TestClient) -> None:
     busy = create(client, name="busy", schedule={"type": "interval", "seconds": 1})
     hourly = create(client, name="hourly", schedule={"type": "interval", "seconds": 3600})
@@ -137,13 +147,28 @@ def test_the_calendar_counts_the_fires_of_each_hour(client: TestClient) -> None:
     assert not loads[hourly]["is_estimate"]
 
 
+def test_the_calendar_counts_the_fires_to_come_of_a_task_whose_last_ones_nobody_has_fired(
+    application: FastAPI, client: TestClient
+) -> None:
+    """However long ago these were due: the fires that are counted one by one begin with the calendar."""
+    often = create(client, name="often", schedule={"type": "interval", "seconds": 1})
+    with application.state.runtime.engine.begin() as connection:
+        overdue = datetime.now(UTC) - timedelta(hours=3)
+        connection.execute(update(ScheduledTask).where(ScheduledTask.id == often).values(next_run_at=overdue))
+    (load,) = client.get(f"{API}/calendar", params={"hours": 5}).json()["tasks"]
+    assert load["is_estimate"]
+    assert load["counts"][1:] == [3600] * 4
+
+
 def test_the_hours_of_the_calendar_begin_where_a_clock_half_an_hour_off_has_them(client: TestClient) -> None:
     task = create(client, name="midnight", schedule="0 0 * * *", timezone="Asia/Kolkata")
-    now = datetime.now(UTC)
     for minute in (0, 30):
-        found = client.get(f"{API}/calendar", params={"hours": 24, "minute": minute}).json()
+        asked = datetime.now(UTC)
+        # More than a day: in the hour of a midnight that has passed, the next one is further off than 24 hours.
+        found = client.get(f"{API}/calendar", params={"hours": 26, "minute": minute}).json()
         since = datetime.fromisoformat(found["since"])
-        assert (since.minute, timedelta() <= now - since < timedelta(hours=1, minutes=1)) == (minute, True)
+        assert since.minute == minute
+        assert asked - timedelta(hours=1) < since <= datetime.now(UTC)
         (load,) = found["tasks"]
         at = since + timedelta(hours=load["counts"].index(1))
         clock = at.astimezone(ZoneInfo("Asia/Kolkata"))

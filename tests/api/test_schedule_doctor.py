@@ -39,7 +39,7 @@ def test_the_doctor_reads_tasks_and_history(application: FastAPI, client: TestCl
     )
     now = datetime.now(UTC)
     with runtime.engine.begin() as connection:
-        # An interval counts from its task's creation: in a minute's first second, "slow" would join the herd.
+        # An interval counts from the task's creation: made in a minute's first second, it would join the herd.
         connection.execute(
             update(ScheduledTask).where(ScheduledTask.id == slow.id).values(created_at=now.replace(second=30))
         )
@@ -82,6 +82,29 @@ def test_the_doctor_reads_tasks_and_history(application: FastAPI, client: TestCl
     assert "个任务" in chinese["findings"][0]["sentence"]
     for days in (0, 367):
         assert client.get(f"{API}/doctor/schedules", params={"days": days}).status_code == 422
+
+
+def test_what_is_about_to_fire_for_the_last_time_or_runs_for_it_is_no_task_that_never_fires(
+    application: FastAPI, client: TestClient
+) -> None:
+    runtime = application.state.runtime
+    past = datetime.now(UTC) - timedelta(seconds=5)
+    once = {"schedule_type": "at", "schedule_expression": past.isoformat(), "task_type": "work"}
+    runs = {"task_type": "work", "state": "running", "scheduled_for": past}
+    with runtime.engine.begin() as connection:
+        connection.execute(
+            insert(ScheduledTask.__table__),
+            [
+                {"name": "due", **once, "next_run_at": past, "exhausted_at": None},
+                {"name": "runs", **once, "next_run_at": None, "exhausted_at": past},
+                {"name": "was too late", **once, "next_run_at": None, "exhausted_at": past},
+            ],
+        )
+    with runtime.engine.begin() as connection:
+        connection.execute(insert(TaskExecution.__table__).values(task_id=runtime.tasks.find("runs").id, **runs))
+    (found,) = client.get(f"{API}/doctor/schedules").json()["findings"]
+    assert found["kind"] == "never_fires"
+    assert [task["name"] for task in found["tasks"]] == ["was too late"]
 
 
 def test_a_report_is_kept_for_a_minute(application: FastAPI, client: TestClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.dashboard.pages import STATIC
 from tests.integration.command_line import ContentHub, until
+from tests.support import free_port
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -122,7 +122,7 @@ def serving(
     with ExitStack() as stack:
         urls = []
         for _ in range(servers):
-            port = _free_port()
+            port = free_port()
             server = stack.enter_context(contenthub.started("serve", "--port", str(port)))
             for stream in (server.stdout, server.stderr):
                 threading.Thread(target=stream.read, daemon=True).start()  # type: ignore[union-attr]
@@ -136,13 +136,6 @@ def _answers(url: str) -> bool:
     with suppress(httpx.HTTPError):
         return httpx.get(f"{url}/health/ready").is_success
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from tests.faults.checker import EFFECTS_TABLE, STEPS_TABLE
 from tests.faults.diary import Diary, boot_seconds
 from tests.faults.journey import Marks
 from tests.postgres import postgres_server
+from tests.support import free_port
 
 LEASE_SECONDS = 2.0
 ROOT = Path(__file__).parents[2]
@@ -77,9 +77,7 @@ class Deployment:
 
     def start(self, **settings: str) -> Server:
         """Start one more server, with these settings beside the common ones."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = {**self.settings, **settings, "PORT": str(port)}
         server = Server(self._launch(environment), port, environment)
         self.servers.append(server)

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.integration.command_line import ContentHub, until
+from tests.support import free_port
 
 PARAMS = '{"account_id": 1, "topic": "人工智能"}'
 
@@ -23,13 +24,6 @@ PARAMS = '{"account_id": 1, "topic": "人工智能"}'
 @pytest.fixture
 def contenthub(tmp_path: Path) -> ContentHub:
     return ContentHub(tmp_path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def answers(url: str) -> bool:

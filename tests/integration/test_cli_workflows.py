@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,12 @@ import pytest
 
 from app.workflows.content_flow import content_flow, content_input
 from tests.integration.command_line import ContentHub, until
+from tests.support import free_port
 
 
 @pytest.fixture
 def contenthub(tmp_path: Path) -> ContentHub:
     return ContentHub(tmp_path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def waiting(contenthub: ContentHub) -> list[dict[str, Any]]:

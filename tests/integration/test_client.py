@@ -40,7 +40,8 @@ from app.client import (
 from app.client.following import MISSED, EventReader
 from tests.integration.command_line import ContentHub, until
 from tests.integration.local_web import Answer, LocalWeb
-from tests.integration.test_cli_server import answers, free_port
+from tests.integration.test_cli_server import answers
+from tests.support import daily_far_off, free_port
 
 PARAMS = {"account_id": 1, "topic": "人工智能"}
 SLOW = json.dumps(["sleep", "600"])
@@ -71,7 +72,7 @@ def test_a_task_from_creation_to_history(client: SchedulerClient) -> None:
         "日报 / №1",
         "content_generation",
         params=PARAMS,
-        schedule=CronSchedule(expression="0 9 * * 1-5"),
+        schedule=CronSchedule(expression=daily_far_off()),
         timezone="Asia/Shanghai",
         retry=RetryPolicy(max_attempts=3),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +23,7 @@ from app.scheduler.changes import ChangeWatch
 from app.scheduler.context import current_execution
 from app.scheduler.runtime import build_service, runtime_of
 from tests.integration.command_line import ContentHub, until
-from tests.support import Recorder, running
+from tests.support import Recorder, free_port, running
 from tests.support import until as once
 
 PARAMS = {"account_id": 1, "topic": "AI"}
@@ -82,9 +81,7 @@ def servers(folder: Path, count: int, **settings: str) -> Iterator[tuple[Content
     with ExitStack() as stack:
         found = []
         for _ in range(count):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            port = free_port()
             process = stack.enter_context(contenthub.started("serve", "--port", str(port)))
             for stream in (process.stdout, process.stderr):
                 threading.Thread(target=stream.read, daemon=True).start()  # type: ignore[union-attr]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -232,20 +231,30 @@ def test_an_attempt_whose_loop_is_gone_is_handed_back(sqlite_url: str) -> None:
 
 
 class _Slow(Recorder):
+    """Looks at params until the loop says so, which it can only while nobody holds it."""
+
+    def __init__(self, task_type: str) -> None:
+        super().__init__(task_type)
+        self.looks, self.seen = threading.Event(), threading.Event()
+
     def validate_params(self, task_params: dict[str, Any]) -> bool:
-        time.sleep(0.5)
-        return True
+        self.looks.set()
+        return self.seen.wait(10)
 
 
 async def test_an_executor_that_takes_its_time_to_look_at_params_does_not_hold_the_loop(database_url: str) -> None:
-    async with running(database_url, _Slow("slow")) as (service, runtime):
+    slow = _Slow("slow")
+    slow.seen.set()
+    async with running(database_url, slow) as (service, runtime):
         task = runtime.tasks.create(runtime.definition({"name": "slow", "task_type": "slow"}))
         for request in (service.enqueue("slow"), service.run_now(task.id)):
-            asked, turns = asyncio.ensure_future(request), 0
-            while not asked.done():
-                await asyncio.sleep(0.01)
-                turns += 1
-            assert turns > 10
+            slow.looks.clear()
+            slow.seen.clear()
+            asked = asyncio.ensure_future(request)
+            await until(slow.looks.is_set)
+            assert not asked.done()
+            slow.seen.set()
+            await asked
             assert (await ended(runtime, asked.result().id)).state is ExecutionState.SUCCESS
 
 

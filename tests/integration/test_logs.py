@@ -19,8 +19,8 @@ from app.scheduler.context import current_execution
 from app.services.scheduler_service import TaskExecutionResult
 from tests.integration.command_line import ContentHub, until
 from tests.integration.otlp import receiving
-from tests.integration.test_cli_server import answers, free_port
-from tests.support import Recorder, running
+from tests.integration.test_cli_server import answers
+from tests.support import Recorder, free_port, running
 
 
 @pytest.fixture(autouse=True)

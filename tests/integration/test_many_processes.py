@@ -24,6 +24,7 @@ import pytest
 
 from tests.integration.command_line import ContentHub, until
 from tests.integration.local_web import Answer, LocalWeb
+from tests.support import free_port
 
 WORKERS = 4
 COMMAND = {"account_id": 1, "topic": "x", "generator": "command"}
@@ -86,7 +87,7 @@ def _cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
         "LOG_LEVEL": "WARNING",
     }
     contenthub = ContentHub(folder, settings)
-    port = _free_port()
+    port = free_port()
     with contenthub.started("serve", "--port", str(port), "--workers", str(WORKERS)) as server:
         _read_away(server)
         # A connection for each request, so that requests are spread over the processes.
@@ -99,13 +100,6 @@ def _cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
             yield cluster
             server.send_signal(signal.SIGTERM)
             server.wait(60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _read_away(server: Any) -> None:
@@ -153,6 +147,7 @@ def test_a_task_that_fires_every_second_fires_once_each(cluster: Cluster) -> Non
             "params": {"account_id": 1, "topic": "AI"},
             "schedule": {"type": "interval", "seconds": 1},
             "overlap_policy": "allow",
+            "misfire_policy": "all",  # a fire that busy processes miss has a row of its own too
         },
     )
     until(lambda: len(cluster.get("executions", task_id=task["id"], limit=100)["items"]) >= 6)
@@ -163,8 +158,10 @@ def test_a_task_that_fires_every_second_fires_once_each(cluster: Cluster) -> Non
     assert len(cluster.get("executions", task_id=task["id"], limit=100)["items"]) == len(fires)
     moments = sorted(_moment(fire["scheduled_for"]) for fire in fires)
     assert {later - sooner for sooner, later in pairwise(moments)} == {timedelta(seconds=1)}
-    assert Counter(cluster.over(fire["id"])["state"] for fire in fires) == {"success": len(fires)}
-    assert all(len(cluster.execution(fire["id"])["attempts"]) == 1 for fire in fires)
+    ran = [fire["id"] for fire in fires if fire["reason"] != "paused"]  # one may be due just then
+    assert len(fires) - len(ran) <= 1
+    assert Counter(cluster.over(one)["state"] for one in ran) == {"success": len(ran)}
+    assert all(len(cluster.execution(one)["attempts"]) == 1 for one in ran)
 
 
 def test_one_idempotency_key_is_one_execution_whoever_is_asked(cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -93,7 +94,9 @@ async def test_a_killed_process_leaves_nothing_behind(database_url: str) -> None
 
 
 async def test_a_node_that_lost_its_lease_cannot_overwrite_what_the_rescuer_recorded(database_url: str) -> None:
-    async with running(database_url, Recorder("work", lambda *_: asyncio.sleep(0.4))) as (service, runtime):
+    let_go = threading.Event()
+    executor = Recorder("work", lambda *_: let_go.wait(20) and None)
+    async with running(database_url, executor) as (service, runtime):
         execution = await leave_running(runtime, service)
         node = runtime.node_id
         assert rescue_now(runtime, node) == 1
@@ -101,7 +104,9 @@ async def test_a_node_that_lost_its_lease_cannot_overwrite_what_the_rescuer_reco
             connection.execute(
                 text("UPDATE task_executions SET state = 'success', message = 'by the rescuer', owner = NULL")
             )
-        await asyncio.sleep(0.8)
+        let_go.set()
+        await until(lambda: not runtime.live.runner.running)  # type: ignore[union-attr]
+        await asyncio.to_thread(runtime.journal.flush)
         assert runtime.history.get(execution.id).message == "by the rescuer"
         (attempt,) = runtime.history.attempts(execution.id)
         assert (attempt.status, attempt.reason) == ("failed", "node_lost")

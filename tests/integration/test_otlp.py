@@ -18,7 +18,8 @@ from app.observability.instruments import ATTRIBUTES, INSTRUMENTS, Kind
 from tests.integration.command_line import ContentHub, until
 from tests.integration.local_web import Answer, LocalWeb
 from tests.integration.otlp import Receiver, plain, receiving
-from tests.integration.test_cli_server import answers, free_port
+from tests.integration.test_cli_server import answers
+from tests.support import free_port
 
 API = "api/v1/scheduler"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

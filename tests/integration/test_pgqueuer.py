@@ -422,14 +422,15 @@ async def test_jobs_that_have_waited_long_are_raised_to_what_their_wait_is_worth
     async with running(pgqueuer_url, Recorder("work"), start=False) as (service, _):
         old = await service.enqueue("work", priority=1)
         new = await service.enqueue("work", priority=3)
+    later = new.run_at + timedelta(minutes=5, seconds=1)
     with database.begin() as connection:
         assert pgqueuer_jobs.age(connection, old.run_at + timedelta(seconds=59), 60) == 0
-        assert pgqueuer_jobs.age(connection, old.run_at + timedelta(minutes=5, seconds=1), 60) == 2
+        assert pgqueuer_jobs.age(connection, later, 60) == 2
         found = connection.execute(text("SELECT payload, priority FROM pgqueuer")).all()
         assert {int(bytes(row.payload)): row.priority for row in found} == {old.id: 6, new.id: 8}
         # What a dead worker had picked, and what has slept, wait as all others do.
         connection.execute(text("UPDATE pgqueuer SET status = 'picked', priority = 1"))
         connection.execute(text("UPDATE task_executions SET state = 'suspended' WHERE id = :id"), {"id": new.id})
-        assert pgqueuer_jobs.age(connection, old.run_at + timedelta(minutes=5, seconds=1), 60) == 2
+        assert pgqueuer_jobs.age(connection, later, 60) == 2
         connection.execute(text("UPDATE task_executions SET priority = 5 WHERE id = :id"), {"id": new.id})
-        assert pgqueuer_jobs.age(connection, old.run_at + timedelta(minutes=5, seconds=1), 60) == 1
+        assert pgqueuer_jobs.age(connection, later, 60) == 1

@@ -22,7 +22,7 @@ from app.models.task_execution import ExecutionState
 from app.observability.prometheus import PrometheusMetrics
 from app.observability.telemetry import observe
 from app.scheduler.breaker import CircuitBreaker
-from tests.support import Recorder, ended, fail_with, running, until
+from tests.support import Recorder, daily_far_off, ended, fail_with, running, until
 
 SHIPPED = Path(app.observability.__file__).parent
 CASES = Path(__file__).with_name("alerts_test.yml")
@@ -120,7 +120,7 @@ async def test_a_backfill_is_neither_late_nor_overdue(sqlite_url: str) -> None:
         assert metrics is not None
         service.start()
         task = runtime.tasks.create(
-            runtime.definition({"name": "t", "task_type": "work", "schedule": "0 0 * * *"})
+            runtime.definition({"name": "t", "task_type": "work", "schedule": daily_far_off()})
         )
         now = datetime.now(UTC)
         await service.backfill(task.id, now - timedelta(days=3), now)

@@ -19,7 +19,8 @@ from app.models.task_execution import ACTIVE_STATES
 from app.observability.instruments import INSTRUMENTS, Kind
 from tests.integration.command_line import ContentHub, until
 from tests.integration.local_web import Answer, LocalWeb
-from tests.integration.test_cli_server import answers, free_port
+from tests.integration.test_cli_server import answers
+from tests.support import free_port
 
 SHIPPED = Path(app.observability.__file__).parent
 CONFIG = """

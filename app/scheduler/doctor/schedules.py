@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, and_, false, func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.errors import InvalidRequest, sentence_of
 from app.core.language import Said, in_language
 from app.models.scheduled_task import ScheduledTask
+from app.models.task_execution import TaskExecution
 from app.scheduler.arming import trigger_of
 from app.scheduler.attention import Severity
 from app.scheduler.doctor.clock_changes import clock_change_findings
@@ -35,6 +36,7 @@ FRESH_SECONDS = 60
 _CHUNK = 1000
 
 tasks = ScheduledTask.__table__
+executions = TaskExecution.__table__
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class _Patients:
     homeless: dict[str, list[TaskRef]]
     """By executor type: nobody is registered for it."""
     over: frozenset[int]
-    """Tasks whose schedule has ended, and that have fired."""
+    """Tasks whose schedule has ended, and that have fired, or are about to: their last fire is due."""
     limited: dict[RateRule, list[int]]
     """The tasks that draw on each bucket."""
 
@@ -117,7 +119,7 @@ class ScheduleDoctor:
         rates: Mapping[str, RateLimit],
     ) -> Report:
         with self._sessions() as session:
-            patients = _read(session, known_types, rates)
+            patients = _read(session, known_types, rates, now)
         timetable = Timetable.of(patients.timed, now, until)
         measured = Statistics(self._sessions).by_task(Period.WEEK, now)
         durations = {task_id: known.durations.quantile(0.95) or 0.0 for task_id, known in measured.items()}
@@ -143,8 +145,20 @@ class ScheduleDoctor:
         )
 
 
-def _read(session: Session, known_types: Collection[str], rates: Mapping[str, RateLimit]) -> _Patients:
-    columns = (*(tasks.c[name] for name in _COLUMNS),)
+_HAS_FIRED = (
+    select(executions.c.id)
+    .where(executions.c.task_id == tasks.c.id, executions.c.scheduled_for.is_not(None))
+    .exists()
+)
+
+
+def _read(
+    session: Session, known_types: Collection[str], rates: Mapping[str, RateLimit], now: datetime
+) -> _Patients:
+    # `last_run_at` comes when the run ends; the record of its fire is there before, and may be pruned later.
+    has_fired = and_(tasks.c.exhausted_at.is_not(None), or_(tasks.c.last_run_at.is_not(None), _HAS_FIRED))
+    is_due = func.coalesce(tasks.c.next_run_at <= now, false())
+    columns = (*(tasks.c[name] for name in _COLUMNS), or_(has_fired, is_due).label("has_fired_or_will"))
     query = select(*columns).where(tasks.c.is_active).order_by(tasks.c.id).limit(MAX_TASKS)
     found = _Patients([], 0, [], [], {}, frozenset(), defaultdict(list))
     count, over = 0, set()
@@ -153,7 +167,7 @@ def _read(session: Session, known_types: Collection[str], rates: Mapping[str, Ra
         ref = TaskRef(row.id, row.name)
         if row.task_type not in known_types:
             found.homeless.setdefault(row.task_type, []).append(ref)
-        if row.exhausted_at is not None and row.last_run_at is not None:
+        if row.has_fired_or_will:
             over.add(row.id)
         try:
             trigger, rules, watched = trigger_of(row), list(_rules_of(row, rates)), _watched(row)
@@ -185,9 +199,7 @@ _COLUMNS = (
     *("id", "name", "task_type", "jitter_seconds", "overlap_policy", "concurrency_key", "concurrency_limit"),
     *("schedule_type", "schedule_expression", "timezone", "dst_policy", "start_at", "end_at", "created_at"),
     *(
-        "exhausted_at",
         "schedule_error",
-        "last_run_at",
         "params",
         "rate_limit",
         "run_window",
