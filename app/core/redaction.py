@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields as fields_of_dataclass
 from dataclasses import is_dataclass
 from functools import lru_cache
+from types import NoneType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,9 +115,22 @@ def revealed(value: Any, *, at: str | None = None) -> Any:
             be shown to everybody.
     """
     try:
-        return _revealed(value, at, is_hidden=False)
+        return value if _is_plain(value) else _revealed(value, at, is_hidden=False)
     except RecursionError:  # whoever makes JSON of it says that it is too deep
         return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is made of JSON's own types, as nearly all params are: nothing in it is to be revealed."""
+    kind = type(value)
+    if kind is dict:
+        return all(map(_is_plain, value.values()))
+    if kind is list:
+        return all(map(_is_plain, value))
+    return kind in _PLAIN_TYPES
+
+
+_PLAIN_TYPES = (str, int, float, bool, NoneType)
 
 
 def _revealed(value: Any, at: str | None, *, is_hidden: bool) -> Any:

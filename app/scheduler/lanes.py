@@ -97,6 +97,8 @@ class ThreadLane(Generic[I]):
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._is_watched = False
+        self._is_summoned = False
+        """An idle thread has been woken and is on its way: who wakes another meanwhile only holds up the first."""
         self._begun = 0
         self._last_begun = float("-inf")
         self._stopping = False
@@ -202,9 +204,10 @@ class ThreadLane(Generic[I]):
 
     def _summon(self) -> None:
         """See to it that somebody looks at what waits."""
-        if not self._line or (self._is_watched and self.busy):
+        if not self._line or self._is_summoned or (self._is_watched and self.busy):
             return
         if self._idle:
+            self._is_summoned = True
             self._ready.notify()
         elif len(self._threads) < self._size and not self._stopping:
             self._start_thread()
@@ -215,6 +218,7 @@ class ThreadLane(Generic[I]):
             self._ready.wait(seconds)
         finally:
             self._idle -= 1
+            self._is_summoned = False
 
 
 class _LaneThread(Generic[I]):

@@ -58,6 +58,22 @@ def test_attempts_that_block_run_beside_each_other(lanes: Any) -> None:
     until(lambda: len(met) == 8)
 
 
+def test_threads_that_sleep_come_to_as_many_as_are_put_one_by_one(lanes: Any) -> None:
+    together = threading.Barrier(8)
+    met: list[int] = []
+
+    async def block(item: Item) -> None:
+        together.wait(WAIT_SECONDS)
+        met.append(item.execution_id)
+
+    lane = lanes(8, block)
+    for put in (8, 16, 24):
+        for number in range(put - 8, put):
+            lane.put([Item(number)])
+        until(lambda put=put: len(met) == put)
+        until(lambda: lane.busy == 0)
+
+
 def test_one_that_comes_while_another_blocks_does_not_wait_for_it(lanes: Any) -> None:
     release, ran = threading.Event(), threading.Event()
 
