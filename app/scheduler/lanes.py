@@ -187,6 +187,7 @@ class ThreadLane(Generic[I]):
                     return False
                 else:
                     self._sleep(None)
+            self._summon()  # it may have been woken for what waits, and is not counted on any more
             return False
 
     def _is_needed(self) -> bool:
