@@ -39,7 +39,7 @@ def test_the_doctor_reads_tasks_and_history(application: FastAPI, client: TestCl
     )
     now = datetime.now(UTC)
     with runtime.engine.begin() as connection:
-        # An interval counts from the task's creation: in a minute's first second, "slow" would join the herd of nine.
+        # An interval counts from the task's creation: from a minute's first second, "slow" would join the herd.
         connection.execute(
             update(ScheduledTask).where(ScheduledTask.id == slow.id).values(created_at=now.replace(second=30))
         )
