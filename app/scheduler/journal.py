@@ -383,26 +383,38 @@ def _apply_alone(connection: Connection, entry: _Entry) -> None:
         with connection.begin_nested():
             (entry.outcome,) = type(entry.write).apply_all(connection, [entry.write])
     except Exception as error:
-        if _is_outage(error):
+        if _is_outage(error) or (entry.write.must_land and _passes(error)):
             raise
         entry.error = error
+
+
+_OUTAGES = ("08", "25006", "40P01", "53", "57P", "58")
+"""Beginnings of PostgreSQL's codes where it takes no write: connection lost, read-only since a failover, deadlock,
+no room, shutdown, its machine."""
+_PASSING = ("40001", "55P03", "57014")
+"""Where it did not take this one just now: another was faster, or a time limit of the database or its role."""
 
 
 def _is_outage(error: Exception) -> bool:
     """Whether the database, not the write, is to blame: connection lost, locked, disk full, I/O error."""
     if not isinstance(error, DBAPIError):
         return False
-    if error.connection_invalidated:
+    if error.connection_invalidated or _code_of(error).startswith(_OUTAGES):
         return True
-    name = type(error.orig).__name__
     text = str(error.orig).lower()
-    return name in (
-        "OperationalError",
-        "InterfaceError",
-        "AdminShutdown",
-        "DiskFull",
-        "DeadlockDetected",
-    ) and not text.startswith(("no such", "near "))
+    is_fault_of_its_own = text.startswith(("no such", "near "))
+    return type(error.orig).__name__ in ("OperationalError", "InterfaceError") and not is_fault_of_its_own
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same write may well be taken a little later."""
+    return isinstance(error, DBAPIError) and _code_of(error).startswith(_PASSING)
+
+
+def _code_of(error: DBAPIError) -> str:
+    """PostgreSQL's code for what went wrong; SQLite has none: ""."""
+    code: str | None = getattr(error.orig, "sqlstate", None)
+    return code or ""
 
 
 def _is_locked(error: Exception) -> bool:

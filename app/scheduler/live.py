@@ -72,7 +72,7 @@ class LiveNode:
             engine_name=self.engine.name,
             version=package_version(),
         )
-        self._forget_lines = keep_log_lines(self.node_id, settings.log_level)
+        self._log_level = settings.log_level
 
     @property
     def loop_held(self) -> Held | None:
@@ -83,11 +83,18 @@ class LiveNode:
         return self.lease.remaining_seconds
 
     def start(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], object]) -> None:
-        self.heartbeat.register()
+        """Begin to beat and to run; its heartbeat has registered it."""
+        self._forget_lines = keep_log_lines(self.node_id, self._log_level)
         self.heartbeat.start(self.engine.lease_lapsed, on_lost)
         self.guard = LoopGuard(loop, self.runner.executor_of, self._meter)
         self.guard.start()
         self.engine.start(loop)
+
+    def lose_everything(self) -> None:
+        """It has been declared dead: others have what it held, and it looks after nothing any more."""
+        self.engine.lose_everything()
+        self.guard.stop()
+        self._forget_lines()
 
     async def stop(self, grace_seconds: float, journal: Journal) -> None:
         """Drain, make everything durable, leave."""

@@ -99,6 +99,7 @@ class Runtime(Foundation):
         self._waiters = Waiters(self.history, self.events)
         self._scheduler: AsyncIOScheduler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._coming_back: asyncio.Task[None] | None = None
         self._tuning = InterpreterTuning(self.settings.scheduler_switch_interval_seconds)
         self._ticking = False
         self._tick_again = False
@@ -163,14 +164,32 @@ class Runtime(Foundation):
 
     def _join(self, loop: asyncio.AbstractEventLoop) -> LiveNode:
         live = LiveNode(self, self.commands.spawn)
-        live.start(loop, lambda: loop.call_soon_threadsafe(self._rejoin, live))
+        live.heartbeat.register()
+        self._start_node(live, loop)
         return live
 
-    def _rejoin(self, lost: LiveNode) -> None:
+    def _start_node(self, live: LiveNode, loop: asyncio.AbstractEventLoop) -> None:
+        live.start(loop, lambda: loop.call_soon_threadsafe(self._rejoin, live, loop))
+
+    def _rejoin(self, lost: LiveNode, loop: asyncio.AbstractEventLoop) -> None:
         """The node was declared dead: end what it runs and come back as a new one."""
-        lost.engine.lose_everything()
-        if self.live is lost and self.stopping is None and self._loop is not None:
-            self.live = self._join(self._loop)
+        lost.lose_everything()
+        self._coming_back = loop.create_task(self._come_back(lost, loop))
+
+    async def _come_back(self, lost: LiveNode, loop: asyncio.AbstractEventLoop) -> None:
+        while self.live is lost and self.stopping is None:
+            live = LiveNode(self, self.commands.spawn)
+            try:
+                await asyncio.to_thread(live.heartbeat.register)  # whoever was thought dead had a slow database
+            except SQLAlchemyError as error:
+                logger.warning("节点未能重新加入，将在一秒后重试: {}", error)
+                await asyncio.sleep(CLOCK_SECONDS)
+                continue
+            if self.live is lost and self.stopping is None:
+                self.live = live
+                self._start_node(live, loop)
+            else:  # a shutdown was faster
+                await asyncio.to_thread(live.heartbeat.stop, leave=True)
 
     def shutdown(self, *, wait: bool) -> None:
         if self.live is None or self._loop is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from app.core.config import Settings
 from app.core.errors import SchedulerUnavailable
 from app.db import database
 from app.db.database import make_engine
-from app.scheduler.executions import RecordExecution
+from app.scheduler.executions import Recorded, RecordExecution
 from app.scheduler.journal import Journal, Step
 from app.scheduler.requests import execution_values
 
@@ -161,6 +161,35 @@ async def test_in_an_outage_requests_are_refused_and_results_land_later(
     assert not landed.is_set()
     blocker.execute("ROLLBACK")
     blocker.close()
+    assert await asyncio.to_thread(landed.wait, 10)
+    assert stored(engine) == 1
+    journal.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("code", ["25006", "40001", "53300", "55P03", "57014", "57P01"])
+async def test_what_postgresql_does_not_take_just_now_lands_later(postgres_url: str, code: str) -> None:
+    """It became read-only in a failover, has no connections left, or a time limit of the role was over. The result
+    of work that is done must not be lost to that: the work would be done again."""
+    engine = make_engine(Settings(database_url=postgres_url))
+    journal = Journal(engine)
+    tries = 0
+    landed = threading.Event()
+
+    class _Result(RecordExecution):
+        must_land = True
+
+        @classmethod
+        def apply_all(cls, connection: Connection, writes: Sequence[RecordExecution]) -> Sequence[Recorded]:
+            nonlocal tries
+            tries += 1
+            if tries < 4:
+                connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$")
+            return super().apply_all(connection, writes)
+
+    journal.submit(
+        _Result(execution_values(NOW, task_type="work")), lambda _, error: landed.set() if error is None else None
+    )
     assert await asyncio.to_thread(landed.wait, 10)
     assert stored(engine) == 1
     journal.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, text, update
+from sqlalchemy.exc import OperationalError
 
 from app.core.clock import SystemClock
 from app.core.config import Settings
@@ -121,6 +123,30 @@ async def test_a_node_declared_dead_comes_back_as_a_new_one(database_url: str) -
         await until(lambda: runtime.node_id != before)
         assert (await service.wait(execution.id, 10)).success
         assert [node.id for node in runtime.history.nodes()] == [runtime.node_id]
+
+
+async def test_a_node_that_cannot_come_back_at_once_tries_again_and_leaves_nothing_of_the_old_one(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register, refusals = Heartbeat.register, [OperationalError("", {}, Exception("out of reach"))] * 2
+
+    def register_at_last(heartbeat: Heartbeat) -> None:
+        if refusals:
+            raise refusals.pop()
+        register(heartbeat)
+
+    def watchers() -> tuple[int, int]:
+        guards = [thread for thread in threading.enumerate() if thread.name == "contenthub-loop-guard"]
+        return len(guards), len(logging.getLogger().handlers)
+
+    async with running(database_url, Recorder("work")) as (service, runtime):
+        before, watching = runtime.node_id, watchers()
+        monkeypatch.setattr(Heartbeat, "register", register_at_last)
+        rescue_now(runtime, before)
+        await until(lambda: runtime.node_id != before)
+        assert not refusals
+        assert (await service.wait((await service.enqueue("work")).id, 10)).success
+        await until(lambda: watchers() == watching)
 
 
 def buried_node(runtime: Runtime) -> str:
