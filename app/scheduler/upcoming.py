@@ -14,10 +14,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.errors import InvalidRequest
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.arming import trigger_of
+from app.scheduler.policies import OverlapPolicy
 from app.scheduler.windows import ClosedPolicy, hours_of, next_run
 
 COUNTED = 200
 """Fires of one task that are counted one by one; a denser task's are taken to go on at the same rate."""
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +78,31 @@ def _fires(task: ScheduledTask) -> Iterator[Fire]:
     return (Fire(at, task.id, task.name) for at in _moments(task))
 
 
-def _moments(task: ScheduledTask) -> Iterator[datetime]:
+def _moments(task: ScheduledTask, since: datetime | None = None) -> Iterator[datetime]:
+    """When its fires from `since` on run. Of several that wait for one opening one does, unless runs overlap."""
     try:
         trigger, hours = trigger_of(task), hours_of(task.run_window, task.calendar, task.timezone)
     except InvalidRequest:
         return  # plain SQL has written a schedule that cannot be read; the clock says so in `schedule_error`
     at = task.next_run_at
+    if trigger is not None and at is not None and since is not None and at < since:
+        at = trigger.next_after(since - _TICK)  # nobody has fired for long; what is due is not to come
+    stacks = task.overlap_policy == OverlapPolicy.ALLOW
     while at is not None and trigger is not None:
         run = next_run(trigger, hours, ClosedPolicy(task.closed_policy), at)
         if run is None:
             return
         yield run.at
-        at = trigger.next_after(run.fire)
+        at = trigger.next_after(run.fire if stacks else run.at)
 
 
 def _load(task: ScheduledTask, since: datetime, until: datetime, hours: int) -> TaskLoad:
-    counted = [at for at in _until(_moments(task), until, COUNTED) if at >= since]
+    counted = list(_until(_moments(task, since), until, COUNTED))
     counts = [0] * hours
     for at in counted:
         counts[_hour(at, since)] += 1
     is_estimate = len(counted) == COUNTED
-    if is_estimate:
+    if is_estimate and counted[-1] > counted[0]:  # or else all of them wait for one opening
         last = _hour(counted[-1], since)
         rate = (COUNTED - 1) / ((counted[-1] - counted[0]).total_seconds() / 3600)
         counts[last:] = [round(rate)] * (hours - last)

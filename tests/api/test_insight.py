@@ -10,17 +10,19 @@ from zoneinfo import ZoneInfo
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
 from app.core.config import Settings
 from app.db.database import make_engine
 from app.factory import create_app
 from app.models.alerting import Alert
+from app.models.scheduled_task import ScheduledTask
 from app.models.task_execution import TaskExecution
 from tests.api.conftest import API
 from tests.support import Recorder
 
 executions = TaskExecution.__table__
+tasks = ScheduledTask.__table__
 
 
 @pytest.fixture
@@ -135,6 +137,28 @@ def test_the_calendar_counts_the_fires_of_each_hour(client: TestClient) -> None:
     assert set(loads[often]["counts"][2:]) == {3600}
     assert loads[often]["is_estimate"]
     assert not loads[hourly]["is_estimate"]
+
+
+def test_the_calendar_counts_what_waits_for_one_opening_as_it_will_run(client: TestClient) -> None:
+    now = datetime.now(UTC)
+    window = {"opens": f"{now + timedelta(hours=6):%H:00}", "closes": f"{now + timedelta(hours=8):%H:00}"}
+    deferred = {"schedule": "* * * * *", "run_window": window, "closed_policy": "defer"}
+    one = create(client, name="one of them", **deferred)
+    each = create(client, name="all of them", overlap_policy="allow", **deferred)
+    found = client.get(f"{API}/calendar", params={"hours": 24}).json()
+    loads = {load["task_id"]: load["counts"] for load in found["tasks"]}
+    assert (loads[one][:6], loads[one][6]) == ([0] * 6, 60)
+    assert (loads[each][:6], loads[each][6]) == ([0] * 6, 200)
+
+
+def test_the_calendar_shows_what_is_to_come_also_when_nobody_has_fired_for_long(
+    application: FastAPI, client: TestClient
+) -> None:
+    create(client, name="idle", schedule="* * * * *")
+    with application.state.runtime.engine.begin() as connection:
+        connection.execute(update(tasks).values(next_run_at=datetime.now(UTC) - timedelta(hours=9)))
+    (load,) = client.get(f"{API}/calendar", params={"hours": 24}).json()["tasks"]
+    assert set(load["counts"]) == {60}
 
 
 def test_the_hours_of_the_calendar_begin_where_a_clock_half_an_hour_off_has_them(client: TestClient) -> None:
