@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -25,4 +26,4 @@ def get_flow(runtime: RuntimeOf, _caller: Viewer) -> FlowAnswer:
 async def reset_circuit(task_type: TaskType, runtime: RuntimeOf, _caller: Operator) -> FlowAnswer:
     """Close the circuit of an executor: what waits for it may start at once, and its past is forgiven."""
     await runtime.commands.reset_circuit(task_type)
-    return FlowAnswer.model_validate(runtime.flow())
+    return FlowAnswer.model_validate(await asyncio.to_thread(runtime.flow))

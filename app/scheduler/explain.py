@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from sqlalchemy import literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -110,7 +110,12 @@ def _name(task: ScheduledTask) -> str:
 
 
 def _local(moment: datetime, task: ScheduledTask) -> str:
-    return moment.astimezone(zone_of(task.timezone)).isoformat(timespec="seconds")
+    zone: tzinfo
+    try:
+        zone = zone_of(task.timezone)
+    except InvalidRequest:  # plain SQL has written it; that it cannot be read is for the account to say
+        zone = UTC
+    return moment.astimezone(zone).isoformat(timespec="seconds")
 
 
 def _outlook(task: ScheduledTask) -> Said:

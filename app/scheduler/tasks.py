@@ -377,10 +377,17 @@ def _plain_values(task: ScheduledTask) -> dict[str, Any]:
     if task.schedule_type == "cron":
         values["schedule"] = {"type": "cron", "expression": task.schedule_expression}
     elif task.schedule_type == "interval":
-        values["schedule"] = {"type": "interval", "seconds": float(task.schedule_expression or 0)}
+        values["schedule"] = {"type": "interval", "seconds": _number_in(task.schedule_expression)}
     elif task.schedule_type == "at":
         values["schedule"] = {"type": "at", "at": task.schedule_expression}
     return values
+
+
+def _number_in(text: str | None) -> float | str | None:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return text
 
 
 def _arm(task: ScheduledTask, definition: TaskDefinition, now: datetime) -> None:

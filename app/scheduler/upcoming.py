@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.errors import InvalidRequest
 from app.models.scheduled_task import ScheduledTask
 from app.scheduler.arming import trigger_of
+from app.scheduler.policies import OverlapPolicy
 from app.scheduler.windows import ClosedPolicy, hours_of, next_run
 
 COUNTED = 200
@@ -81,20 +82,21 @@ def _fires(task: ScheduledTask) -> Iterator[Fire]:
 
 
 def _moments(task: ScheduledTask, since: datetime | None = None) -> Iterator[datetime]:
-    """When a task runs, from the fire it waits for, or, where that is overdue, from its first one at `since`."""
+    """When its fires from `since` on run. Of several that wait for one opening one does, unless runs overlap."""
     try:
         trigger, hours = trigger_of(task), hours_of(task.run_window, task.calendar, task.timezone)
     except InvalidRequest:
         return  # plain SQL has written a schedule that cannot be read; the clock says so in `schedule_error`
     at = task.next_run_at
-    if at is not None and trigger is not None and since is not None and at < since:
-        at = trigger.next_after(since - _TICK)
+    if trigger is not None and at is not None and since is not None and at < since:
+        at = trigger.next_after(since - _TICK)  # nobody has fired for long; what is due is not to come
+    stacks = task.overlap_policy == OverlapPolicy.ALLOW
     while at is not None and trigger is not None:
         run = next_run(trigger, hours, ClosedPolicy(task.closed_policy), at)
         if run is None:
             return
         yield run.at
-        at = trigger.next_after(run.fire)
+        at = trigger.next_after(run.fire if stacks else run.at)
 
 
 def _load(task: ScheduledTask, since: datetime, until: datetime, hours: int) -> TaskLoad:
@@ -103,7 +105,7 @@ def _load(task: ScheduledTask, since: datetime, until: datetime, hours: int) -> 
     for at in counted:
         counts[_hour(at, since)] += 1
     is_estimate = len(counted) == COUNTED
-    if is_estimate:
+    if is_estimate and counted[-1] > counted[0]:  # or else all of them wait for one opening
         last = _hour(counted[-1], since)
         rate = (COUNTED - 1) / ((counted[-1] - counted[0]).total_seconds() / 3600)
         counts[last:] = [round(rate)] * (hours - last)

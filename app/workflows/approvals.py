@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -246,7 +247,7 @@ class Approvals:
         if made_by is not None:
             payload["link_made_by"] = made_by
         await self._runtime.commands.signal(execution_id, DECISION, payload, db=None, signalled_by=by, guard=guard)
-        return self._runtime.history.get(execution_id)
+        return await asyncio.to_thread(self._runtime.history.get, execution_id)
 
 
 def refuse_bare_decision(execution: Execution, signal: str) -> None:

@@ -7,6 +7,7 @@ approval, nor again after a decision, nor for a later asking of the same questio
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -142,7 +143,7 @@ class ApprovalLinks:
         Raises:
             As `read()` and `Approvals.decide()`.
         """
-        link, _, _ = self.read(token)
+        link, _, _ = await asyncio.to_thread(self.read, token)
         return await self._approvals.decide(
             link.execution_id,
             approved=approved,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,13 +13,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from itsdangerous import URLSafeSerializer
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from app.core.clock import SystemClock
 from app.core.config import Settings
 from app.models.content import Content
 from app.models.content_pool import PoolEntry
 from app.models.signing_key import signing_key
+from app.scheduler.breaker import CircuitBreaker
 from app.services.scheduler_service import TaskExecutionResult
 from app.workflows import approval, chain, step
 from tests.api.conftest import API
@@ -68,6 +70,26 @@ def outcome(client: TestClient, execution_id: int) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- with a token
+
+
+def test_a_decision_keeps_the_event_loop_from_nothing(client: TestClient, ask: Ask, application: FastAPI) -> None:
+    """No statement is carried out on the loop's own thread: with a slow database everybody would wait."""
+    assert client.portal is not None
+    application.state.service.register_executor(Recorder("guarded", circuit_breaker=CircuitBreaker()))
+    by_token, by_link = ask(), ask()
+    path = link_to(client, by_link)
+    loop_thread = client.portal.call(threading.get_ident)
+    on_loop: list[str] = []
+
+    def heard(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.get_ident() == loop_thread:
+            on_loop.append(statement)
+
+    event.listen(application.state.runtime.engine, "before_cursor_execute", heard)
+    assert client.post(f"{API}/executions/{by_token}/decision", json={"approved": True}).status_code == 200
+    assert client.post(path, data={"decision": "approve"}).status_code == 200
+    assert client.post(f"{API}/flow/circuits/guarded/reset").status_code == 200
+    assert on_loop == []
 
 
 def test_what_waits_is_listed_and_decided_once(client: TestClient, ask: Ask) -> None:

@@ -22,6 +22,7 @@ from tests.api.conftest import API
 from tests.support import Recorder
 
 executions = TaskExecution.__table__
+tasks = ScheduledTask.__table__
 
 
 @pytest.fixture
@@ -158,6 +159,19 @@ def test_the_calendar_counts_the_fires_to_come_of_a_task_whose_last_ones_nobody_
     (load,) = client.get(f"{API}/calendar", params={"hours": 5}).json()["tasks"]
     assert load["is_estimate"]
     assert load["counts"][1:] == [3600] * 4
+
+
+def test_the_calendar_counts_what_waits_for_one_opening_as_it_will_run(client: TestClient) -> None:
+    opening = (datetime.now(UTC) + timedelta(hours=6)).replace(minute=0, second=0, microsecond=0)
+    window = {"opens": f"{opening:%H:%M}", "closes": f"{opening + timedelta(hours=2):%H:%M}"}
+    deferred = {"schedule": "* * * * *", "run_window": window, "closed_policy": "defer"}
+    one = create(client, name="one of them", **deferred)
+    each = create(client, name="all of them", overlap_policy="allow", **deferred)
+    found = client.get(f"{API}/calendar", params={"hours": 24}).json()
+    loads = {load["task_id"]: load["counts"] for load in found["tasks"]}
+    hour = (opening - datetime.fromisoformat(found["since"])) // timedelta(hours=1)
+    assert loads[one][: hour + 1] == [0] * hour + [60]
+    assert loads[each][: hour + 1] == [0] * hour + [200]
 
 
 def test_the_hours_of_the_calendar_begin_where_a_clock_half_an_hour_off_has_them(client: TestClient) -> None:

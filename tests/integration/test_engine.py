@@ -867,7 +867,16 @@ async def test_a_service_without_a_factory_starts_on_an_empty_database(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First boot: the tables are made before anybody looks for tasks."""
-    settings = Settings(database_url=empty_database_url)
+    await _boot(Settings(database_url=empty_database_url), monkeypatch)
+
+
+async def test_a_service_without_a_factory_makes_the_tables_of_pgqueuer_too(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _boot(Settings(database_url=empty_postgres_url, scheduler_engine="pgqueuer"), monkeypatch)
+
+
+async def _boot(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.scheduler.runtime.get_settings", lambda: settings)
     engine = configure(settings)
     service = SchedulerService()

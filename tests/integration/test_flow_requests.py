@@ -375,6 +375,7 @@ async def test_a_backfill_that_makes_no_sense_is_refused(scheduler_sandbox: Sand
         (keyed.id, now, now - day, Pace(), "later than start"),
         (keyed.id, now, now + day, Pace(), "must be past"),
         (keyed.id, now - 30 * day, now, Pace(), "more than 10000 fires"),
+        (keyed.id, now - 3000 * day, now, Pace(), "more than 50000 fires"),
         (keyed.id, now - day, now, Pace(at_once=3), "concurrency key"),
         (careful.id, now - day, now, Pace(at_once=3), "overlap policy is skip"),
     ):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, model_validator
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
+from app.core.errors import InvalidRequest
 from app.models.task_execution import ExecutionState
 from app.scheduler.nodes import rescue
 from tests.support import Recorder, ended, running, until
@@ -109,6 +110,11 @@ async def test_a_task_that_cannot_be_planned_is_set_aside_and_the_others_fire(da
         for task_id in broken[:2] + broken[3:]:
             assert runtime.tasks.get(task_id).schedule_error, task_id
             assert runtime.tasks.get(task_id).next_run_at is None
+        assert "cannot be read" in runtime.explain(broken[0], datetime.now(UTC))
+        with pytest.raises(InvalidRequest, match="schedule"):
+            runtime.tasks.pause(broken[1])
+        runtime.tasks.update(broken[1], {"schedule": {"type": "interval", "seconds": 60}})
+        assert runtime.tasks.get(broken[1]).next_run_at is not None
 
 
 class _Touchy(BaseModel):

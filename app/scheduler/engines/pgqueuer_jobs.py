@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -239,9 +240,11 @@ def asyncpg_dsn(database_url: str) -> str:
 
 
 def install(engine: Engine) -> None:
-    """Make PgQueuer's tables, or bring them to this version's shape. Blocks; safe in several processes at once."""
-    with migration_lock(engine):
-        asyncio.run(_converge(engine.url.render_as_string(hide_password=False)))
+    """Make PgQueuer's tables, or bring them to this version's shape. Blocks, also on the thread of a running event
+    loop; safe in several processes at once."""
+    url = engine.url.render_as_string(hide_password=False)
+    with migration_lock(engine), ThreadPoolExecutor(1) as beside_the_loop:
+        beside_the_loop.submit(lambda: asyncio.run(_converge(url))).result()
 
 
 def is_installed(engine: Engine) -> bool:
