@@ -90,6 +90,11 @@ class AttemptPool:
     def _lanes(self) -> list[ThreadLane[Attempt] | LoopLane[Attempt]]:
         return [self.threads, self.deliveries, *([self.loop_lane] if self.loop_lane is not None else [])]
 
+    @property
+    def waiting(self) -> int:
+        """How many attempts wait here, in memory."""
+        return sum(lane.waiting for lane in self._lanes)
+
     def free(self) -> list[tuple[Types, int]]:
         """How many more attempts could start at once, by the executors of each lane that has room.
 
@@ -330,7 +335,7 @@ class AttemptPool:
         loop_lane = self.loop_lane
         return {
             "running": len(self.node.runner.running),
-            "waiting_in_memory": sum(lane.waiting for lane in self._lanes),
+            "waiting_in_memory": self.waiting,
             "thread_lane": {"busy": self.threads.busy, "free": self.threads.free},
             "delivery_lane": {"busy": self.deliveries.busy, "free": self.deliveries.free},
             "loop_lane": {"busy": loop_lane.busy, "free": loop_lane.free} if loop_lane else None,
