@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy import Engine as Database
 
 from app.core.clock import Clock
-from app.core.errors import SchedulerError
+from app.core.errors import SchedulerError, SchedulerUnavailable
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.checking import due_deliveries
 from app.scheduler.alerting.observing import DELIVERY
@@ -190,7 +190,11 @@ class AttemptPool:
         ids, self._unstarted = self._unstarted, []
         ids += self._take_back(older_than_seconds=-1.0)
         if ids:
-            await self.node.journal.step(lambda connection: self._release(connection, ids))
+            try:
+                await self.node.journal.step(lambda connection: self._release(connection, ids))
+            except SchedulerUnavailable as error:
+                # It leaves all the same: who beats on and runs nothing would keep them from everybody.
+                logger.warning("{} 个等待中的执行未能交还，将由其他节点或下次启动接管: {}", len(ids), error)
         await self._until_idle(grace_seconds)
         for execution_id in list(self.node.runner.running):
             self.node.runner.stop(execution_id, HANDED_BACK)
