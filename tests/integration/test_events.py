@@ -15,13 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from app.api.live import LiveFeed
 from app.core.config import Settings
 from app.models.task_execution import ExecutionState
 from app.scheduler.changes import ChangeWatch
 from app.scheduler.context import current_execution
+from app.scheduler.executions import executions
 from app.scheduler.runtime import build_service, runtime_of
 from tests.integration.command_line import ContentHub, until
 from tests.support import Recorder, running
@@ -203,6 +204,22 @@ async def test_a_look_tells_each_change_once_and_many_as_partial(database_url: s
     runtime.close()
 
 
+async def test_what_runs_is_told_also_with_many_waiting_behind_it(database_url: str) -> None:
+    service = build_service(Settings(database_url=database_url))
+    service.register_executor(Recorder("work"))
+    runtime = runtime_of(service)
+    first = await service.enqueue("work")
+    await service.enqueue_many([{"task_type": "work"}] * 300)
+    watch = ChangeWatch(runtime.sessions)
+    watch.look()
+    for progress in (None, 0.5):
+        with runtime.engine.begin() as connection:
+            changes = {"state": "running", "attempt": 1, "progress": progress}
+            connection.execute(update(executions).where(executions.c.id == first.id).values(changes))
+        assert [(one.id, one.progress) for one in watch.look().executions] == [(first.id, progress)]
+    runtime.close()
+
+
 async def test_what_ran_and_was_suspended_again_between_two_looks_is_told(database_url: str) -> None:
     async def naps(*_: Any) -> None:
         for number in range(100):
@@ -222,6 +239,7 @@ async def test_what_ran_and_was_suspended_again_between_two_looks_is_told(databa
             await once(is_so)
 
         await suspended(1)
+        await once(lambda: runtime.history.get(other.id).state is ExecutionState.SUSPENDED)
         watch.look()
         assert not watch.look()
         for number in range(3):
