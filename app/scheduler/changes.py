@@ -33,9 +33,9 @@ _OVERLAP = timedelta(seconds=3)
 """A row is stamped before it is committed: what finished, or was suspended, shortly before the newest one seen may
 be new."""
 
-_MOVING = (ExecutionState.PENDING, ExecutionState.RETRYING, ExecutionState.RUNNING)
-"""What is read at every look. Of the suspended, of which there may be very many, only those that ran since the
-look before."""
+_MOVING = ((ExecutionState.RUNNING,), (ExecutionState.PENDING, ExecutionState.RETRYING))
+"""What is read at every look, the newest of each: what runs is older than all that waits behind it. Of the
+suspended, of which there may be very many, only those that ran since the look before."""
 
 _IS_SUSPENDED = is_suspended(executions.c.state)
 
@@ -98,13 +98,17 @@ class ChangeWatch:
             connection,
             select(*IN_SHORT).where(executions.c.id > self._last_id).order_by(executions.c.id).limit(LIMIT + 1),
         )
-        active = _read(
-            connection,
-            select(*IN_SHORT)
-            .where(state_in(executions.c.state, _MOVING), is_not_success(executions.c.state))
-            .order_by(executions.c.id.desc())
-            .limit(LIMIT + 1),
-        )
+        active = [
+            execution
+            for states in _MOVING
+            for execution in _read(
+                connection,
+                select(*IN_SHORT)
+                .where(state_in(executions.c.state, states), is_not_success(executions.c.state))
+                .order_by(executions.c.id.desc())
+                .limit(LIMIT + 1),
+            )
+        ]
         over = select(*IN_SHORT).where(executions.c.finished_at.is_not(None))
         finished = _read(connection, _since(over, executions.c.finished_at, self._finished))
         left_off = select(*IN_SHORT).where(_IS_SUSPENDED)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from loguru import logger
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.core.version import package_version
 from app.scheduler.durable import Spawn
 from app.scheduler.engines.choice import make_engine
@@ -103,5 +106,8 @@ class LiveNode:
         await asyncio.to_thread(journal.close)
         # A node whose code still blocks a thread stays listed until its lease is over: only then may what it
         # runs be started elsewhere.
-        await asyncio.to_thread(self.heartbeat.stop, leave=not self.runner.running)
+        try:
+            await asyncio.to_thread(self.heartbeat.stop, leave=not self.runner.running)
+        except SQLAlchemyError as error:
+            logger.warning("节点 {} 未能注销，租约到期后视为失联: {}", self.node_id, error)
         self._forget_lines()

@@ -33,7 +33,7 @@ from app.db.database import configure
 from app.models.task_execution import ExecutionState
 from app.scheduler import journal, loop_guard
 from app.scheduler.context import current_execution, find_current_execution
-from app.scheduler.engines import pool
+from app.scheduler.engines import embedded, pool
 from app.scheduler.runtime import build_service, runtime_of
 from app.services.scheduler_service import SchedulerService, TaskExecutionResult
 from tests.support import Recorder, ended, fail_with, running, until
@@ -69,6 +69,26 @@ async def test_a_node_claims_no_more_than_its_lanes_can_start(database_url: str)
         await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 30)
         with Session(runtime.engine) as session:
             assert session.scalar(text("SELECT count(*) FROM task_attempts")) == 30
+
+
+@pytest.mark.parametrize("lane", ["thread", "loop"])
+async def test_a_node_keeps_so_many_waiting_in_memory_and_the_others_in_the_table(
+    sqlite_url: str, lane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_MEMORY_LIMIT", 3)
+    gate = asyncio.Event()
+
+    async def held(*_: Any) -> None:
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+
+    one_at_a_time = {"scheduler_concurrency": 1, "scheduler_loop_concurrency": 1}
+    async with running(sqlite_url, Recorder("held", held, lane=lane), **one_at_a_time) as (service, runtime):
+        for _ in range(10):
+            await service.enqueue("held")
+        assert runtime.engine_status()["waiting_in_memory"] <= 3
+        gate.set()
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 10)
 
 
 # ---------------------------------------------------------------- the way of one run

@@ -14,13 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from app.api.live import LiveFeed
 from app.core.config import Settings
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.changes import ChangeWatch
 from app.scheduler.context import current_execution
+from app.scheduler.executions import executions
 from app.scheduler.runtime import build_service, runtime_of
 from tests.integration.command_line import ContentHub, until
 from tests.support import Recorder, free_port, running
@@ -197,6 +198,22 @@ async def test_a_look_tells_each_change_once_and_many_as_partial(database_url: s
     assert watch.look().tasks
     runtime.tasks.pause(task.id)
     assert watch.look().tasks
+    runtime.close()
+
+
+async def test_what_runs_is_told_also_with_many_waiting_behind_it(database_url: str) -> None:
+    service = build_service(Settings(database_url=database_url))
+    service.register_executor(Recorder("work"))
+    runtime = runtime_of(service)
+    first = await service.enqueue("work")
+    await service.enqueue_many([{"task_type": "work"}] * 300)
+    watch = ChangeWatch(runtime.sessions)
+    watch.look()
+    for progress in (None, 0.5):
+        with runtime.engine.begin() as connection:
+            changes = {"state": "running", "attempt": 1, "progress": progress}
+            connection.execute(update(executions).where(executions.c.id == first.id).values(changes))
+        assert [(one.id, one.progress) for one in watch.look().executions] == [(first.id, progress)]
     runtime.close()
 
 

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.core.clock import SystemClock
 from app.core.config import Settings
+from app.db import database
 from app.db.database import begin_write, make_engine
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.attempts import FinishAttempt, StartAttempt, finish_attempt, record_attempts
@@ -147,6 +150,26 @@ async def test_a_node_that_cannot_come_back_at_once_tries_again_and_leaves_nothi
         assert not refusals
         assert (await service.wait((await service.enqueue("work")).id, 10)).success
         await until(lambda: watchers() == watching)
+
+
+async def test_a_shutdown_without_its_database_leaves_what_it_held_to_the_next_start(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_SECONDS", 0.2)
+    blocker = sqlite3.connect(tmp_path / "contenthub.db", isolation_level=None)
+    work = Recorder("work", lambda *_: asyncio.sleep(60))
+    few = {"scheduler_concurrency": 1, "scheduler_grace_seconds": 0, "scheduler_lease_seconds": 1}
+    async with running(sqlite_url, work, **few) as (service, runtime):
+        await leave_running(runtime, service)
+        await service.enqueue("work")
+        blocker.execute("BEGIN IMMEDIATE")
+        await service.drain()
+        blocker.execute("ROLLBACK")
+        assert not [one for one in threading.enumerate() if one.name == "contenthub-heartbeat"]
+        service.register_executor(Recorder("work"))
+        service.start()
+        await until(lambda: runtime.history.counts()[ExecutionState.SUCCESS] == 2)
+    blocker.close()
 
 
 def buried_node(runtime: Runtime) -> str:

@@ -61,7 +61,7 @@ class EmbeddedEngine:
 
     def owner_of(self, values: dict[str, Any]) -> str | None:
         due_now = values["run_at"] <= values["created_at"]
-        room = self._pool.threads.waiting < _MEMORY_LIMIT
+        room = self._pool.waiting < _MEMORY_LIMIT
         executor = self._node.service.get_executor(values["task_type"])
         if executor is None or not (self._may_take and due_now and room):
             return None

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy import Engine as Database
 
 from app.core.clock import Clock
-from app.core.errors import SchedulerError
+from app.core.errors import SchedulerError, SchedulerUnavailable
 from app.models.task_execution import Execution, ExecutionState
 from app.scheduler.alerting.checking import due_deliveries
 from app.scheduler.alerting.observing import DELIVERY
@@ -89,6 +89,11 @@ class AttemptPool:
     @property
     def _lanes(self) -> list[ThreadLane[Attempt] | LoopLane[Attempt]]:
         return [self.threads, self.deliveries, *([self.loop_lane] if self.loop_lane is not None else [])]
+
+    @property
+    def waiting(self) -> int:
+        """How many attempts wait here, in memory."""
+        return sum(lane.waiting for lane in self._lanes)
 
     def free(self) -> list[tuple[Types, int]]:
         """How many more attempts could start at once, by the executors of each lane that has room.
@@ -185,7 +190,11 @@ class AttemptPool:
         ids, self._unstarted = self._unstarted, []
         ids += self._take_back(older_than_seconds=-1.0)
         if ids:
-            await self.node.journal.step(lambda connection: self._release(connection, ids))
+            try:
+                await self.node.journal.step(lambda connection: self._release(connection, ids))
+            except SchedulerUnavailable as error:
+                # It leaves all the same: who beats on and runs nothing would keep them from everybody.
+                logger.warning("{} 个等待中的执行未能交还，将由其他节点或下次启动接管: {}", len(ids), error)
         await self._until_idle(grace_seconds)
         for execution_id in list(self.node.runner.running):
             self.node.runner.stop(execution_id, HANDED_BACK)
@@ -330,7 +339,7 @@ class AttemptPool:
         loop_lane = self.loop_lane
         return {
             "running": len(self.node.runner.running),
-            "waiting_in_memory": sum(lane.waiting for lane in self._lanes),
+            "waiting_in_memory": self.waiting,
             "thread_lane": {"busy": self.threads.busy, "free": self.threads.free},
             "delivery_lane": {"busy": self.deliveries.busy, "free": self.deliveries.free},
             "loop_lane": {"busy": loop_lane.busy, "free": loop_lane.free} if loop_lane else None,
