@@ -205,13 +205,18 @@ def _pattern_of(source: Any) -> re.Pattern[str] | None:
 
 
 def _secrets_of(value: Any) -> Iterator[str]:
-    waiting = [(value, False)]  # no recursion: nobody has looked yet how deep it is
+    waiting = [(value, False)]  # no recursion: nobody has looked yet how deep it is, or whether it holds itself
+    seen = set()
     while waiting:
         item, is_secret = waiting.pop()
-        if isinstance(item, Mapping):
-            waiting.extend((part, is_secret or is_secret_key(str(key))) for key, part in item.items())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend((part, is_secret) for part in item)
+        if isinstance(item, (Mapping, list, tuple)):
+            if (id(item), is_secret) in seen:
+                continue
+            seen.add((id(item), is_secret))
+            if isinstance(item, Mapping):
+                waiting.extend((part, is_secret or is_secret_key(str(key))) for key, part in item.items())
+            else:
+                waiting.extend((part, is_secret) for part in item)
         elif is_secret and item not in (None, "") and not isinstance(item, bool):
             yield str(item)
         elif isinstance(item, str):
@@ -267,15 +272,16 @@ def refuse_lending(value: Any, stored: Any, *, elsewhere: bool = False) -> None:
 
 
 def _has_mask(value: Any) -> bool:
-    waiting = [value]  # no recursion: nobody has looked yet how deep it is
+    waiting = [value]  # no recursion, see above
+    seen = set()
     while waiting:
         item = waiting.pop()
-        if isinstance(item, Mapping):
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
-        elif isinstance(item, str) and (item == MASK or MASK in _secrets_in_url(item)):
-            return True
+        if isinstance(item, str):
+            if item == MASK or MASK in _secrets_in_url(item):
+                return True
+        elif isinstance(item, (Mapping, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
     return False
 
 

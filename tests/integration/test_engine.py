@@ -30,6 +30,7 @@ from app.core.errors import (
     SchedulerUnavailable,
 )
 from app.db.database import configure
+from app.executors.http_request import HttpRequestExecutor
 from app.models.task_execution import ExecutionState
 from app.scheduler import journal, loop_guard
 from app.scheduler.context import current_execution, find_current_execution
@@ -931,4 +932,19 @@ async def test_a_task_is_not_run_with_params_that_are_no_json(sqlite_url: str, v
         task = runtime.tasks.create(runtime.definition({"name": "daily", "task_type": "work"}))
         with pytest.raises(InvalidRequest, match="params must be JSON"):
             await service.run_now(task.id, {"n": value})
+        assert runtime.history.page() == []
+
+
+async def test_params_that_hold_themselves_are_refused(sqlite_url: str) -> None:
+    """Whoever looks through them for secrets comes to an end."""
+    around: dict[str, Any] = {"password": ["a"]}
+    around["again"] = [around]
+    async with running(sqlite_url, Recorder("work"), HttpRequestExecutor()) as (service, runtime):
+        task = runtime.tasks.create(runtime.definition({"name": "daily", "task_type": "work"}))
+        with pytest.raises(InvalidRequest, match="params must be JSON"):
+            await service.enqueue("work", around)
+        with pytest.raises(InvalidRequest, match="params must be JSON"):
+            await service.run_now(task.id, around)
+        with pytest.raises(InvalidParameters):
+            await service.enqueue("http_request", around)
         assert runtime.history.page() == []
