@@ -10,6 +10,7 @@ import typer
 
 from app.cli import arguments, output
 from app.cli.session import opened
+from app.core.errors import NotFound
 from app.core.language import Language
 
 if TYPE_CHECKING:
@@ -120,7 +121,12 @@ def list_rules(as_json: output.JsonFlag = False) -> None:
 
 
 def _task_name(runtime: Runtime, task_id: int | None) -> str:
-    return "all" if task_id is None else runtime.tasks.get(task_id).name
+    if task_id is None:
+        return "all"
+    try:
+        return runtime.tasks.get(task_id).name
+    except NotFound:  # a rule outlives its task
+        return f"{task_id} (deleted)"
 
 
 def _quiet(rule: AlertRule) -> str:

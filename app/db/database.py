@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +180,3 @@ def configure(settings: Settings) -> Engine:
     engine = make_engine(settings)
     SessionLocal.configure(bind=engine)
     return engine
-
-
-def get_db() -> Iterator[Session]:
-    """FastAPI dependency: a Session that is always closed, and rolled back unless committed."""
-    with SessionLocal() as session:
-        yield session

@@ -16,11 +16,10 @@ from app.executors.generators.feed import FeedGenerator
 from app.executors.generators.openai import OpenAIGenerator
 from app.executors.markdown import one_line, word_count
 from app.executors.outbound import OUTBOUND_ERRORS
-from app.models.content import Account, Content
+from app.models.content import LARGEST_ID, Account, Content
 from app.scheduler.context import find_current_execution
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 
-LARGEST_ID = 2**31 - 1
 Line = StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")
 
 

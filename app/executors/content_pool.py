@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.core.clock import Clock, SystemClock
 from app.core.errors import NotFound
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
+from app.models.content import LARGEST_ID
 from app.models.content_pool import PoolState
 from app.models.task_execution import ExecutionState
 from app.scheduler.context import current_execution, find_current_execution
@@ -19,7 +20,6 @@ from app.scheduler.family import PARENT_CANCELLED
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 from app.workflows.pool import Published, add, claim_again, claim_due, settle
 
-LARGEST_ID = 2**31 - 1
 Target = Literal["directory", "webhook"]
 
 

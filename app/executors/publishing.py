@@ -19,12 +19,11 @@ from app.executors.outbound import OUTBOUND_ERRORS, WebUrl
 from app.executors.publishers import Publisher, PublishingFailed, PublishingRefused
 from app.executors.publishers.directory import DirectoryPublisher
 from app.executors.publishers.webhook import WebhookPublisher
-from app.models.content import Content, Publication
+from app.models.content import LARGEST_ID, Content, Publication
 from app.scheduler.context import find_current_execution
 from app.scheduler.policies import RETRY_AFTER
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 
-LARGEST_ID = 2**31 - 1
 BATCH_SIZE = 100
 """How many contents one execution publishes at most when it is to publish all; the next one goes on."""
 

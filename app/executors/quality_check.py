@@ -14,10 +14,9 @@ from app.core.errors import NotFound
 from app.core.language import Said
 from app.db.outage import DATABASE_AWAY, OUTLIVED_ATTEMPTS
 from app.executors.markdown import link_targets, web_address, words
-from app.models.content import Content
+from app.models.content import LARGEST_ID, Content
 from app.services.scheduler_service import TaskExecutionResult, TaskExecutor, describe_error
 
-LARGEST_ID = 2**31 - 1
 BEST = 100
 COMPARED = 100
 """Contents of the same account, the newest, that a content is compared with."""

@@ -13,6 +13,8 @@ from app.db.database import Base
 from app.db.types import SafeText, UtcDateTime
 
 DEFAULT_ACCOUNT_ID = 1
+LARGEST_ID = 2**31 - 1
+"""That an account or a content can have: PostgreSQL's INTEGER."""
 
 
 class Account(Base):

@@ -20,11 +20,11 @@ from app.models.scheduled_task import ScheduledTask
 from app.models.task_attempt import ExecutionLog, TaskAttempt
 from app.models.task_execution import FINAL_STATES, Execution, ExecutionState, beside_id, is_running, state_in
 from app.scheduler.context import LogLine
-from app.scheduler.executions import Carry, executions
+from app.scheduler.executions import executions
 from app.scheduler.family import lock_in_order, wake_parents
 from app.scheduler.pace import BACKFILL
 from app.scheduler.states import Move, sources
-from app.scheduler.steps import Fence, StepRow, Suspension, begin_waits, holders, store_steps
+from app.scheduler.steps import Carry, Fence, StepRow, Suspension, begin_waits, holders, store_steps
 from app.services.scheduler_service import TaskStatus
 
 attempts = cast("Table", TaskAttempt.__table__)

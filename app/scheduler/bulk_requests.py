@@ -16,7 +16,6 @@ from app.core.redaction import refuse_masks
 from app.core.validation import first_of
 from app.models.task_execution import RepeatedExecution
 from app.scheduler.executions import (
-    Carry,
     Recorded,
     execution_of,
     executions,
@@ -24,6 +23,7 @@ from app.scheduler.executions import (
     insert_once,
 )
 from app.scheduler.requests import ExecutionRequest, execution_values
+from app.scheduler.steps import Carry
 from app.services.scheduler_service import SchedulerService
 
 MAX_ITEMS = 10_000

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.models.task_execution import Execution
-from app.scheduler.executions import Carry, Recorded, disown_buried, execution_of, executions
-from app.scheduler.steps import Fence, holders
+from app.scheduler.executions import Recorded, disown_buried, execution_of, executions
+from app.scheduler.steps import Carry, Fence, holders
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, cast
@@ -36,7 +36,7 @@ from app.scheduler.family import (
     wake_parents,
 )
 from app.scheduler.states import Move, moved
-from app.scheduler.steps import kept_calls
+from app.scheduler.steps import Carry, kept_calls
 
 executions = cast("Table", TaskExecution.__table__)
 nodes = cast("Table", Node.__table__)
@@ -84,10 +84,6 @@ def allocate_ids(connection: Connection, count: int) -> range | list[int]:
             {"count": count},
         )
     )
-
-
-Carry = Callable[[Connection, Sequence[Execution]], None]
-"""Writes, in the transaction that recorded executions, what their engine needs to find them."""
 
 
 class Recorded(NamedTuple):

@@ -10,8 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.models.flow import RequestKey
 from app.models.task_execution import Execution, RepeatedExecution
-from app.scheduler.executions import Carry, Recorded, execution_of, executions, insert_executions
+from app.scheduler.executions import Recorded, execution_of, executions, insert_executions
 from app.scheduler.repeats import Action, Decision, Latest, Repeats, decide
+from app.scheduler.steps import Carry
 
 keys = cast("Table", RequestKey.__table__)
 

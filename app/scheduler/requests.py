@@ -25,12 +25,13 @@ from app.core.redaction import revealed
 from app.core.validation import field_errors
 from app.models.task_execution import Execution, ExecutionState, RepeatedExecution
 from app.scheduler.definitions import ShortText
-from app.scheduler.executions import Carry, Recorded, execution_of, once, under_key
+from app.scheduler.executions import Recorded, execution_of, once, under_key
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.rates import RateLimit, rule_of
 from app.scheduler.repeats import Debounce, Repeats
 from app.scheduler.request_keys import record_under
 from app.scheduler.schedules import Moment
+from app.scheduler.steps import Carry
 
 T = TypeVar("T")
 

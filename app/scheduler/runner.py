@@ -26,7 +26,6 @@ from app.scheduler.circuits import ReportOutcome
 from app.scheduler.context import CurrentExecution, enter_execution
 from app.scheduler.durable import DurableAttempt, DurableParts, Spawn
 from app.scheduler.events import AttemptEnded, CircuitChanged, EventBus, ExecutionChanged
-from app.scheduler.executions import Carry
 from app.scheduler.gate import PROBE
 from app.scheduler.journal import Journal
 from app.scheduler.nodes import Lease
@@ -34,6 +33,7 @@ from app.scheduler.pace import BACKFILL
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.states import Move, moved
 from app.scheduler.step_writes import watch
+from app.scheduler.steps import Carry
 from app.scheduler.telemetry import UNTRACED, AttemptSpan, Tracer
 from app.scheduler.verdict import (
     HANDED_BACK,

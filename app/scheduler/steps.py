@@ -347,6 +347,7 @@ class TakeSignal:
 
 
 Carry = Callable[[Connection, Sequence[Execution]], None]
+"""Writes, in the transaction that recorded executions, what their engine needs to find them."""
 
 
 @dataclass(frozen=True, slots=True)

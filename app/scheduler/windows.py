@@ -38,7 +38,7 @@ _TICK = timedelta(microseconds=1)
 _ANY_YEAR = 2026
 
 M = TypeVar("M", bound=BaseModel)
-Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+WallTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
 class Weekday(StrEnum):
@@ -73,8 +73,8 @@ class RunWindow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    opens: Clock = Field(default="00:00", examples=["22:00"])
-    closes: Clock = Field(default="00:00", examples=["06:00"])
+    opens: WallTime = Field(default="00:00", examples=["22:00"])
+    closes: WallTime = Field(default="00:00", examples=["06:00"])
     days: tuple[Weekday, ...] = Field(default=(), max_length=7, examples=[["mon", "tue", "wed", "thu", "fri"]])
 
     def holds(self, wall: datetime) -> bool:

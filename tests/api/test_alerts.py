@@ -177,6 +177,8 @@ def test_the_command_line_makes_tests_and_deletes(tmp_path: Path, web: LocalWeb)
     listed = contenthub("alert", "rule", "list").out
     assert "22:00-08:00 UTC" in listed
     assert "digest" in listed
+    contenthub("task", "delete", "digest", "--yes")
+    assert "(deleted)" in contenthub("alert", "rule", "list").out
     contenthub("alert", "rule", "delete", "late")
     contenthub("alert", "rule", "silence", "thrice", "--for", "2h")
     assert contenthub("alert", "rule", "list", "--json").json[0]["silenced_until"] is not None

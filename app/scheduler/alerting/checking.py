@@ -25,10 +25,11 @@ from app.scheduler.alerting.observing import DELIVERY, observe
 from app.scheduler.alerting.quiet import QuietHours
 from app.scheduler.alerting.verdicts import GoesOn, IsOver, Manners, Notice, OpenAlert, Opens, Verdict, verdicts
 from app.scheduler.claims import ready
-from app.scheduler.executions import Carry, executions, insert_once
+from app.scheduler.executions import executions, insert_once
 from app.scheduler.policies import RetryPolicy
 from app.scheduler.requests import execution_values
 from app.scheduler.schedules import zone_of
+from app.scheduler.steps import Carry
 from app.services.scheduler_service import describe_error
 
 rules = cast("Table", AlertRule.__table__)

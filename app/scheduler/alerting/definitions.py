@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import time
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from app.core.language import Language, Said
 from app.models.alerting import AlertRule
 from app.scheduler.alerting.conditions import Condition
 from app.scheduler.definitions import ShortText, ZoneName
+from app.scheduler.windows import WallTime
 
 Id = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
-WallTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
 class QuietSpan(BaseModel):
