@@ -171,7 +171,17 @@ def plan_by_key(connection: Connection) -> None:
         connection.commit()  # a rollback would take them back
 
 
-SessionLocal: sessionmaker[Session] = sessionmaker(make_engine(get_settings()), expire_on_commit=False)
+class _OwnSessions(sessionmaker[Session]):
+    """Bound at the first use, not when it is imported: `app.client` takes this module to services of others, whose
+    `DATABASE_URL` and `LOG_LEVEL` are not ours."""
+
+    def __call__(self, **options: Any) -> Session:
+        if self.kw["bind"] is None:
+            configure(get_settings())
+        return super().__call__(**options)
+
+
+SessionLocal: sessionmaker[Session] = _OwnSessions(expire_on_commit=False)
 """Sessions on this process's database. `configure()` points it at another one."""
 
 

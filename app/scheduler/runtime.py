@@ -21,7 +21,7 @@ from app.core.config import Settings, get_settings
 from app.core.errors import InvalidRequest, SchedulerError, SchedulerUnavailable, stack_of
 from app.core.language import Language
 from app.core.version import package_version
-from app.db.database import SessionLocal
+from app.db.database import SessionLocal, configure
 from app.db.database import make_engine as make_database
 from app.db.schema import current_revision, upgrade
 from app.models.task_execution import Execution
@@ -80,9 +80,12 @@ class Runtime(Foundation):
         role: str = "all",
         journal: Journal | None = None,
     ) -> None:
+        settings = settings or get_settings()
+        if sessions.kw["bind"] is None:  # the process's own, which nobody has used yet
+            configure(settings)
         super().__init__(
             service,
-            settings=settings or get_settings(),
+            settings=settings,
             sessions=sessions,
             clock=clock or SystemClock(),
             uniform=uniform,

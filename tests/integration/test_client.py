@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -65,6 +68,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def client(server: str) -> Iterator[SchedulerClient]:
     with SchedulerClient(server) as client:
         yield client
+
+
+def test_it_is_imported_where_the_environment_is_somebody_else_s(tmp_path: Path) -> None:
+    theirs = {"DATABASE_URL": "mysql://theirs/shop", "LOG_LEVEL": "info", "PORT": "http"}
+    program = [sys.executable, "-c", "from app.client import SchedulerClient; SchedulerClient('http://hub')"]
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(program, cwd=tmp_path, env=os.environ | theirs | paths, check=True)
 
 
 def test_a_task_from_creation_to_history(client: SchedulerClient) -> None:
