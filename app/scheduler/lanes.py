@@ -304,6 +304,8 @@ class LoopLane(Generic[I]):
         self._line: _Line[I] = _Line()
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unbegun: set[int] = set()
+        """Whose task has not taken its first step: cancelled now, as by the end of `asyncio.run()`, it never does."""
 
     @property
     def busy(self) -> int:
@@ -342,13 +344,21 @@ class LoopLane(Generic[I]):
                 item = self._line.get()
             if item is None:
                 return
-            task = self._loop.create_task(self._run(item))
+            self._unbegun.add(item.execution_id)
+            task = self._loop.create_task(self._begin(item))
             self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, item))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    async def _begin(self, item: I) -> None:
+        self._unbegun.remove(item.execution_id)
+        await self._run(item)
+
+    def _ended(self, item: I, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if item.execution_id in self._unbegun:
+            self._unbegun.remove(item.execution_id)
+            self.put([item])
+        elif not task.cancelled() and (error := task.exception()) is not None:
             logger.error("an attempt broke its lane\n{}", stack_of(error))
         self._fill()
 

@@ -1,4 +1,4 @@
-"""The thread lane by itself: which threads run what, and what one attempt may leave to the next."""
+"""The lanes by themselves: which threads run what, what one attempt may leave to the next; none is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.scheduler.lanes import ThreadLane
+from app.scheduler.lanes import LoopLane, ThreadLane
 
 WAIT_SECONDS = 10.0
 
@@ -189,3 +189,24 @@ def test_the_lane_outlives_an_attempt_that_raises(lanes: Any, error: BaseExcepti
 
     lanes(1, run).put([Item(1), Item(2), Item(3)])
     until(lambda: ran == [1, 2, 3])
+
+
+def test_an_attempt_that_is_cancelled_before_its_first_step_is_begun_again() -> None:
+    """As the end of `asyncio.run()` does: nobody has begun it, so nobody would record how it ended."""
+    begun: list[int] = []
+
+    async def note(item: Item) -> None:
+        begun.append(item.execution_id)
+
+    async def main() -> None:
+        lane = LoopLane(1, note, time.monotonic, asyncio.get_running_loop())
+        lane.put([Item(1), Item(2)])
+        await asyncio.sleep(0)
+        assert (lane.busy, lane.waiting, begun) == (1, 1, [])
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        while lane.busy or lane.waiting:
+            await asyncio.sleep(0)
+        assert sorted(begun) == [1, 2]
+
+    asyncio.run(main())

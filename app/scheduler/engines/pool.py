@@ -207,8 +207,12 @@ class AttemptPool:
     async def _until_idle(self, seconds: float) -> None:
         # Real time even under a virtual clock: it bounds how long a shutdown takes.
         end = time.monotonic() + seconds
-        while self.node.runner.running and time.monotonic() < end:  # noqa: ASYNC110 - attempts end in other threads
+        while self._is_at_work() and time.monotonic() < end:  # noqa: ASYNC110 - attempts end in other threads
             await asyncio.sleep(0.02)
+
+    def _is_at_work(self) -> bool:
+        is_loop_busy = self.loop_lane is not None and self.loop_lane.busy > 0  # also with what has yet to begin
+        return is_loop_busy or len(self.node.runner.running) > 0
 
     def _release(self, connection: Connection, ids: list[int]) -> int:
         return sum(
