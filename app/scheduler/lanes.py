@@ -305,7 +305,7 @@ class LoopLane(Generic[I]):
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unbegun: set[int] = set()
-        """Whose task has not taken its first step. Cancelled now, as `asyncio.run()` does at its end, none will."""
+        """Whose task has not taken its first step: cancelled now, as when `asyncio.run()` ends, it is lost."""
 
     @property
     def busy(self) -> int:
