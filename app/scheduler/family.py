@@ -29,6 +29,7 @@ executions = cast("Table", TaskExecution.__table__)
 PARENT_CANCELLED = "parent_cancelled"
 _HELD_BY_NOBODY = (*WAITING_STATES, ExecutionState.PARKED)
 _UNSUCCESSFUL = (ExecutionState.FAILED, ExecutionState.CANCELLED)
+_IS_OVER = executions.c.state.in_([state.value for state in FINAL_STATES])
 _CHUNK = 500
 
 
@@ -85,7 +86,7 @@ def ended_children(connection: Connection, parent_ids: Sequence[int]) -> dict[in
     """How many children of each are over."""
     query = (
         select(executions.c.parent_id, func.count())
-        .where(executions.c.parent_id.in_(parent_ids), executions.c.state.in_([s.value for s in FINAL_STATES]))
+        .where(executions.c.parent_id.in_(parent_ids), _IS_OVER)
         .group_by(executions.c.parent_id)
     )
     return {parent_id: count for parent_id, count in connection.execute(query)}  # noqa: C416 - typed
@@ -93,8 +94,7 @@ def ended_children(connection: Connection, parent_ids: Sequence[int]) -> dict[in
 
 def count_children(connection: Connection, parent_id: int) -> tuple[int, int]:
     """How many children it has, and how many of them are over."""
-    is_over = executions.c.state.in_([s.value for s in FINAL_STATES])
-    query = select(func.count(), func.count().filter(is_over)).where(executions.c.parent_id == parent_id)
+    query = select(func.count(), func.count().filter(_IS_OVER)).where(executions.c.parent_id == parent_id)
     spawned, ended = connection.execute(query).one()
     return spawned, ended
 
